@@ -1,0 +1,301 @@
+//! What a step returns when it does not succeed, and what the journal keeps of it.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::value::Value;
+
+/// What kind of thing failed; decides, unless a policy says otherwise, whether trying again makes
+/// sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorClass {
+    /// The other side could not be reached.
+    Connection,
+    /// No answer within the time allowed.
+    Timeout,
+    /// The other side said that it failed (HTTP 5xx).
+    ServerError,
+    /// Anything else that may pass by itself, such as a rate limit.
+    Temporary,
+    /// Not known; tried again, since transient faults are the common case and attempts are bounded.
+    Unknown,
+    /// The data is wrong.
+    Validation,
+    /// Not known who asks.
+    Authentication,
+    /// Not allowed to.
+    Permission,
+    /// Set up wrongly.
+    Configuration,
+    /// Stopped on purpose.
+    Cancelled,
+    /// The step panicked.
+    Panic,
+    /// The step itself says that trying again is useless.
+    Fatal,
+}
+
+impl ErrorClass {
+    /// Whether trying again makes sense by default.
+    #[must_use]
+    pub const fn is_retryable(self) -> bool {
+        match self {
+            Self::Connection
+            | Self::Timeout
+            | Self::ServerError
+            | Self::Temporary
+            | Self::Unknown
+            | Self::Panic => true,
+            Self::Validation
+            | Self::Authentication
+            | Self::Permission
+            | Self::Configuration
+            | Self::Cancelled
+            | Self::Fatal => false,
+        }
+    }
+
+    /// The class as documents write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connection => "connection",
+            Self::Timeout => "timeout",
+            Self::ServerError => "server_error",
+            Self::Temporary => "temporary",
+            Self::Unknown => "unknown",
+            Self::Validation => "validation",
+            Self::Authentication => "authentication",
+            Self::Permission => "permission",
+            Self::Configuration => "configuration",
+            Self::Cancelled => "cancelled",
+            Self::Panic => "panic",
+            Self::Fatal => "fatal",
+        }
+    }
+}
+
+impl fmt::Display for ErrorClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why an attempt, a step or a run failed, as data: what the journal keeps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Failure {
+    /// What kind of thing failed.
+    pub class: ErrorClass,
+    /// What was said about it; at most [`MESSAGE_BYTES_MAX`] bytes.
+    pub message: String,
+    /// The messages of the causes, outermost first; at most [`CAUSES_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<String>,
+    /// How long the other side asked to be left alone.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "crate::time::duration_option"
+    )]
+    pub retry_after: Option<Duration>,
+}
+
+/// Bytes of a failure's message that are kept: a journal is not a log store.
+pub const MESSAGE_BYTES_MAX: usize = 4096;
+/// Causes of a failure that are kept.
+pub const CAUSES_MAX: usize = 16;
+
+impl Failure {
+    /// A failure of this class; an over-long message is cut.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self {
+            class,
+            message: clip(message.into()),
+            causes: Vec::new(),
+            retry_after: None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.class, self.message)?;
+        for cause in &self.causes {
+            write!(f, ": {cause}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a step returns when it has no result: a failure, or a wish to wait.
+///
+/// Every `std` error converts with `?` and is tried again (class [`ErrorClass::Unknown`], unless the
+/// engine's classifier knows better).
+///
+/// ```
+/// use std::time::Duration;
+/// use stepwell::{ErrorClass, StepError};
+///
+/// let busy = StepError::retryable("rate limited").after(Duration::from_secs(30));
+/// assert_eq!(busy.class(), ErrorClass::Temporary);
+/// let wrong = StepError::fatal("no such customer");
+/// assert!(!wrong.class().is_retryable());
+/// ```
+#[derive(Debug)]
+pub struct StepError(Box<Cause>);
+
+#[derive(Debug)]
+enum Cause {
+    Failed(Failure, Option<Box<dyn std::error::Error + Send + Sync>>),
+    Suspended(Suspension),
+}
+
+/// A step's wish to be run again when a signal has come.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Suspension {
+    /// The signal's name.
+    pub signal: String,
+    /// What is asked, for whoever answers.
+    pub prompt: Value,
+    /// After this time without an answer the step fails with class [`ErrorClass::Timeout`].
+    #[serde(default, with = "crate::time::duration_option")]
+    pub timeout: Option<Duration>,
+}
+
+impl StepError {
+    /// A failure of this class.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self(Box::new(Cause::Failed(Failure::new(class, message), None)))
+    }
+
+    /// A failure that may pass by itself.
+    pub fn retryable(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Temporary, message)
+    }
+
+    /// A failure that trying again will not mend.
+    pub fn fatal(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Fatal, message)
+    }
+
+    /// Not a failure: the step is to be run again when the signal has come, with its payload in
+    /// `ExecutionContext::signal`. No executor is held meanwhile.
+    pub fn wait_for_signal(
+        signal: impl Into<String>,
+        prompt: impl Into<Value>,
+        timeout: Option<Duration>,
+    ) -> Self {
+        let suspension = Suspension {
+            signal: signal.into(),
+            prompt: prompt.into(),
+            timeout,
+        };
+        Self(Box::new(Cause::Suspended(suspension)))
+    }
+
+    /// The same, not to be tried again before this much time has passed, as an HTTP `Retry-After`
+    /// says.
+    #[must_use]
+    pub fn after(mut self, delay: Duration) -> Self {
+        if let Cause::Failed(failure, _) = &mut *self.0 {
+            failure.retry_after = Some(delay);
+        }
+        self
+    }
+
+    /// The class of the failure; [`ErrorClass::Unknown`] for a wish to wait.
+    #[must_use]
+    pub fn class(&self) -> ErrorClass {
+        match &*self.0 {
+            Cause::Failed(failure, _) => failure.class,
+            Cause::Suspended(_) => ErrorClass::Unknown,
+        }
+    }
+
+    /// The error that this was made from with `?`.
+    #[must_use]
+    pub fn source(&self) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
+        match &*self.0 {
+            Cause::Failed(_, source) => source.as_deref(),
+            Cause::Suspended(_) => None,
+        }
+    }
+
+    /// The data of it, for the journal.
+    ///
+    /// # Errors
+    /// The suspension, when this is not a failure but a wish to wait.
+    pub fn into_failure(self) -> std::result::Result<Failure, Suspension> {
+        match *self.0 {
+            Cause::Failed(failure, _) => Ok(failure),
+            Cause::Suspended(suspension) => Err(suspension),
+        }
+    }
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Cause::Failed(failure, _) => failure.fmt(f),
+            Cause::Suspended(wait) => write!(f, "waits for signal {}", wait.signal),
+        }
+    }
+}
+
+impl From<Failure> for StepError {
+    fn from(failure: Failure) -> Self {
+        Self(Box::new(Cause::Failed(failure, None)))
+    }
+}
+
+// `StepError` is not itself a `std` error, which is what leaves room for this (as in `anyhow`).
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for StepError {
+    fn from(error: E) -> Self {
+        let mut failure = Failure::new(ErrorClass::Unknown, error.to_string());
+        let mut cause = error.source();
+        while let Some(error) = cause.filter(|_| failure.causes.len() < CAUSES_MAX) {
+            failure.causes.push(clip(error.to_string()));
+            cause = error.source();
+        }
+        Self(Box::new(Cause::Failed(failure, Some(Box::new(error)))))
+    }
+}
+
+fn clip(mut text: String) -> String {
+    if text.len() > MESSAGE_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(MESSAGE_BYTES_MAX - 3));
+        text.push_str("...");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_question_mark_keeps_the_chain_of_causes() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] std::io::Error);
+        let error = StepError::from(Outer(std::io::Error::other("inner")));
+        let failure = error.into_failure().unwrap();
+        assert_eq!(
+            (failure.message.as_str(), failure.causes),
+            ("outer", vec!["inner".to_string()])
+        );
+    }
+
+    #[test]
+    fn a_long_message_is_cut_at_a_letter() {
+        let failure = Failure::new(ErrorClass::Unknown, "ä".repeat(5000));
+        assert!(failure.message.len() <= MESSAGE_BYTES_MAX);
+    }
+}

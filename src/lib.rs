@@ -1,0 +1,15 @@
+//! Durable workflows inside your own program.
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod error;
+pub mod id;
+pub mod time;
+pub mod value;
+
+pub use async_trait::async_trait;
+pub use error::{Error, ErrorClass, ErrorKind, Failure, Problem, Problems, Result, StepError};
+pub use id::{RunId, StepId, StepKey};
+pub use time::Timestamp;
+pub use value::{Json, Value};

@@ -1,0 +1,131 @@
+//! The one data type that steps exchange.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Arc, LazyLock};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The JSON value that a [`Value`] wraps.
+pub type Json = serde_json::Value;
+
+/// A shared, immutable JSON value: what runs, steps and signals carry.
+///
+/// Cloning copies a pointer, never the data; null takes no memory at all. It derefs to
+/// [`serde_json::Value`], so all of that type's reading methods work.
+///
+/// ```
+/// use serde_json::json;
+/// use stepwell::Value;
+///
+/// let value = Value::from(json!({"coverage": 91.5}));
+/// assert_eq!(value["coverage"], 91.5);
+/// assert!(Value::NULL.is_null());
+/// ```
+#[derive(Clone, Default, PartialEq)]
+pub struct Value(Option<Arc<Json>>);
+
+static NULL: LazyLock<Json> = LazyLock::new(|| Json::Null);
+
+impl Value {
+    /// JSON null.
+    pub const NULL: Self = Self(None);
+
+    /// The value as plain JSON; copies the data when it is shared.
+    #[must_use]
+    pub fn into_json(self) -> Json {
+        self.0.map_or(Json::Null, Arc::unwrap_or_clone)
+    }
+
+    /// The value as a type of yours.
+    ///
+    /// # Errors
+    /// What `serde_json` says when the shapes do not agree.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        T::deserialize(&**self)
+    }
+
+    /// Any serialisable value as JSON.
+    ///
+    /// # Errors
+    /// What `serde_json` says, for example of a map whose keys are not text.
+    pub fn of<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
+        serde_json::to_value(value).map(Self::from)
+    }
+}
+
+impl Deref for Value {
+    type Target = Json;
+
+    fn deref(&self) -> &Json {
+        match &self.0 {
+            Some(json) => json,
+            None => &NULL,
+        }
+    }
+}
+
+impl From<Json> for Value {
+    fn from(json: Json) -> Self {
+        if json.is_null() {
+            Self::NULL
+        } else {
+            Self(Some(Arc::new(json)))
+        }
+    }
+}
+
+macro_rules! value_from {
+    ($($type:ty),*) => {$(
+        impl From<$type> for Value {
+            fn from(value: $type) -> Self {
+                Json::from(value).into()
+            }
+        }
+    )*};
+}
+value_from!(bool, i32, i64, u32, u64, usize, f64, &str, String, Vec<Json>, serde_json::Map<String, Json>);
+
+impl From<()> for Value {
+    fn from((): ()) -> Self {
+        Self::NULL
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&**self, f)
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&**self, f)
+    }
+}
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (**self).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Json::deserialize(deserializer).map(Self::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cloning_shares_and_null_is_free() {
+        let value = Value::from(vec![Json::from(1)]);
+        assert!(std::ptr::eq(&*value, &*value.clone()));
+        assert_eq!(Value::from(Json::Null), Value::NULL);
+        assert_eq!(size_of::<Value>(), size_of::<usize>());
+    }
+}
