@@ -4,12 +4,17 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod error;
+pub mod expr;
 pub mod id;
+pub mod plan;
+pub mod retry;
 pub mod time;
 pub mod value;
 
 pub use async_trait::async_trait;
 pub use error::{Error, ErrorClass, ErrorKind, Failure, Problem, Problems, Result, StepError};
 pub use id::{RunId, StepId, StepKey};
+pub use plan::{DagResolver, ExecutionPlan};
+pub use retry::RetryConfig;
 pub use time::Timestamp;
 pub use value::{Json, Value};

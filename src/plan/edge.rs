@@ -1,0 +1,53 @@
+//! Edges between steps.
+
+use serde::{Deserialize, Serialize};
+
+/// What must become of the step that an edge leaves, for the step that it enters to count it as met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EdgeKind {
+    /// It succeeded, or was skipped because its own condition was false.
+    After,
+    /// It really succeeded.
+    OnSuccess,
+    /// It failed.
+    OnFailure,
+    /// It was skipped because its own condition was false.
+    Otherwise,
+    /// It ended, whichever way.
+    Always,
+}
+
+impl EdgeKind {
+    /// The word that documents and drawings use.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::After => "after",
+            Self::OnSuccess => "on_success",
+            Self::OnFailure => "on_failure",
+            Self::Otherwise => "otherwise",
+            Self::Always => "always",
+        }
+    }
+}
+
+/// An edge by the places of its two steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Edge {
+    /// The step that comes first.
+    pub from: u32,
+    /// The step that waits for it.
+    pub to: u32,
+    /// What it waits for.
+    pub kind: EdgeKind,
+}
+
+/// One end of an edge, seen from the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Link {
+    /// The step at that end.
+    pub step: u32,
+    /// The edge's kind.
+    pub kind: EdgeKind,
+}
