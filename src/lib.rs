@@ -10,6 +10,7 @@ pub mod plan;
 pub mod retry;
 pub mod time;
 pub mod value;
+pub mod workflow;
 
 pub use async_trait::async_trait;
 pub use error::{Error, ErrorClass, ErrorKind, Failure, Problem, Problems, Result, StepError};
@@ -18,3 +19,4 @@ pub use plan::{DagResolver, ExecutionPlan};
 pub use retry::RetryConfig;
 pub use time::Timestamp;
 pub use value::{Json, Value};
+pub use workflow::{Priority, Step, StepKind, Trigger, Wait, Workflow, WorkflowBuilder};

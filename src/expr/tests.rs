@@ -329,7 +329,10 @@ fn the_structured_form_means_the_same_as_its_text() {
             "did you mean `equals`?",
         ),
         (json!({"feild": "a"}), "unknown field `feild`"),
-        (json!({"field": "a", "value": 1}), "missing field `operator`"),
+        (
+            json!({"field": "a", "value": 1}),
+            "missing field `operator`",
+        ),
         (json!({"field": "a", "all": []}), "not several"),
     ] {
         let error = serde_json::from_value::<Condition>(document)

@@ -1,0 +1,523 @@
+//! From a definition to its compiled form, with every problem on the way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::kind::{Case, LoopCondition, StepKind, Wait, When};
+use super::names::{Frame, Names, Visible, predecessor};
+use super::program::{Body, BodyOutput, Node, NodeKind, Turns, Unit, WaitFor};
+use super::settings::Trigger;
+use super::step::MISPLACED;
+use super::{Definition, NESTING_MAX, STEPS_MAX, Step};
+use crate::error::{Problem, Problems};
+use crate::expr::{Aspect, Expr, Type};
+use crate::id::check_name;
+use crate::plan::{DagResolver, EdgeKind, ExecutionPlan, PlanStep};
+use crate::retry::RetryConfig;
+
+/// The compiled form, as far as there is one; it is only good if no problem is an error.
+pub(super) fn compile(definition: &Definition, problems: &mut Problems) -> Option<Unit> {
+    check_settings(definition, problems);
+    let input = definition
+        .input_schema
+        .as_ref()
+        .map_or(Type::Any, Type::from_json_schema);
+    let mut compiler = Compiler {
+        problems,
+        names: Names {
+            input,
+            variables: &definition.variables,
+            frames: Vec::new(),
+        },
+        bodies: Vec::new(),
+        executors: Vec::new(),
+        by_executor: BTreeMap::new(),
+        retry: definition.retry.clone().map(Arc::new),
+        steps: 0,
+    };
+    compiler
+        .names
+        .frames
+        .push(Frame::new(&definition.steps, &[]));
+    compiler.body(&definition.steps, None, "steps", Shape::Graph)?;
+    if let Some(text) = &definition.output {
+        compiler
+            .names
+            .frames
+            .push(Frame::new(&definition.steps, &[]));
+        let output = compiler.parse(text, "output", false);
+        if let (Some(output), Some(body)) = (output, compiler.bodies.first_mut()) {
+            body.output = BodyOutput::Expr(output);
+        }
+    }
+    Some(Unit {
+        workflow: definition.id.clone(),
+        executors: compiler.executors,
+        bodies: compiler.bodies,
+        variables: definition.variables.clone(),
+        limits: definition.limits.clone(),
+        on_failure: definition.on_failure,
+    })
+}
+
+fn check_settings(definition: &Definition, problems: &mut Problems) {
+    if let Err(reason) = check_name(&definition.id, &[]) {
+        problems.push(Problem::error("id", reason));
+    }
+    if definition.limits.max_concurrent_steps == 0 {
+        let message = "a run that may run no step at once never ends";
+        problems.push(Problem::error("limits.max_concurrent_steps", message).hint("1 or more"));
+    }
+    if let Some(Err(reason)) = definition.retry.as_ref().map(RetryConfig::check) {
+        problems.push(Problem::error("retry", reason));
+    }
+    for (name, variable) in &definition.variables {
+        if let Some(default) = variable
+            .default
+            .as_ref()
+            .filter(|v| !variable.kind.admits(v))
+        {
+            let message = format!("the default {default} is not {}", variable.kind);
+            problems.push(Problem::error(format!("variables.{name}.default"), message));
+        }
+    }
+}
+
+/// What edges a body has besides those that its steps name.
+#[derive(Clone, Copy, PartialEq)]
+enum Shape {
+    /// None.
+    Graph,
+    /// From each step to the next.
+    Chain,
+    /// None, and the output is always a map.
+    Parallel,
+}
+
+struct Compiler<'a> {
+    problems: &'a mut Problems,
+    names: Names<'a>,
+    bodies: Vec<Body>,
+    executors: Vec<String>,
+    by_executor: BTreeMap<String, u32>,
+    retry: Option<Arc<RetryConfig>>,
+    steps: usize,
+}
+
+impl<'a> Compiler<'a> {
+    /// Compiles a body whose frame has been pushed, and pops it. The body's number.
+    fn body(
+        &mut self,
+        steps: &'a [Step],
+        owner: Option<(u32, u32)>,
+        path: &str,
+        shape: Shape,
+    ) -> Option<u32> {
+        self.steps += steps.len();
+        if self.names.frames.len() > NESTING_MAX || self.steps > STEPS_MAX {
+            let message = if self.steps > STEPS_MAX {
+                format!("more than {STEPS_MAX} steps")
+            } else {
+                format!("more than {NESTING_MAX} bodies inside each other")
+            };
+            self.problems
+                .push(Problem::error(path, message).hint("use a sub-workflow"));
+            return None;
+        }
+        // The number is taken before the bodies inside are compiled, so that owners come first.
+        let number = self.bodies.len() as u32;
+        let plan = ExecutionPlan::new(Vec::new(), Vec::new()).ok()?;
+        let output = BodyOutput::Map(Vec::new());
+        self.bodies.push(Body {
+            plan: Arc::new(plan),
+            nodes: Vec::new(),
+            owner,
+            output,
+        });
+        let mut nodes = Vec::with_capacity(steps.len());
+        for (at, step) in steps.iter().enumerate() {
+            if let Some(frame) = self.names.frames.last_mut() {
+                frame.current = at as u32;
+            }
+            nodes.push(self.node(step, (number, at as u32), path));
+        }
+        let frame = self.names.frames.pop()?;
+        let plan = self.plan(steps, &frame, path, shape)?;
+        let nodes: Vec<Node> = nodes.into_iter().collect::<Option<_>>()?;
+        let sinks: Vec<u32> = plan.sinks().collect();
+        let body = self.bodies.get_mut(number as usize)?;
+        body.output = match (shape, sinks.as_slice()) {
+            (Shape::Parallel, _) => BodyOutput::Map((0..steps.len() as u32).collect()),
+            (_, [only]) => BodyOutput::Step(*only),
+            _ => BodyOutput::Map(sinks),
+        };
+        body.nodes = nodes;
+        for step in 0..plan.len() as u32 {
+            let node = &mut body.nodes[step as usize];
+            if steps[step as usize].trigger.is_none() {
+                node.trigger = default_trigger(&plan, step);
+            }
+        }
+        body.plan = Arc::new(plan);
+        Some(number)
+    }
+
+    fn plan(
+        &mut self,
+        steps: &[Step],
+        frame: &Frame<'_>,
+        path: &str,
+        shape: Shape,
+    ) -> Option<ExecutionPlan> {
+        let mut entries: Vec<PlanStep<'_>> = steps.iter().map(plan_step).collect();
+        for (step, on, kind) in &frame.mentions {
+            entries[*step as usize].mentions.push((*on, *kind));
+        }
+        if shape == Shape::Chain {
+            for at in 1..steps.len() {
+                if predecessor(steps, at).is_some() {
+                    entries[at].mentions.push((at as u32 - 1, EdgeKind::After));
+                }
+            }
+        }
+        DagResolver::resolve(&entries, path, self.problems)
+    }
+
+    fn node(&mut self, step: &'a Step, at: (u32, u32), path: &str) -> Option<Node> {
+        let here = || format!("{path}.{}", step.id);
+        if let Some(field) = step.metadata.get(MISPLACED) {
+            let field = field.as_str().unwrap_or_default();
+            let message = "a step of this kind has no such setting";
+            self.problems
+                .push(Problem::error(format!("{}.{field}", here()), message));
+        }
+        let retry = match &step.retry {
+            Some(retry) => {
+                if let Err(reason) = retry.check() {
+                    self.problems
+                        .push(Problem::error(format!("{}.retry", here()), reason));
+                }
+                Some(Arc::new(retry.clone()))
+            }
+            None => self.retry.clone(),
+        };
+        self.check_join(step, &here);
+        let when = match &step.when {
+            Some(when) => Some(self.condition(when, &format!("{}.when", here()), &[], true)),
+            None => None,
+        };
+        let mut inputs = Vec::with_capacity(step.inputs.len());
+        for (name, text) in &step.inputs {
+            let place = format!("{}.inputs.{name}", here());
+            inputs.push(
+                self.expression(text, &place)
+                    .map(|expr| (name.clone(), expr)),
+            );
+        }
+        let kind = self.kind(step, at, &here);
+        Some(Node {
+            kind: kind?,
+            trigger: step.trigger.unwrap_or_default(),
+            cancel_rest: step.cancel_rest,
+            when: match when {
+                Some(when) => Some(when?),
+                None => None,
+            },
+            inputs: inputs.into_iter().collect::<Option<_>>()?,
+            retry,
+            timeout: step.timeout,
+            attempt_timeout: step.attempt_timeout,
+            priority: step.priority,
+            resources: step.resources.clone(),
+            capability: step.capability.clone(),
+            blocking: step.blocking,
+        })
+    }
+
+    fn check_join(&mut self, step: &Step, here: &impl Fn() -> String) {
+        if let Some(Trigger::AtLeast(0)) = step.trigger {
+            let message = "at_least 0 starts before anything has happened";
+            self.problems
+                .push(Problem::error(format!("{}.trigger", here()), message));
+        }
+        let is_task = matches!(step.kind, StepKind::Task { .. });
+        for (given, field) in [
+            (!step.inputs.is_empty(), "inputs"),
+            (step.blocking, "blocking"),
+            (step.attempt_timeout.is_some(), "attempt_timeout"),
+            (step.retry.is_some(), "retry"),
+        ] {
+            if given && !is_task {
+                let message = "only a task has this; this step runs no executor itself";
+                self.problems
+                    .push(Problem::error(format!("{}.{field}", here()), message));
+            }
+        }
+    }
+
+    fn kind(
+        &mut self,
+        step: &'a Step,
+        at: (u32, u32),
+        here: &impl Fn() -> String,
+    ) -> Option<NodeKind> {
+        let mut inner = |steps: &'a [Step], field: &str, shape, locals| {
+            self.names.frames.push(Frame::new(steps, locals));
+            self.body(steps, Some(at), &format!("{}.{field}", here()), shape)
+        };
+        Some(match &step.kind {
+            StepKind::Task { executor, config } => {
+                let executor = self.executor(executor, here);
+                NodeKind::Task {
+                    executor,
+                    config: config.clone(),
+                }
+            }
+            StepKind::Parallel(steps) => {
+                NodeKind::Body(inner(steps, "parallel", Shape::Parallel, &[])?)
+            }
+            StepKind::Sequence(steps) => {
+                NodeKind::Body(inner(steps, "sequence", Shape::Chain, &[])?)
+            }
+            StepKind::Choice(cases) => NodeKind::Choice(self.cases(cases, at, here)?),
+            StepKind::ForEach {
+                items,
+                concurrency,
+                body,
+            } => {
+                let body = inner(body, "steps", Shape::Graph, &["item", "index"]);
+                let items = self.expression(items, &format!("{}.foreach", here()));
+                NodeKind::ForEach {
+                    items: items?,
+                    concurrency: *concurrency,
+                    body: body?,
+                }
+            }
+            StepKind::Loop {
+                condition,
+                max_turns,
+                body,
+            } => {
+                let body = inner(body, "steps", Shape::Graph, &["turn", "last"]);
+                if *max_turns == 0 {
+                    let message = "a loop needs at least one turn";
+                    self.problems
+                        .push(Problem::error(format!("{}.max_turns", here()), message));
+                }
+                let names = &["turn", "last"];
+                let turns = match condition {
+                    LoopCondition::While(when) => self
+                        .condition(when, &format!("{}.while", here()), names, true)
+                        .map(Turns::While),
+                    LoopCondition::Until(when) => self
+                        .condition(when, &format!("{}.until", here()), names, true)
+                        .map(Turns::Until),
+                };
+                NodeKind::Loop {
+                    turns: turns?,
+                    max_turns: *max_turns,
+                    body: body?,
+                }
+            }
+            StepKind::Wait(wait) => NodeKind::Wait(self.wait(wait, here)?),
+            StepKind::Workflow { name, input } => {
+                let input = match input {
+                    Some(text) => Some(self.expression(text, &format!("{}.input", here()))?),
+                    None => None,
+                };
+                NodeKind::Workflow {
+                    name: name.clone(),
+                    input,
+                }
+            }
+        })
+    }
+
+    fn executor(&mut self, name: &str, here: &impl Fn() -> String) -> u32 {
+        if let Some(known) = self.by_executor.get(name) {
+            return *known;
+        }
+        if let Err(reason) = check_name(name, &[]) {
+            self.problems
+                .push(Problem::error(format!("{}.task", here()), reason));
+        }
+        let number = self.executors.len() as u32;
+        self.executors.push(name.to_string());
+        self.by_executor.insert(name.to_string(), number);
+        number
+    }
+
+    fn cases(
+        &mut self,
+        cases: &'a [Case],
+        at: (u32, u32),
+        here: &impl Fn() -> String,
+    ) -> Option<Vec<(Option<Expr>, u32)>> {
+        if cases.is_empty() {
+            let problem = Problem::error(format!("{}.choice", here()), "there are no cases");
+            self.problems.push(problem);
+        }
+        let mut compiled = Vec::new();
+        for (number, case) in cases.iter().enumerate() {
+            let place = format!("{}.choice[{number}]", here());
+            let when = match &case.when {
+                Some(when) => Some(self.condition(when, &format!("{place}.when"), &[], true)),
+                None => {
+                    if number + 1 < cases.len() {
+                        let message = "the case without a condition must be the last";
+                        self.problems.push(Problem::error(&place, message));
+                    }
+                    None
+                }
+            };
+            self.names.frames.push(Frame::new(&case.steps, &[]));
+            let path = format!("{place}.steps");
+            let body = self.body(&case.steps, Some(at), &path, Shape::Graph);
+            compiled.push(match when {
+                Some(when) => when.zip(body).map(|(when, body)| (Some(when), body)),
+                None => body.map(|body| (None, body)),
+            });
+        }
+        compiled.into_iter().collect()
+    }
+
+    fn wait(&mut self, wait: &Wait, here: &impl Fn() -> String) -> Option<WaitFor> {
+        Some(match wait {
+            Wait::For(length) => WaitFor::Duration(*length),
+            Wait::Until(text) => {
+                let place = format!("{}.wait.until", here());
+                // A time may stand there as it is, without the quotes of a text.
+                match text.parse::<crate::time::Timestamp>() {
+                    Ok(_) => WaitFor::Time(self.expression(&format!("'{text}'"), &place)?),
+                    Err(_) => WaitFor::Time(self.expression(text, &place)?),
+                }
+            }
+            Wait::Condition { condition, timeout } => {
+                let place = format!("{}.wait.condition", here());
+                WaitFor::Condition(
+                    self.condition(condition, &place, &[], false)?,
+                    timeout.clone(),
+                )
+            }
+            Wait::Signal { name, timeout } => {
+                if let Err(reason) = check_name(name, &[]) {
+                    self.problems
+                        .push(Problem::error(format!("{}.wait.signal", here()), reason));
+                }
+                WaitFor::Signal(name.clone(), timeout.clone())
+            }
+        })
+    }
+
+    fn condition(
+        &mut self,
+        when: &When,
+        place: &str,
+        extra: &'static [&'static str],
+        depends: bool,
+    ) -> Option<Expr> {
+        let parsed = match when {
+            When::Text(text) => Expr::parse(text),
+            When::Structured(condition) => condition.compile(),
+        };
+        let expr = match parsed {
+            Ok(expr) => expr,
+            Err(error) => {
+                self.problems.push(Problem::error(place, error.to_string()));
+                return None;
+            }
+        };
+        let found = self.check(&expr, place, extra, depends)?;
+        if !matches!(found, Type::Any | Type::Boolean) {
+            let message = format!("a condition is true or false; this is {found}");
+            self.problems.push(Problem::error(place, message));
+        }
+        Some(expr)
+    }
+
+    fn expression(&mut self, text: &str, place: &str) -> Option<Expr> {
+        self.parse(text, place, true)
+    }
+
+    fn parse(&mut self, text: &str, place: &str, depends: bool) -> Option<Expr> {
+        match Expr::parse(text) {
+            Ok(expr) => self.check(&expr, place, &[], depends).map(|_| expr),
+            Err(error) => {
+                self.problems.push(Problem::error(place, error.to_string()));
+                None
+            }
+        }
+    }
+
+    /// Checks the types, and notes the steps that it mentions as dependencies of the step that is
+    /// being compiled, or of the composite step around it that stands beside them.
+    fn check(
+        &mut self,
+        expr: &Expr,
+        place: &str,
+        extra: &'static [&'static str],
+        depends: bool,
+    ) -> Option<Type> {
+        let checked = expr.check(&Visible {
+            names: &self.names,
+            extra,
+        });
+        let found = match checked {
+            Ok(found) => found,
+            Err(errors) => {
+                for error in errors {
+                    self.problems.push(Problem::error(place, error.to_string()));
+                }
+                return None;
+            }
+        };
+        for mention in expr.mentions().iter().filter(|_| depends) {
+            let Some((depth, on)) = self.names.find(mention.step.as_str()) else {
+                continue;
+            };
+            let Some(frame) = self.names.frames.get_mut(depth) else {
+                continue;
+            };
+            if frame.current == on {
+                let message = format!(
+                    "reads `{}`, which is the step itself or one around it",
+                    mention.step
+                );
+                self.problems.push(Problem::error(place, message));
+                continue;
+            }
+            let kind = match mention.aspect {
+                Aspect::Output => EdgeKind::After,
+                Aspect::Status | Aspect::Error => EdgeKind::Always,
+            };
+            frame.mentions.push((frame.current, on, kind));
+        }
+        Some(found)
+    }
+}
+
+fn plan_step(step: &Step) -> PlanStep<'_> {
+    let mut entry = PlanStep::new(&step.id, &step.after);
+    for (kind, ids) in [
+        (EdgeKind::OnSuccess, &step.on_success),
+        (EdgeKind::OnFailure, &step.on_failure),
+        (EdgeKind::Otherwise, &step.otherwise),
+        (EdgeKind::Always, &step.always),
+    ] {
+        if !ids.is_empty() {
+            entry.leads_to.push((kind, ids));
+        }
+    }
+    entry
+}
+
+/// A step reached only by `on_failure` and `otherwise` is reached by any of them.
+fn default_trigger(plan: &ExecutionPlan, step: u32) -> Trigger {
+    let edges = plan.predecessors(step);
+    let detours = |kind| matches!(kind, EdgeKind::OnFailure | EdgeKind::Otherwise);
+    if edges.len() > 1 && edges.iter().all(|link| detours(link.kind)) {
+        Trigger::AnySucceeded
+    } else {
+        Trigger::AllSucceeded
+    }
+}

@@ -1,0 +1,142 @@
+//! Which names an expression can see from where it stands.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::Step;
+use super::settings::{Variable, VariableType};
+use crate::error::nearest;
+use crate::expr::{Type, TypeScope};
+use crate::id::StepId;
+use crate::value::Json;
+
+/// The bodies around the place that is being compiled, outermost first.
+pub(super) struct Names<'a> {
+    pub(super) input: Type,
+    pub(super) variables: &'a BTreeMap<String, Variable>,
+    pub(super) frames: Vec<Frame<'a>>,
+}
+
+/// One body, while its steps are compiled.
+pub(super) struct Frame<'a> {
+    pub(super) steps: &'a [Step],
+    index: HashMap<&'a str, u32>,
+    /// The step that is being compiled.
+    pub(super) current: u32,
+    /// Names that the composite step around it gives its body.
+    pub(super) locals: &'static [&'static str],
+    /// Dependencies that expressions make: of which step, on which, what for.
+    pub(super) mentions: Vec<(u32, u32, crate::plan::EdgeKind)>,
+}
+
+impl<'a> Frame<'a> {
+    pub(super) fn new(steps: &'a [Step], locals: &'static [&'static str]) -> Self {
+        let mut index = HashMap::with_capacity(steps.len());
+        for (at, step) in steps.iter().enumerate() {
+            index.entry(step.id.as_str()).or_insert(at as u32);
+        }
+        Self {
+            steps,
+            index,
+            current: 0,
+            locals,
+            mentions: Vec::new(),
+        }
+    }
+}
+
+impl Names<'_> {
+    /// The innermost body that has a step of this id, and its place there.
+    pub(super) fn find(&self, id: &str) -> Option<(usize, u32)> {
+        self.frames
+            .iter()
+            .enumerate()
+            .rev()
+            .find_map(|(depth, frame)| frame.index.get(id).map(|at| (depth, *at)))
+    }
+}
+
+/// The names that expressions of one place can read.
+pub(super) struct Visible<'a, 'b> {
+    pub(super) names: &'b Names<'a>,
+    /// Further names of this place.
+    pub(super) extra: &'static [&'static str],
+}
+
+impl TypeScope for Visible<'_, '_> {
+    fn root(&self, name: &str) -> Option<Type> {
+        match name {
+            "input" => Some(self.names.input.clone()),
+            "vars" => {
+                let known = |(name, variable): (&String, &Variable)| (name.clone(), of(variable));
+                let fields = self.names.variables.iter().map(known).collect();
+                Some(Type::Object {
+                    fields,
+                    open: false,
+                })
+            }
+            "run" => {
+                let fields = [("id".to_string(), Type::Text)].into();
+                Some(Type::Object {
+                    fields,
+                    open: false,
+                })
+            }
+            "index" | "turn" if self.local(name) => Some(Type::Number),
+            _ => self.local(name).then_some(Type::Any),
+        }
+    }
+
+    fn step(&self, id: &str) -> Option<Type> {
+        let (depth, at) = self.names.find(id)?;
+        let step: &Step = self.names.frames[depth].steps.get(at as usize)?;
+        Some(
+            step.output_schema
+                .as_ref()
+                .map_or(Type::Any, |schema: &Json| Type::from_json_schema(schema)),
+        )
+    }
+
+    fn suggest(&self, id: &str) -> Option<String> {
+        let ids = self
+            .names
+            .frames
+            .iter()
+            .rev()
+            .flat_map(|frame| frame.steps.iter().map(|s| s.id.as_str()));
+        nearest(id, ids).map(str::to_string)
+    }
+}
+
+impl Visible<'_, '_> {
+    fn local(&self, name: &str) -> bool {
+        self.extra.contains(&name)
+            || self
+                .names
+                .frames
+                .iter()
+                .any(|frame| frame.locals.contains(&name))
+    }
+}
+
+fn of(variable: &Variable) -> Type {
+    // A variable without a value is null, which fits everything that takes null only.
+    if !variable.required && variable.default.is_none() {
+        return Type::Any;
+    }
+    match variable.kind {
+        VariableType::Any => Type::Any,
+        VariableType::String => Type::Text,
+        VariableType::Integer | VariableType::Number => Type::Number,
+        VariableType::Boolean => Type::Boolean,
+        VariableType::Array => Type::List(Box::new(Type::Any)),
+        VariableType::Object => Type::Object {
+            fields: BTreeMap::new(),
+            open: true,
+        },
+    }
+}
+
+/// The ids of the steps of a body in order, as a chain needs them.
+pub(super) fn predecessor(steps: &[Step], at: usize) -> Option<&StepId> {
+    Some(&steps.get(at.checked_sub(1)?)?.id)
+}

@@ -1,0 +1,297 @@
+//! The compiled form of a definition: dense numbers, parsed expressions, one plan per body.
+//!
+//! It is what [`crate::run`] decides over. All runs of a definition share one behind an `Arc`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::kind::Timeout;
+use super::settings::{FailurePolicy, Limits, Priority, Resources, Trigger, Variable};
+use super::{NESTING_MAX, Workflow};
+use crate::error::{Error, Problem, Problems, Result};
+use crate::expr::Expr;
+use crate::plan::ExecutionPlan;
+use crate::retry::RetryConfig;
+use crate::value::Value;
+
+/// A workflow with every sub-workflow that it can reach: all that a run needs to know for its life.
+#[derive(Debug)]
+pub struct Program {
+    units: Vec<Arc<Unit>>,
+    /// For each unit, the unit that each of its sub-workflow names means.
+    links: Vec<BTreeMap<String, u32>>,
+}
+
+/// One compiled workflow.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Unit {
+    /// The workflow's id.
+    pub workflow: String,
+    /// Its bodies; the first is the workflow's own list of steps.
+    pub bodies: Vec<Body>,
+    /// The executor types that its steps name, each once; nodes hold indices into it.
+    pub executors: Vec<String>,
+    /// Its variables.
+    pub variables: BTreeMap<String, Variable>,
+    /// Its limits.
+    pub limits: Limits,
+    /// What a failure does.
+    pub on_failure: FailurePolicy,
+}
+
+/// A list of steps with dependencies, compiled.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Body {
+    /// Which steps depend on which.
+    pub plan: Arc<ExecutionPlan>,
+    /// The steps, in the plan's order.
+    pub nodes: Vec<Node>,
+    /// The composite step that this is a body of: its body and its place there.
+    pub owner: Option<(u32, u32)>,
+    /// What the output of the whole is.
+    pub output: BodyOutput,
+}
+
+/// How a body's output comes from its steps' outputs.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum BodyOutput {
+    /// This expression.
+    Expr(Expr),
+    /// This step's output.
+    Step(u32),
+    /// A map of these steps' ids to their outputs.
+    Map(Vec<u32>),
+}
+
+/// One step, compiled.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Node {
+    /// What it does.
+    pub kind: NodeKind,
+    /// Its join rule, the default made explicit.
+    pub trigger: Trigger,
+    /// Whether it cancels dependencies that have not ended, once it starts.
+    pub cancel_rest: bool,
+    /// Runs only if this holds.
+    pub when: Option<Expr>,
+    /// Executor inputs.
+    pub inputs: Vec<(String, Expr)>,
+    /// How it is tried again; none is once.
+    pub retry: Option<Arc<RetryConfig>>,
+    /// For all attempts together.
+    pub timeout: Option<Duration>,
+    /// For one attempt.
+    pub attempt_timeout: Option<Duration>,
+    /// Which of several ready steps starts first.
+    pub priority: Priority,
+    /// What it counts for while it runs.
+    pub resources: Resources,
+    /// What the engine must offer.
+    pub capability: Option<String>,
+    /// Whether it blocks its thread.
+    pub blocking: bool,
+}
+
+/// What a node does.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum NodeKind {
+    /// One executor call.
+    Task {
+        /// Index into [`Unit::executors`].
+        executor: u32,
+        /// Configuration.
+        config: Value,
+    },
+    /// A body: parallel and sequence.
+    Body(u32),
+    /// The first body whose condition holds.
+    Choice(Vec<(Option<Expr>, u32)>),
+    /// A body for each item.
+    ForEach {
+        /// The list.
+        items: Expr,
+        /// Bodies at once; 0 is no limit.
+        concurrency: u32,
+        /// The body.
+        body: u32,
+    },
+    /// A body again and again.
+    Loop {
+        /// When it goes on.
+        turns: Turns,
+        /// More than this many fail it.
+        max_turns: u32,
+        /// The body.
+        body: u32,
+    },
+    /// A wait.
+    Wait(WaitFor),
+    /// Another workflow.
+    Workflow {
+        /// Its id.
+        name: String,
+        /// Its input; none is the input of the workflow that this stands in.
+        input: Option<Expr>,
+    },
+}
+
+/// When a loop goes on, compiled.
+#[derive(Debug)]
+pub enum Turns {
+    /// Asked before each turn.
+    While(Expr),
+    /// Asked after each turn.
+    Until(Expr),
+}
+
+/// What a wait waits for, compiled.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum WaitFor {
+    /// A length of time.
+    Duration(Duration),
+    /// A time.
+    Time(Expr),
+    /// A condition.
+    Condition(Expr, Option<Timeout>),
+    /// A signal.
+    Signal(String, Option<Timeout>),
+}
+
+/// Units of one program. Sub-workflows may name each other, so only a count bounds them.
+const UNITS_MAX: usize = 1_000;
+
+impl Program {
+    pub(super) fn of(unit: Unit) -> Self {
+        Self {
+            units: vec![Arc::new(unit)],
+            links: vec![BTreeMap::new()],
+        }
+    }
+
+    /// The compiled form of a workflow with all sub-workflows that it names, and those that they
+    /// name. Workflows may name each other in a circle; how deep a run follows is limited when it
+    /// runs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidWorkflow`](crate::ErrorKind::InvalidWorkflow) naming each step whose
+    /// workflow `find` does not know.
+    pub fn link<'a>(
+        workflow: &Workflow,
+        find: impl Fn(&str) -> Option<Workflow>,
+        known: impl Fn() -> Vec<&'a str>,
+    ) -> Result<Arc<Self>> {
+        let own = workflow.program();
+        if !own
+            .units
+            .iter()
+            .any(|unit| unit.sub_workflows().next().is_some())
+        {
+            return Ok(Arc::clone(own));
+        }
+        let mut program = Self {
+            units: vec![Arc::clone(&own.units[0])],
+            links: Vec::new(),
+        };
+        let mut index = BTreeMap::from([(workflow.id().to_string(), 0_u32)]);
+        let mut problems = Problems::default();
+        while let Some(unit) = program.units.get(program.links.len()).cloned() {
+            let mut links = BTreeMap::new();
+            for (path, name) in unit.sub_workflows() {
+                let at = match index.get(name) {
+                    Some(at) => *at,
+                    None => match find(name).filter(|_| program.units.len() < UNITS_MAX) {
+                        Some(found) => {
+                            let at = program.units.len() as u32;
+                            program.units.push(Arc::clone(&found.program().units[0]));
+                            index.insert(name.to_string(), at);
+                            at
+                        }
+                        None => {
+                            let message = format!("the engine knows no workflow `{name}`");
+                            let path = format!("{}: steps.{path}.workflow", unit.workflow);
+                            problems.push(Problem::error(path, message).suggest(name, known()));
+                            continue;
+                        }
+                    },
+                };
+                links.insert(name.to_string(), at);
+            }
+            program.links.push(links);
+        }
+        if problems.has_errors() {
+            Err(Error::invalid(problems))
+        } else {
+            Ok(Arc::new(program))
+        }
+    }
+
+    /// A unit by its number; 0 is the workflow itself.
+    #[must_use]
+    pub fn unit(&self, unit: u32) -> &Unit {
+        &self.units[unit as usize]
+    }
+
+    /// All units.
+    #[must_use]
+    pub fn units(&self) -> &[Arc<Unit>] {
+        &self.units
+    }
+
+    /// The unit that a sub-workflow's name means inside a unit.
+    #[must_use]
+    pub fn linked(&self, unit: u32, name: &str) -> Option<u32> {
+        self.links.get(unit as usize)?.get(name).copied()
+    }
+}
+
+impl Unit {
+    /// A body by its number; 0 is the workflow's own list of steps.
+    #[must_use]
+    pub fn body(&self, body: u32) -> &Body {
+        &self.bodies[body as usize]
+    }
+
+    /// The ids from the outermost step to this one, joined by `/`.
+    #[must_use]
+    pub fn path(&self, body: u32, step: u32) -> String {
+        let mut path = Vec::new();
+        let mut at = Some((body, step));
+        while let Some((body, step)) = at.filter(|_| path.len() <= NESTING_MAX) {
+            let body = self.body(body);
+            path.push(body.plan.id(step).as_str());
+            at = body.owner;
+        }
+        path.reverse();
+        path.join("/")
+    }
+
+    /// Every sub-workflow step: its path and the name it gives.
+    fn sub_workflows(&self) -> impl Iterator<Item = (String, &str)> {
+        self.bodies.iter().enumerate().flat_map(move |(b, body)| {
+            body.nodes
+                .iter()
+                .enumerate()
+                .filter_map(move |(s, node)| match &node.kind {
+                    NodeKind::Workflow { name, .. } => {
+                        Some((self.path(b as u32, s as u32), name.as_str()))
+                    }
+                    _ => None,
+                })
+        })
+    }
+}
+
+impl Body {
+    /// A step by its place.
+    #[must_use]
+    pub fn node(&self, step: u32) -> &Node {
+        &self.nodes[step as usize]
+    }
+}

@@ -1,0 +1,227 @@
+//! The small settings of workflows and steps: priorities, join rules, limits, variables.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::value::{Json, Value};
+
+/// How urgent a step or task is; a total order from `Background` to `Critical`.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Priority {
+    /// When nothing else is to do; no promise.
+    Background,
+    /// Within two hours.
+    Low,
+    /// Within half an hour.
+    #[default]
+    Normal,
+    /// Within five minutes.
+    High,
+    /// Before everything but the critical.
+    Urgent,
+    /// Within a minute.
+    Critical,
+}
+
+impl Priority {
+    /// All levels, least urgent first.
+    pub const ALL: [Self; 6] = [
+        Self::Background,
+        Self::Low,
+        Self::Normal,
+        Self::High,
+        Self::Urgent,
+        Self::Critical,
+    ];
+}
+
+/// Join rule: when a step with dependencies may start.
+///
+/// Each dependency ends in one of three ways for the step that waits for it: *met*, *failed*, or
+/// *not taken* (it was skipped because of something before it, or the edge was for another outcome).
+/// A dependency that was skipped because its own condition was false counts as met for a plain
+/// `after` edge.
+///
+/// A step that has nothing but `on_failure` and `otherwise` edges starts by default when any of them
+/// is met, since each is a way to reach it; every other step waits for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Trigger {
+    /// All met. The first that is not spreads as a skip.
+    #[default]
+    AllSucceeded,
+    /// As soon as one is met; skipped when none can be any more.
+    AnySucceeded,
+    /// As soon as this many are met; skipped when that cannot be reached any more.
+    AtLeast(u32),
+    /// All at an end, whichever.
+    AllDone,
+    /// All failed.
+    AllFailed,
+    /// As soon as one has failed; skipped when all ended without.
+    AnyFailed,
+    /// All at an end and none failed; skips of both kinds are fine.
+    NoneFailed,
+    /// All at an end, and even when the run is stopping because a step failed.
+    Always,
+}
+
+impl Trigger {
+    /// Whether a failed dependency can be what starts the step, so that the failure is dealt with.
+    #[must_use]
+    pub const fn catches_failure(self) -> bool {
+        matches!(self, Self::AllFailed | Self::AnyFailed)
+    }
+}
+
+/// What becomes of the rest of a run when a step has failed and nothing caught it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FailurePolicy {
+    /// Everything that does not depend on the failed step goes on; the run fails at the end.
+    #[default]
+    Continue,
+    /// Nothing more is started, running steps are cancelled; only `always` steps still run.
+    FailFast,
+}
+
+/// What a run may use at once; reaching one makes steps wait, reaching the time limit ends the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Steps running at once; default 50.
+    pub max_concurrent_steps: u32,
+    /// From start to end, pauses not counted; default one hour. The run ends as timed out.
+    #[serde(with = "crate::time::duration")]
+    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    pub max_duration: Duration,
+    /// Resident memory of the process, and sum of the [`Resources`] of its running steps, in MiB;
+    /// default 2048.
+    pub max_memory_mb: u64,
+    /// CPU used by the process in percent of all cores, sampled; default 80, 100 never waits.
+    pub max_cpu_percent: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_concurrent_steps: 50,
+            max_duration: Duration::from_secs(3600),
+            max_memory_mb: 2048,
+            max_cpu_percent: 80,
+        }
+    }
+}
+
+/// What a step says that it needs; counted against [`Limits`] while it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Resources {
+    /// Memory in MiB.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub memory_mb: u64,
+    /// CPU in percent of all cores.
+    #[serde(skip_serializing_if = "is_zero_u32")]
+    pub cpu_percent: u32,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+fn is_zero_u32(number: &u32) -> bool {
+    *number == 0
+}
+
+/// The type of a workflow variable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum VariableType {
+    /// Anything.
+    #[default]
+    Any,
+    /// Text.
+    String,
+    /// A whole number.
+    Integer,
+    /// Any number.
+    Number,
+    /// True or false.
+    Boolean,
+    /// A list.
+    Array,
+    /// A map.
+    Object,
+}
+
+impl VariableType {
+    /// Whether a value is of this type.
+    #[must_use]
+    pub fn admits(self, value: &Json) -> bool {
+        match self {
+            Self::Any => true,
+            Self::String => value.is_string(),
+            Self::Integer => value.is_i64() || value.is_u64(),
+            Self::Number => value.is_number(),
+            Self::Boolean => value.is_boolean(),
+            Self::Array => value.is_array(),
+            Self::Object => value.is_object(),
+        }
+    }
+}
+
+impl fmt::Display for VariableType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Any => "anything",
+            Self::String => "a string",
+            Self::Integer => "an integer",
+            Self::Number => "a number",
+            Self::Boolean => "a boolean",
+            Self::Array => "an array",
+            Self::Object => "an object",
+        })
+    }
+}
+
+/// A variable of a workflow: set when a run starts, read in expressions as `vars.name`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct Variable {
+    /// What values it takes.
+    #[serde(rename = "type")]
+    pub kind: VariableType,
+    /// Its value when the run is started without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Json>"))]
+    pub default: Option<Value>,
+    /// Whether a run must be started with a value.
+    #[serde(skip_serializing_if = "is_false")]
+    pub required: bool,
+    /// What it is for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// Free data that stepwell carries and never reads.
+pub type Metadata = BTreeMap<String, Json>;
