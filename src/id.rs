@@ -164,22 +164,13 @@ pub(crate) fn check_name(text: &str, reserved: &[char]) -> Result<(), String> {
         return Err("a name may not be empty".into());
     }
     if text.len() > NAME_BYTES_MAX {
-        return Err(format!(
-            "a name of {} bytes is too long (limit {NAME_BYTES_MAX})",
-            text.len()
-        ));
+        return Err(format!("a name of {} bytes is too long (limit {NAME_BYTES_MAX})", text.len()));
     }
     if text.trim() != text {
         return Err(format!("the name `{text}` begins or ends with a space"));
     }
-    match text
-        .chars()
-        .find(|c| c.is_control() || reserved.contains(c))
-    {
-        Some(bad) => Err(format!(
-            "the name `{}` contains {bad:?}",
-            text.escape_debug()
-        )),
+    match text.chars().find(|c| c.is_control() || reserved.contains(c)) {
+        Some(bad) => Err(format!("the name `{}` contains {bad:?}", text.escape_debug())),
         None => Ok(()),
     }
 }

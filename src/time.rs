@@ -53,11 +53,7 @@ impl Timestamp {
     /// This point as `chrono` writes it; times that `chrono` cannot hold become its last or first.
     #[must_use]
     pub fn to_datetime(self) -> DateTime<Utc> {
-        let limit = if self.0 < 0 {
-            DateTime::<Utc>::MIN_UTC
-        } else {
-            DateTime::<Utc>::MAX_UTC
-        };
+        let limit = if self.0 < 0 { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC };
         DateTime::from_timestamp_micros(self.0).unwrap_or(limit)
     }
 }
@@ -86,11 +82,7 @@ impl std::ops::Add<Duration> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(
-            &self
-                .to_datetime()
-                .to_rfc3339_opts(SecondsFormat::AutoSi, true),
-        )
+        f.write_str(&self.to_datetime().to_rfc3339_opts(SecondsFormat::AutoSi, true))
     }
 }
 
@@ -158,14 +150,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, TimeError> {
     }
     let mut total = 0.0_f64;
     while !rest.is_empty() {
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(rest.len());
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
         rest = &rest[digits..];
-        let letters = rest
-            .find(|c: char| !c.is_ascii_alphabetic())
-            .unwrap_or(rest.len());
+        let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
         let unit = match &rest[..letters] {
             "" if digits == text.trim().len() => 1.0,
             "ms" => 0.001,
@@ -288,27 +276,13 @@ mod tests {
     fn a_length_of_time_prints_as_text_that_reads_back() {
         for millis in [0_u64, 1, 999, 1_000, 61_500, 3_600_000, 90_061_001] {
             let length = Duration::from_millis(millis);
-            assert_eq!(
-                parse_duration(&format_duration(length)),
-                Ok(length),
-                "{millis}"
-            );
+            assert_eq!(parse_duration(&format_duration(length)), Ok(length), "{millis}");
         }
     }
 
     #[test]
     fn what_is_not_a_length_of_time_is_refused() {
-        for text in [
-            "",
-            "h",
-            "1x",
-            "-5s",
-            "1..2s",
-            "5 m 3",
-            "1e9d",
-            "99999999999d",
-            "∞",
-        ] {
+        for text in ["", "h", "1x", "-5s", "1..2s", "5 m 3", "1e9d", "99999999999d", "∞"] {
             assert!(parse_duration(text).is_err(), "{text}");
         }
     }

@@ -68,11 +68,7 @@ impl Deref for Value {
 
 impl From<Json> for Value {
     fn from(json: Json) -> Self {
-        if json.is_null() {
-            Self::NULL
-        } else {
-            Self(Some(Arc::new(json)))
-        }
+        if json.is_null() { Self::NULL } else { Self(Some(Arc::new(json))) }
     }
 }
 

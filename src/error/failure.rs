@@ -114,12 +114,7 @@ pub const CAUSES_MAX: usize = 16;
 impl Failure {
     /// A failure of this class; an over-long message is cut.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self {
-            class,
-            message: clip(message.into()),
-            causes: Vec::new(),
-            retry_after: None,
-        }
+        Self { class, message: clip(message.into()), causes: Vec::new(), retry_after: None }
     }
 }
 
@@ -192,11 +187,7 @@ impl StepError {
         prompt: impl Into<Value>,
         timeout: Option<Duration>,
     ) -> Self {
-        let suspension = Suspension {
-            signal: signal.into(),
-            prompt: prompt.into(),
-            timeout,
-        };
+        let suspension = Suspension { signal: signal.into(), prompt: prompt.into(), timeout };
         Self(Box::new(Cause::Suspended(suspension)))
     }
 

@@ -179,12 +179,8 @@ mod tests {
     fn an_error_is_one_word_and_says_where() {
         assert_eq!(size_of::<Error>(), size_of::<usize>());
         let run = RunId::new("order-4711").unwrap();
-        let error = Error::new(ErrorKind::Rejected, "the run has finished")
-            .of_run(&run)
-            .of_step("ship[3]");
-        assert_eq!(
-            error.to_string(),
-            "run order-4711, step ship[3]: the run has finished"
-        );
+        let error =
+            Error::new(ErrorKind::Rejected, "the run has finished").of_run(&run).of_step("ship[3]");
+        assert_eq!(error.to_string(), "run order-4711, step ship[3]: the run has finished");
     }
 }

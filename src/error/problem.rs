@@ -43,10 +43,7 @@ impl Problem {
 
     /// A problem that a definition may have and still work.
     pub fn warning(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            severity: Severity::Warning,
-            ..Self::error(path, message)
-        }
+        Self { severity: Severity::Warning, ..Self::error(path, message) }
     }
 
     /// The same, with advice.
@@ -113,12 +110,8 @@ impl Problems {
 
     /// Adds all of another list.
     pub fn extend(&mut self, other: Self) {
-        let errors = other.errors
-            - other
-                .list
-                .iter()
-                .filter(|p| p.severity == Severity::Error)
-                .count();
+        let errors =
+            other.errors - other.list.iter().filter(|p| p.severity == Severity::Error).count();
         for problem in other.list {
             self.push(problem);
         }
@@ -133,14 +126,12 @@ impl Problems {
 
     /// Only those that make the definition unusable, of those that were kept.
     pub fn errors(&self) -> impl Iterator<Item = &Problem> {
-        self.iter()
-            .filter(|problem| problem.severity == Severity::Error)
+        self.iter().filter(|problem| problem.severity == Severity::Error)
     }
 
     /// Only those that leave the definition usable, of those that were kept.
     pub fn warnings(&self) -> impl Iterator<Item = &Problem> {
-        self.iter()
-            .filter(|problem| problem.severity == Severity::Warning)
+        self.iter().filter(|problem| problem.severity == Severity::Warning)
     }
 
     /// Whether any makes the definition unusable.
@@ -191,12 +182,7 @@ pub fn nearest<'a>(written: &str, existing: impl IntoIterator<Item = &'a str>) -
         .into_iter()
         .take(CANDIDATES_MAX)
         .filter(|name| name.len().abs_diff(written.len()) <= allowed * 4)
-        .map(|name| {
-            (
-                distance(&written, &name.chars().take(64).collect::<Vec<_>>()),
-                name,
-            )
-        })
+        .map(|name| (distance(&written, &name.chars().take(64).collect::<Vec<_>>()), name))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)

@@ -91,11 +91,7 @@ pub(crate) enum Root {
     /// One of [`super::ROOTS`].
     Name(&'static str),
     /// A step; `bare` when it was written without `steps.`, as people do.
-    Step {
-        id: StepId,
-        aspect: Aspect,
-        bare: bool,
-    },
+    Step { id: StepId, aspect: Aspect, bare: bool },
 }
 
 #[derive(Clone, Debug, PartialEq)]

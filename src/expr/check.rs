@@ -22,17 +22,9 @@ pub trait TypeScope {
 }
 
 pub(super) fn check(ast: &Ast, types: &dyn TypeScope) -> Result<Type, Vec<TypeError>> {
-    let mut checker = Checker {
-        types,
-        errors: Vec::new(),
-        lenient: 0,
-    };
+    let mut checker = Checker { types, errors: Vec::new(), lenient: 0 };
     let found = checker.infer(ast);
-    if checker.errors.is_empty() {
-        Ok(found)
-    } else {
-        Err(checker.errors)
-    }
+    if checker.errors.is_empty() { Ok(found) } else { Err(checker.errors) }
 }
 
 struct Checker<'a> {
@@ -54,11 +46,7 @@ impl Checker<'_> {
                 Type::List(Box::new(first.unwrap_or(Type::Any)))
             }
             Ast::Path(path) => self.path(path),
-            Ast::Call {
-                function,
-                arguments,
-                ..
-            } => self.call(*function, arguments, ast),
+            Ast::Call { function, arguments, .. } => self.call(*function, arguments, ast),
             Ast::Not(inner, _) => {
                 self.truth(inner);
                 Type::Boolean
@@ -129,9 +117,7 @@ impl Checker<'_> {
                     let error =
                         TypeError::new(path.span, format!("there is no step `{id}` to be seen"));
                     let near = self.types.suggest(id.as_str());
-                    let near = near
-                        .as_deref()
-                        .or_else(|| nearest(id.as_str(), super::ROOTS));
+                    let near = near.as_deref().or_else(|| nearest(id.as_str(), super::ROOTS));
                     self.error(match near {
                         Some(near) => error.hint(format!("did you mean `{near}`?")),
                         None => error,
@@ -178,13 +164,7 @@ impl Checker<'_> {
     }
 
     fn compare(&mut self, comparison: &Comparison) {
-        let Comparison {
-            left,
-            operator,
-            right,
-            span,
-            ..
-        } = comparison;
+        let Comparison { left, operator, right, span, .. } = comparison;
         let (a, b) = (self.infer(left), self.infer(right));
         let percent = matches!(left, Ast::Percent(_)) || matches!(right, Ast::Percent(_));
         let fits = match operator {
@@ -210,10 +190,7 @@ impl Checker<'_> {
     fn call(&mut self, function: Function, arguments: &[Ast], call: &Ast) -> Type {
         let lenient = usize::from(matches!(function, Function::Exists | Function::Default));
         self.lenient += lenient;
-        let types: Vec<Type> = arguments
-            .iter()
-            .map(|argument| self.infer(argument))
-            .collect();
+        let types: Vec<Type> = arguments.iter().map(|argument| self.infer(argument)).collect();
         self.lenient -= lenient;
         let first = types.first().unwrap_or(&Type::Any);
         let (wanted, fits, result) = match function {
@@ -264,9 +241,6 @@ fn of_literal(value: &Json) -> Type {
         Json::Number(_) => Type::Number,
         Json::String(_) => Type::Text,
         Json::Array(_) => Type::List(Box::new(Type::Any)),
-        Json::Object(_) => Type::Object {
-            fields: Default::default(),
-            open: true,
-        },
+        Json::Object(_) => Type::Object { fields: Default::default(), open: true },
     }
 }

@@ -108,22 +108,14 @@ impl Condition {
     fn ast(&self, depth: usize) -> Result<Ast, SyntaxError> {
         let fail = |message: String| Err(SyntaxError::new(Span::default(), message));
         if depth > DEPTH_MAX {
-            return fail(format!(
-                "more than {DEPTH_MAX} conditions inside each other"
-            ));
+            return fail(format!("more than {DEPTH_MAX} conditions inside each other"));
         }
         let all = |list: &[Self]| -> Result<Vec<Ast>, SyntaxError> {
-            list.iter()
-                .map(|condition| condition.ast(depth + 1))
-                .collect()
+            list.iter().map(|condition| condition.ast(depth + 1)).collect()
         };
         match self {
             Self::Expr(expr) => Ok(expr.ast().clone()),
-            Self::Field {
-                field,
-                operator,
-                value,
-            } => comparison(field, *operator, value),
+            Self::Field { field, operator, value } => comparison(field, *operator, value),
             Self::All(list) => Ok(joined(all(list)?, true)),
             Self::Any(list) => Ok(joined(all(list)?, false)),
             Self::Not(inner) => Ok(Ast::Not(Box::new(inner.ast(depth + 1)?), Span::default())),
@@ -150,11 +142,7 @@ fn comparison(field: &str, operator: Operator, value: &Json) -> Result<Ast, Synt
     let span = left.span();
     let operator = match operator {
         Operator::Exists => {
-            let exists = Ast::Call {
-                function: Function::Exists,
-                arguments: vec![left],
-                span,
-            };
+            let exists = Ast::Call { function: Function::Exists, arguments: vec![left], span };
             return match value {
                 Json::Null | Json::Bool(true) => Ok(exists),
                 Json::Bool(false) => Ok(Ast::Not(Box::new(exists), span)),
@@ -178,13 +166,7 @@ fn comparison(field: &str, operator: Operator, value: &Json) -> Result<Ast, Synt
         }
         _ => None,
     };
-    Ok(Ast::Compare(Box::new(Comparison {
-        left,
-        operator,
-        right,
-        span,
-        regex,
-    })))
+    Ok(Ast::Compare(Box::new(Comparison { left, operator, right, span, regex })))
 }
 
 /// A value as the parser would read it: signs and lists are operators there. A text such as "80%"
@@ -194,15 +176,10 @@ fn literal(value: &Json, depth: usize) -> Result<Ast, SyntaxError> {
     match value {
         _ if depth > DEPTH_MAX => Err(SyntaxError::new(span, "lists nested too deeply")),
         Json::Array(items) => Ok(Ast::List(
-            items
-                .iter()
-                .map(|item| literal(item, depth + 1))
-                .collect::<Result<_, _>>()?,
+            items.iter().map(|item| literal(item, depth + 1)).collect::<Result<_, _>>()?,
         )),
-        Json::Object(_) => Err(
-            SyntaxError::new(span, "a condition cannot compare with an object")
-                .hint("compare its fields one by one"),
-        ),
+        Json::Object(_) => Err(SyntaxError::new(span, "a condition cannot compare with an object")
+            .hint("compare its fields one by one")),
         Json::Number(number) if number.to_string().starts_with('-') => {
             let positive = parser::parse(&number.to_string()[1..])?;
             Ok(Ast::Negate(Box::new(positive), span))
@@ -230,11 +207,7 @@ impl Serialize for Condition {
             Self::All(_) | Self::Any(_) | Self::Not(_) => serializer.serialize_map(Some(1))?,
         };
         match self {
-            Self::Field {
-                field,
-                operator,
-                value,
-            } => {
+            Self::Field { field, operator, value } => {
                 let name = OPERATORS.iter().find(|(.., known)| known == operator);
                 map.serialize_entry("field", field)?;
                 map.serialize_entry("operator", name.map_or("", |(name, ..)| name))?;
@@ -293,16 +266,12 @@ impl<'de> Visitor<'de> for Reader {
         }
         match (group, field, operator) {
             (Some(group), None, None) if value.is_none() => Ok(group),
-            (None, Some(field), Some(operator)) => Ok(Condition::Field {
-                field,
-                operator,
-                value: value.unwrap_or(Json::Null),
-            }),
+            (None, Some(field), Some(operator)) => {
+                Ok(Condition::Field { field, operator, value: value.unwrap_or(Json::Null) })
+            }
             (None, None, _) => Err(de::Error::missing_field("field")),
             (None, Some(_), None) => Err(de::Error::missing_field("operator")),
-            _ => Err(de::Error::custom(
-                "a condition is one of field, all, any, not; not several",
-            )),
+            _ => Err(de::Error::custom("a condition is one of field, all, any, not; not several")),
         }
     }
 }
@@ -310,9 +279,7 @@ impl<'de> Visitor<'de> for Reader {
 impl<'de> Deserialize<'de> for Operator {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let known = OPERATORS
-            .iter()
-            .find(|(name, symbol, _)| *name == text || *symbol == text);
+        let known = OPERATORS.iter().find(|(name, symbol, _)| *name == text || *symbol == text);
         known.map(|(.., operator)| *operator).ok_or_else(|| {
             let near = nearest(&text, OPERATORS.iter().map(|(name, ..)| *name));
             let hint = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));

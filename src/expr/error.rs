@@ -23,10 +23,7 @@ impl Eq for Span {}
 
 impl Span {
     pub(super) fn to(self, end: Self) -> Self {
-        Self {
-            start: self.start,
-            end: end.end,
-        }
+        Self { start: self.start, end: end.end }
     }
 }
 

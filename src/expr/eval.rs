@@ -40,9 +40,7 @@ pub struct StepView<'a> {
 type Eval<'a> = Result<Cow<'a, Json>, EvalError>;
 
 pub(super) fn evaluate(ast: &Ast, scope: &dyn Scope) -> Result<Json, EvalError> {
-    Evaluation { scope, fuel: FUEL }
-        .value(ast)
-        .map(Cow::into_owned)
+    Evaluation { scope, fuel: FUEL }.value(ast).map(Cow::into_owned)
 }
 
 pub(super) fn is_true(ast: &Ast, scope: &dyn Scope) -> Result<bool, EvalError> {
@@ -61,18 +59,12 @@ impl<'a> Evaluation<'a> {
             Ast::Literal(value) => Ok(Cow::Borrowed(value)),
             Ast::Percent(number) | Ast::Duration(number) => owned_number(*number, ast.span()),
             Ast::List(items) => {
-                let items: Result<Vec<Json>, EvalError> = items
-                    .iter()
-                    .map(|item| self.value(item).map(Cow::into_owned))
-                    .collect();
+                let items: Result<Vec<Json>, EvalError> =
+                    items.iter().map(|item| self.value(item).map(Cow::into_owned)).collect();
                 Ok(Cow::Owned(items?.into()))
             }
             Ast::Path(path) => self.path(path),
-            Ast::Call {
-                function,
-                arguments,
-                span,
-            } => self.call(*function, arguments, *span),
+            Ast::Call { function, arguments, span } => self.call(*function, arguments, *span),
             Ast::Negate(inner, span) => {
                 let zero = Json::from(0);
                 let value = self.value(inner)?;
@@ -148,38 +140,23 @@ impl<'a> Evaluation<'a> {
             }
         };
         Ok(match root {
-            Cow::Borrowed(value) => Cow::Borrowed(
-                path.segments
-                    .iter()
-                    .fold(value, |value, next| field(value, next)),
-            ),
+            Cow::Borrowed(value) => {
+                Cow::Borrowed(path.segments.iter().fold(value, |value, next| field(value, next)))
+            }
             Cow::Owned(value) if path.segments.is_empty() => Cow::Owned(value),
             Cow::Owned(value) => Cow::Owned(
-                path.segments
-                    .iter()
-                    .fold(&value, |value, next| field(value, next))
-                    .clone(),
+                path.segments.iter().fold(&value, |value, next| field(value, next)).clone(),
             ),
         })
     }
 
     fn compare(&mut self, comparison: &'a Comparison) -> Result<bool, EvalError> {
-        let Comparison {
-            left,
-            operator,
-            right,
-            span,
-            regex: compiled,
-        } = comparison;
+        let Comparison { left, operator, right, span, regex: compiled } = comparison;
         let (a, b) = (self.value(left)?, self.value(right)?);
         self.burn(*span, size(&a).saturating_add(size(&b)))?;
         // A percentage also reads texts such as "85%".
         let percent = matches!(left, Ast::Percent(_)) || matches!(right, Ast::Percent(_));
-        let (a, b) = if percent {
-            (percentage(a), percentage(b))
-        } else {
-            (a, b)
-        };
+        let (a, b) = if percent { (percentage(a), percentage(b)) } else { (a, b) };
         let ordered = || order(*operator, &a, &b, *span);
         match operator {
             Compare::Equal => Ok(equal(&a, &b)),
@@ -230,13 +207,9 @@ impl<'a> Evaluation<'a> {
             }
             _ => {}
         }
-        let values: Vec<Cow<'a, Json>> = arguments
-            .iter()
-            .map(|argument| self.value(argument))
-            .collect::<Result<_, _>>()?;
-        let total = values
-            .iter()
-            .fold(0_u32, |sum, value| sum.saturating_add(size(value)));
+        let values: Vec<Cow<'a, Json>> =
+            arguments.iter().map(|argument| self.value(argument)).collect::<Result<_, _>>()?;
+        let total = values.iter().fold(0_u32, |sum, value| sum.saturating_add(size(value)));
         self.burn(span, total)?;
         super::functions::apply(function, &values, span).map(Cow::Owned)
     }
@@ -247,10 +220,7 @@ impl<'a> Evaluation<'a> {
                 self.fuel = left;
                 Ok(())
             }
-            None => Err(EvalError::new(
-                span,
-                format!("takes more than {FUEL} operations"),
-            )),
+            None => Err(EvalError::new(span, format!("takes more than {FUEL} operations"))),
         }
     }
 }
@@ -371,10 +341,8 @@ pub(super) fn owned_number<'a>(number: f64, span: Span) -> Eval<'a> {
 }
 
 fn operands(operator: &str, a: &Json, b: &Json, span: Span) -> EvalError {
-    let error = EvalError::new(
-        span,
-        format!("`{operator}` cannot take {} and {}", kind(a), kind(b)),
-    );
+    let error =
+        EvalError::new(span, format!("`{operator}` cannot take {} and {}", kind(a), kind(b)));
     match (a, b) {
         (Json::Null, _) | (_, Json::Null) => error.hint("default(path, value) stands in for null"),
         (Json::String(_), Json::Number(_)) | (Json::Number(_), Json::String(_)) => {

@@ -44,10 +44,7 @@ impl Function {
     ];
 
     pub(super) fn name(self) -> &'static str {
-        Self::ALL
-            .iter()
-            .find(|(_, function, ..)| *function == self)
-            .map_or("", |(name, ..)| name)
+        Self::ALL.iter().find(|(_, function, ..)| *function == self).map_or("", |(name, ..)| name)
     }
 }
 
@@ -72,14 +69,12 @@ pub(super) fn apply(
             Json::Object(fields) => Ok(fields.len().into()),
             _ => Err(wrong("a text, a list or an object")),
         },
-        Function::Lower => first
-            .as_str()
-            .map(|t| t.to_lowercase().into())
-            .ok_or_else(|| wrong("a text")),
-        Function::Upper => first
-            .as_str()
-            .map(|t| t.to_uppercase().into())
-            .ok_or_else(|| wrong("a text")),
+        Function::Lower => {
+            first.as_str().map(|t| t.to_lowercase().into()).ok_or_else(|| wrong("a text"))
+        }
+        Function::Upper => {
+            first.as_str().map(|t| t.to_uppercase().into()).ok_or_else(|| wrong("a text"))
+        }
         Function::Number => {
             read_number(first, span).ok_or_else(|| wrong("a number or a text of one"))
         }
@@ -95,9 +90,7 @@ pub(super) fn apply(
             }
         }),
         Function::Time => {
-            let text = first
-                .as_str()
-                .ok_or_else(|| wrong("a text like 2026-03-29T01:00:00Z"))?;
+            let text = first.as_str().ok_or_else(|| wrong("a text like 2026-03-29T01:00:00Z"))?;
             let at: Timestamp = text
                 .parse()
                 .map_err(|error: crate::time::TimeError| EvalError::new(span, error.to_string()))?;
@@ -146,11 +139,7 @@ fn extreme(function: Function, arguments: &[Cow<'_, Json>], span: Span) -> Resul
             let message = format!("`{}` takes numbers, not {}", function.name(), kind(item));
             return Err(EvalError::new(span, message));
         };
-        let wanted = if function == Function::Min {
-            Ordering::Less
-        } else {
-            Ordering::Greater
-        };
+        let wanted = if function == Function::Min { Ordering::Less } else { Ordering::Greater };
         if best.is_none_or(|best| numbers(number, best) == Some(wanted)) {
             best = Some(number);
         }

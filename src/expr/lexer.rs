@@ -39,10 +39,8 @@ const SYMBOLS: [&str; 21] = [
 
 pub(super) fn tokens(text: &str) -> Result<Vec<(Token, Span)>, SyntaxError> {
     if text.len() > SOURCE_BYTES_MAX {
-        let message = format!(
-            "the expression has {} bytes; the limit is {SOURCE_BYTES_MAX}",
-            text.len()
-        );
+        let message =
+            format!("the expression has {} bytes; the limit is {SOURCE_BYTES_MAX}", text.len());
         return Err(SyntaxError::new(Span::default(), message));
     }
     let mut lexer = Lexer { text, at: 0 };
@@ -70,9 +68,7 @@ impl<'a> Lexer<'a> {
             return Ok(Token::End);
         };
         if first.is_alphabetic() || first == '_' {
-            return Ok(Token::Word(
-                self.skip(|c| c.is_alphanumeric() || c == '_').to_string(),
-            ));
+            return Ok(Token::Word(self.skip(|c| c.is_alphanumeric() || c == '_').to_string()));
         }
         if first.is_ascii_digit() {
             return self.number();
@@ -108,15 +104,9 @@ impl<'a> Lexer<'a> {
         if let Some(exponent) = exponent(self.rest()) {
             self.at += exponent;
         }
-        let digits: String = self.text[start..self.at]
-            .chars()
-            .filter(|c| *c != '_')
-            .collect();
+        let digits: String = self.text[start..self.at].chars().filter(|c| *c != '_').collect();
         let invalid = |lexer: &Self| {
-            lexer.error(
-                start,
-                format!("`{}` is not a number", &lexer.text[start..lexer.at]),
-            )
+            lexer.error(start, format!("`{}` is not a number", &lexer.text[start..lexer.at]))
         };
         if self.rest().starts_with('%') {
             self.at += 1;
@@ -127,10 +117,7 @@ impl<'a> Lexer<'a> {
                 Err(invalid(self))
             };
         }
-        if self
-            .rest()
-            .starts_with(|c: char| c.is_alphabetic() || c == '_')
-        {
+        if self.rest().starts_with(|c: char| c.is_alphabetic() || c == '_') {
             self.skip(|c| c.is_alphanumeric() || c == '.');
             return match crate::time::parse_duration(&self.text[start..self.at]) {
                 // Whole milliseconds, which is what is printed.
@@ -141,11 +128,7 @@ impl<'a> Lexer<'a> {
         if let Ok(number) = digits.parse::<i64>() {
             return Ok(Token::Number(number.into()));
         }
-        match digits
-            .parse::<f64>()
-            .ok()
-            .and_then(serde_json::Number::from_f64)
-        {
+        match digits.parse::<f64>().ok().and_then(serde_json::Number::from_f64) {
             Some(number) => Ok(Token::Number(Json::Number(number))),
             None => Err(invalid(self)),
         }
@@ -176,15 +159,11 @@ impl<'a> Lexer<'a> {
                 _ => {
                     let message = format!("`\\{escaped}` is no escape");
                     let hint = "write \\\\ for a backslash";
-                    return Err(self
-                        .error(self.at - escaped.len_utf8() - 1, message)
-                        .hint(hint));
+                    return Err(self.error(self.at - escaped.len_utf8() - 1, message).hint(hint));
                 }
             });
         }
-        Err(self
-            .error(start, "this text has no end")
-            .hint(format!("add a {quote}")))
+        Err(self.error(start, "this text has no end").hint(format!("add a {quote}")))
     }
 
     fn rest(&self) -> &'a str {
@@ -199,10 +178,7 @@ impl<'a> Lexer<'a> {
     }
 
     fn span(&self, start: usize) -> Span {
-        Span {
-            start: start as u32,
-            end: self.at as u32,
-        }
+        Span { start: start as u32, end: self.at as u32 }
     }
 
     fn error(&self, start: usize, message: impl Into<String>) -> SyntaxError {

@@ -56,9 +56,7 @@ pub const FUEL: u32 = 10_000;
 /// Bytes of a text that an expression makes.
 pub const RESULT_BYTES_MAX: usize = 64 * 1024;
 /// Names that are not steps.
-pub const ROOTS: [&str; 8] = [
-    "input", "vars", "item", "index", "turn", "last", "signal", "run",
-];
+pub const ROOTS: [&str; 8] = ["input", "vars", "item", "index", "turn", "last", "signal", "run"];
 
 /// A parsed expression. Cloning shares the tree; it is compared by meaning, not by spelling.
 ///
@@ -132,11 +130,7 @@ impl Expr {
             if let Ast::Path(path) = ast
                 && let ast::Root::Step { id, aspect, .. } = &path.root
             {
-                found.push(Mention {
-                    step: id.clone(),
-                    aspect: *aspect,
-                    span: path.span,
-                });
+                found.push(Mention { step: id.clone(), aspect: *aspect, span: path.span });
             }
         });
         found
@@ -147,13 +141,7 @@ impl Expr {
     pub fn reads_now(&self) -> bool {
         let mut found = false;
         self.0.visit(&mut |ast| {
-            found |= matches!(
-                ast,
-                Ast::Call {
-                    function: functions::Function::Now,
-                    ..
-                }
-            );
+            found |= matches!(ast, Ast::Call { function: functions::Function::Now, .. });
         });
         found
     }

@@ -14,37 +14,23 @@ use crate::value::Json;
 const REGEX_BYTES_MAX: usize = 256 * 1024;
 
 pub(super) fn parse(text: &str) -> Result<Ast, SyntaxError> {
-    let mut parser = Parser {
-        tokens: tokens(text)?,
-        at: 0,
-        depth: 0,
-    };
+    let mut parser = Parser { tokens: tokens(text)?, at: 0, depth: 0 };
     let ast = parser.binary(OR)?;
     match parser.peek() {
         Token::End => Ok(ast),
         other => {
-            let message = format!(
-                "expected an operator or the end, found {}",
-                other.describe()
-            );
+            let message = format!("expected an operator or the end, found {}", other.describe());
             Err(SyntaxError::new(parser.span(), message))
         }
     }
 }
 
 pub(super) fn regex(pattern: &str) -> Result<Regex, String> {
-    RegexBuilder::new(pattern)
-        .size_limit(REGEX_BYTES_MAX)
-        .build()
-        .map_err(|error| {
-            let text = error.to_string();
-            let last = text
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim_start_matches("error: ");
-            format!("the pattern is not valid: {last}")
-        })
+    RegexBuilder::new(pattern).size_limit(REGEX_BYTES_MAX).build().map_err(|error| {
+        let text = error.to_string();
+        let last = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
+        format!("the pattern is not valid: {last}")
+    })
 }
 
 struct Parser {
@@ -89,11 +75,7 @@ impl Parser {
             self.at += 1;
             items.push(self.binary(own + 1)?);
         }
-        Ok(if own == AND {
-            Ast::And(items)
-        } else {
-            Ast::Or(items)
-        })
+        Ok(if own == AND { Ast::And(items) } else { Ast::Or(items) })
     }
 
     fn comparison(&mut self, left: Ast) -> Result<Ast, SyntaxError> {
@@ -113,13 +95,7 @@ impl Parser {
             }
             _ => None,
         };
-        Ok(Ast::Compare(Box::new(Comparison {
-            left,
-            operator,
-            right,
-            span,
-            regex,
-        })))
+        Ok(Ast::Compare(Box::new(Comparison { left, operator, right, span, regex })))
     }
 
     fn arithmetic(&mut self, first: Ast, own: u8) -> Result<Ast, SyntaxError> {
@@ -130,11 +106,7 @@ impl Parser {
             self.at += 1;
             rest.push((operator, self.binary(own + 1)?));
         }
-        Ok(Ast::Arithmetic {
-            first: Box::new(first),
-            rest,
-            span,
-        })
+        Ok(Ast::Arithmetic { first: Box::new(first), rest, span })
     }
 
     fn primary(&mut self) -> Result<Ast, SyntaxError> {
@@ -166,12 +138,10 @@ impl Parser {
         let known = Function::ALL.iter().find(|(known, ..)| *known == name);
         let Some((_, function, least, most)) = known else {
             let error = SyntaxError::new(span, format!("there is no function `{name}`"));
-            return Err(
-                match nearest(name, Function::ALL.iter().map(|(known, ..)| *known)) {
-                    Some(near) => error.hint(format!("did you mean `{near}`?")),
-                    None => error,
-                },
-            );
+            return Err(match nearest(name, Function::ALL.iter().map(|(known, ..)| *known)) {
+                Some(near) => error.hint(format!("did you mean `{near}`?")),
+                None => error,
+            });
         };
         self.at += 1;
         let arguments = self.items(span, ")")?;
@@ -188,11 +158,7 @@ impl Parser {
             let message = "`exists` takes a path, as in exists(input.name)";
             return Err(SyntaxError::new(span, message));
         }
-        Ok(Ast::Call {
-            function: *function,
-            arguments,
-            span,
-        })
+        Ok(Ast::Call { function: *function, arguments, span })
     }
 
     /// Expressions up to the closing symbol, which is taken too.
@@ -215,17 +181,9 @@ impl Parser {
         let root = match ROOTS.iter().find(|root| **root == first) {
             Some(root) => Root::Name(root),
             None if first == "steps" => step_root(&mut segments, span)?,
-            None => Root::Step {
-                id: first.into(),
-                aspect: Aspect::Output,
-                bare: true,
-            },
+            None => Root::Step { id: first.into(), aspect: Aspect::Output, bare: true },
         };
-        Ok(Ast::Path(Path {
-            root,
-            segments,
-            span,
-        }))
+        Ok(Ast::Path(Path { root, segments, span }))
     }
 
     fn segments(&mut self) -> Result<Vec<Segment>, SyntaxError> {
@@ -246,9 +204,7 @@ impl Parser {
                 match self.next() {
                     (Token::Text(text), _) => segments.push(Segment::Field(text)),
                     (Token::Number(number), _) if number.as_u64().is_some() => {
-                        let index = number
-                            .as_u64()
-                            .and_then(|index| usize::try_from(index).ok());
+                        let index = number.as_u64().and_then(|index| usize::try_from(index).ok());
                         segments.push(Segment::Index(index.unwrap_or(usize::MAX)));
                     }
                     (other, span) => {
@@ -327,18 +283,11 @@ fn step_root(segments: &mut Vec<Segment>, span: Span) -> Result<Root, SyntaxErro
         "error" => Aspect::Error,
         _ => return Err(usage()),
     };
-    Ok(Root::Step {
-        id: id.into(),
-        aspect,
-        bare: false,
-    })
+    Ok(Root::Step { id: id.into(), aspect, bare: false })
 }
 
 fn expected_value(found: &Token, span: Span) -> SyntaxError {
-    SyntaxError::new(
-        span,
-        format!("expected a value, found {}", found.describe()),
-    )
+    SyntaxError::new(span, format!("expected a value, found {}", found.describe()))
 }
 
 /// How tightly operators bind, loosest first; `not` and the sign stand before their operand.

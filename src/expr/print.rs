@@ -51,11 +51,7 @@ fn write_ast(ast: &Ast, least: u8, out: &mut String) -> fmt::Result {
             Ok(())
         }
         Ast::Path(path) => write_path(path, out),
-        Ast::Call {
-            function,
-            arguments,
-            ..
-        } => {
+        Ast::Call { function, arguments, .. } => {
             out.push_str(function.name());
             out.push('(');
             write_items(arguments, out)?;
@@ -156,9 +152,7 @@ fn write_path(path: &Path, out: &mut String) -> fmt::Result {
 
 fn write_field(name: &str, out: &mut String) -> fmt::Result {
     let mut letters = name.chars();
-    let word = letters
-        .next()
-        .is_some_and(|c| c.is_alphabetic() || c == '_')
+    let word = letters.next().is_some_and(|c| c.is_alphabetic() || c == '_')
         && letters.all(|c| c.is_alphanumeric() || c == '_');
     if word {
         write!(out, ".{name}")

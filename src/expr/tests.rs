@@ -24,11 +24,7 @@ impl Scope for Fixture {
     fn step(&self, id: &str) -> Option<StepView<'_>> {
         let step = self.0["steps"].get(id)?;
         let status = step["status"].as_str()?;
-        Some(StepView {
-            status,
-            output: &step["output"],
-            error: Cow::Borrowed(&step["error"]),
-        })
+        Some(StepView { status, output: &step["output"], error: Cow::Borrowed(&step["error"]) })
     }
 }
 
@@ -78,17 +74,11 @@ fn expressions_have_these_values() {
         ("input.list contains 'b' and 1 in input.list", "true"),
         ("'ell' in input.text and input contains 'n'", "true"),
         ("input.text matches '^h.+o$'", "true"),
-        (
-            "input.text startsWith 'he' and input.text endsWith 'lo'",
-            "true",
-        ),
+        ("input.text startsWith 'he' and input.text endsWith 'lo'", "true"),
         ("not (true or false) or !false", "true"),
         ("true || 1 / 0 == 1", "true"),
         ("false && 1 / 0 == 1", "false"),
-        (
-            "exists(input.n) and not exists(last.n) and not exists(input.x)",
-            "true",
-        ),
+        ("exists(input.n) and not exists(last.n) and not exists(input.x)", "true"),
         ("default(input.x, 3) + default(last, 4)", "7"),
         ("len('äö') + len([1, 2]) + len(input.list)", "6"),
         ("upper('a') + lower('B') + string(3)", "\"Ab3\""),
@@ -111,43 +101,19 @@ fn expressions_have_these_values() {
 fn mistakes_say_what_and_where() {
     let table = [
         ("", "syntax: at column 1: expected a value, found the end"),
-        (
-            "1 +",
-            "syntax: at column 4: expected a value, found the end",
-        ),
-        (
-            "a = 1",
-            "syntax: at column 3: `=` is no operator (write `==`)",
-        ),
-        (
-            "1 2",
-            "syntax: at column 3: expected an operator or the end, found a number",
-        ),
-        (
-            "1 < 2 < 3",
-            "syntax: at column 7: comparisons cannot be chained (join them with `and`)",
-        ),
-        (
-            "'open",
-            "syntax: at column 1: this text has no end (add a ')",
-        ),
-        (
-            "lenn(1)",
-            "syntax: at column 1: there is no function `lenn` (did you mean `len`?)",
-        ),
-        (
-            "len()",
-            "syntax: at column 1: `len` takes 1 arguments, not 0",
-        ),
+        ("1 +", "syntax: at column 4: expected a value, found the end"),
+        ("a = 1", "syntax: at column 3: `=` is no operator (write `==`)"),
+        ("1 2", "syntax: at column 3: expected an operator or the end, found a number"),
+        ("1 < 2 < 3", "syntax: at column 7: comparisons cannot be chained (join them with `and`)"),
+        ("'open", "syntax: at column 1: this text has no end (add a ')"),
+        ("lenn(1)", "syntax: at column 1: there is no function `lenn` (did you mean `len`?)"),
+        ("len()", "syntax: at column 1: `len` takes 1 arguments, not 0"),
         (
             "steps.a",
             "syntax: at column 1: `steps` needs a step and what of it is read (as in \
           steps.build.output, steps.build.status or steps.build.error)",
         ),
-        (
-            "'a' matches '('",
-            "syntax: at column 5: the pattern is not valid: unclosed group",
-        ),
+        ("'a' matches '('", "syntax: at column 5: the pattern is not valid: unclosed group"),
         (
             "5x",
             "syntax: at column 1: `5x` is not a length of time; write it like 90s, 5m, 1h30m, \
@@ -172,10 +138,7 @@ fn mistakes_say_what_and_where() {
             "error: at column 1: expected true or false, found a number (compare it with \
           something, as in `x > 0` or `x != null`)",
         ),
-        (
-            "len(1)",
-            "error: at column 1: `len` takes a text, a list or an object, not a number",
-        ),
+        ("len(1)", "error: at column 1: `len` takes a text, a list or an object, not a number"),
     ];
     for (text, expected) in table {
         assert_eq!(value(text), expected, "{text}");
@@ -210,19 +173,10 @@ fn types_are_checked_before_anything_runs() {
             "tets.coverage",
             "at column 1: there is no step `tets` to be seen (did you mean `tests`?)",
         ),
-        (
-            "input.nmae",
-            "at column 1: there is no field `nmae` (did you mean `name`?)",
-        ),
-        (
-            "input.name > 3",
-            "at column 12: `>` cannot take a text and a number",
-        ),
+        ("input.nmae", "at column 1: there is no field `nmae` (did you mean `name`?)"),
+        ("input.name > 3", "at column 12: `>` cannot take a text and a number"),
         ("input.name > 3%", "ok a boolean"),
-        (
-            "not input.n",
-            "at column 5: expected true or false, found a number",
-        ),
+        ("not input.n", "at column 5: expected true or false, found a number"),
         ("input.n.x", "at column 1: a number has no field `x`"),
         ("exists(last) or default(item, true)", "ok a boolean"),
         ("last.x", "at column 1: `last` has no meaning here"),
@@ -257,10 +211,7 @@ fn hostile_nesting_is_refused_on_a_small_stack() {
     let thread = small.spawn(move || texts.iter().map(|text| value(text)).collect::<Vec<_>>());
     let values = thread.unwrap().join().unwrap();
     for refused in &values[..6] {
-        assert!(
-            refused.contains("more than 64 levels inside each other"),
-            "{refused}"
-        );
+        assert!(refused.contains("more than 64 levels inside each other"), "{refused}");
     }
     assert_eq!(&values[6..9], ["1", "true", "1300"]);
     assert!(values[11].contains("the limit is 4096"));
@@ -272,72 +223,39 @@ fn evaluation_is_bounded() {
     let slow = format!("len([{list}]) > 0 and len([{list}]) > 0");
     assert!(value(&slow).starts_with("syntax") || value(&slow) == "true");
     let scope = Fixture(json!({"roots": {"input": vec![1; 100_000]}, "steps": {}}));
-    let error = Expr::parse("input contains 2")
-        .unwrap()
-        .evaluate(&scope)
-        .unwrap_err();
+    let error = Expr::parse("input contains 2").unwrap().evaluate(&scope).unwrap_err();
     assert_eq!(error.message, "takes more than 10000 operations");
     let scope = Fixture(json!({"roots": {"input": "x".repeat(RESULT_BYTES_MAX)}, "steps": {}}));
-    let error = Expr::parse("input + 'y'")
-        .unwrap()
-        .evaluate(&scope)
-        .unwrap_err();
+    let error = Expr::parse("input + 'y'").unwrap().evaluate(&scope).unwrap_err();
     assert_eq!(error.message, "makes a text of more than 65536 bytes");
 }
 
 #[test]
 fn the_structured_form_means_the_same_as_its_text() {
     let conditions = [
-        (
-            json!({"field": "tests.coverage", "operator": ">", "value": -80}),
-            "tests.coverage > -80",
-        ),
-        (
-            json!({"field": "a.b", "operator": "in", "value": ["x", 1]}),
-            "a.b in ['x', 1]",
-        ),
-        (
-            json!({"field": "a.b", "operator": "exists", "value": false}),
-            "not exists(a.b)",
-        ),
-        (
-            json!({"field": "a.b", "operator": "matches", "value": "^x"}),
-            "a.b matches '^x'",
-        ),
+        (json!({"field": "tests.coverage", "operator": ">", "value": -80}), "tests.coverage > -80"),
+        (json!({"field": "a.b", "operator": "in", "value": ["x", 1]}), "a.b in ['x', 1]"),
+        (json!({"field": "a.b", "operator": "exists", "value": false}), "not exists(a.b)"),
+        (json!({"field": "a.b", "operator": "matches", "value": "^x"}), "a.b matches '^x'"),
         (json!({"any": [{"all": []}, "x == 1"]}), "true or x == 1"),
-        (
-            json!({"all": ["a or b", {"not": "c"}]}),
-            "(a or b) and not c",
-        ),
+        (json!({"all": ["a or b", {"not": "c"}]}), "(a or b) and not c"),
         (json!(true), "true"),
     ];
     for (document, text) in conditions {
         let condition: Condition = serde_json::from_value(document).unwrap();
         assert_eq!(condition.to_string(), text);
-        assert_eq!(
-            condition.compile().unwrap(),
-            Expr::parse(text).unwrap(),
-            "{text}"
-        );
+        assert_eq!(condition.compile().unwrap(), Expr::parse(text).unwrap(), "{text}");
         let back: Condition =
             serde_json::from_value(serde_json::to_value(&condition).unwrap()).unwrap();
         assert_eq!(back.compile(), condition.compile());
     }
     for (document, expected) in [
-        (
-            json!({"field": "a", "operator": "equls", "value": 1}),
-            "did you mean `equals`?",
-        ),
+        (json!({"field": "a", "operator": "equls", "value": 1}), "did you mean `equals`?"),
         (json!({"feild": "a"}), "unknown field `feild`"),
-        (
-            json!({"field": "a", "value": 1}),
-            "missing field `operator`",
-        ),
+        (json!({"field": "a", "value": 1}), "missing field `operator`"),
         (json!({"field": "a", "all": []}), "not several"),
     ] {
-        let error = serde_json::from_value::<Condition>(document)
-            .unwrap_err()
-            .to_string();
+        let error = serde_json::from_value::<Condition>(document).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
 }
@@ -360,13 +278,8 @@ fn path() -> impl Strategy<Value = Ast> {
         "[a-zA-Z_é' \\\\\"\\]-]{0,5}".prop_map(Segment::Field),
         (0..100_usize).prop_map(Segment::Index),
     ];
-    (root, prop::collection::vec(segment, 0..3)).prop_map(|(root, segments)| {
-        Ast::Path(Path {
-            root,
-            segments,
-            span: Span::default(),
-        })
-    })
+    (root, prop::collection::vec(segment, 0..3))
+        .prop_map(|(root, segments)| Ast::Path(Path { root, segments, span: Span::default() }))
 }
 
 fn tree() -> impl Strategy<Value = Ast> {
@@ -387,9 +300,7 @@ fn tree() -> impl Strategy<Value = Ast> {
             many.clone().prop_map(Ast::And),
             many.prop_map(Ast::Or),
             inner.clone().prop_map(move |a| Ast::Not(Box::new(a), span)),
-            inner
-                .clone()
-                .prop_map(move |a| Ast::Negate(Box::new(a), span)),
+            inner.clone().prop_map(move |a| Ast::Negate(Box::new(a), span)),
             (inner.clone(), inner.clone()).prop_map(move |(a, b)| Ast::Call {
                 function: Function::Default,
                 arguments: vec![a, b],
@@ -425,13 +336,7 @@ fn tree() -> impl Strategy<Value = Ast> {
                     Compare::EndsWith,
                 ][operator];
                 let regex = None;
-                Ast::Compare(Box::new(Comparison {
-                    left,
-                    operator,
-                    right,
-                    span,
-                    regex,
-                }))
+                Ast::Compare(Box::new(Comparison { left, operator, right, span, regex }))
             }),
         ]
     })
@@ -456,10 +361,8 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % sides
     }
 }
@@ -524,11 +427,7 @@ fn a_hundred_thousand_random_inputs_never_panic() {
             Err(_) => "refused",
             Ok(expr) => {
                 let printed = expr.to_string();
-                assert_eq!(
-                    Expr::parse(&printed).as_ref(),
-                    Ok(&expr),
-                    "{text} printed {printed}"
-                );
+                assert_eq!(Expr::parse(&printed).as_ref(), Ok(&expr), "{text} printed {printed}");
                 match expr.evaluate(&fixture()) {
                     Ok(_) => "value",
                     Err(_) => "error",
@@ -537,8 +436,5 @@ fn a_hundred_thousand_random_inputs_never_panic() {
         };
         *kinds.entry(found).or_default() += 1;
     }
-    assert!(
-        kinds.values().all(|count| *count > 1_000),
-        "the mix tests too little: {kinds:?}"
-    );
+    assert!(kinds.values().all(|count| *count > 1_000), "the mix tests too little: {kinds:?}");
 }

@@ -60,26 +60,18 @@ impl Type {
             Some("number" | "integer") => Self::Number,
             Some("string") => Self::Text,
             Some("array") => {
-                let items = schema
-                    .get("items")
-                    .map_or(Self::Any, |s| Self::at_depth(s, depth + 1));
+                let items = schema.get("items").map_or(Self::Any, |s| Self::at_depth(s, depth + 1));
                 Self::List(Box::new(items))
             }
             Some("object") => {
-                let fields = schema
-                    .get("properties")
-                    .and_then(Json::as_object)
-                    .map(|properties| {
-                        properties
-                            .iter()
-                            .map(|(k, s)| (k.clone(), Self::at_depth(s, depth + 1)))
-                            .collect()
-                    });
+                let fields = schema.get("properties").and_then(Json::as_object).map(|properties| {
+                    properties
+                        .iter()
+                        .map(|(k, s)| (k.clone(), Self::at_depth(s, depth + 1)))
+                        .collect()
+                });
                 let closed = schema.get("additionalProperties") == Some(&Json::Bool(false));
-                Self::Object {
-                    fields: fields.unwrap_or_default(),
-                    open: !closed,
-                }
+                Self::Object { fields: fields.unwrap_or_default(), open: !closed }
             }
             _ => Self::Any,
         }

@@ -53,12 +53,7 @@ pub(super) fn find(plan: &ExecutionPlan, sorted: &[u32]) -> Cycle {
     let start = (0..plan.len() as u32)
         .find(|step| !placed[*step as usize] && component[*step as usize] != u32::MAX);
     let steps = start.map_or_else(Vec::new, |start| shortest(plan, start, &component));
-    Cycle {
-        steps: steps
-            .into_iter()
-            .map(|step| plan.id(step).clone())
-            .collect(),
-    }
+    Cycle { steps: steps.into_iter().map(|step| plan.id(step).clone()).collect() }
 }
 
 /// Breadth-first from `start` inside its component until an edge leads back to it.

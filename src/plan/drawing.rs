@@ -103,9 +103,7 @@ pub struct Drawing<'a> {
 
 impl std::fmt::Debug for Drawing<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Drawing")
-            .field("plan", self.plan)
-            .finish_non_exhaustive()
+        f.debug_struct("Drawing").field("plan", self.plan).finish_non_exhaustive()
     }
 }
 
@@ -155,10 +153,7 @@ impl<'a> Drawing<'a> {
             for status in DrawnStatus::ALL {
                 let (fill, line) = status.colours();
                 let name = status.name();
-                let _ = writeln!(
-                    text,
-                    "  classDef {name} fill:{fill},stroke:{line},color:#1a1a1a"
-                );
+                let _ = writeln!(text, "  classDef {name} fill:{fill},stroke:{line},color:#1a1a1a");
             }
         }
         text
@@ -196,10 +191,7 @@ impl<'a> Drawing<'a> {
     /// All edges, by the step they leave.
     pub(super) fn edges(&self) -> impl Iterator<Item = (u32, u32, EdgeKind)> + '_ {
         (0..self.plan.len() as u32).flat_map(|step| {
-            self.plan
-                .successors(step)
-                .iter()
-                .map(move |link| (step, link.step, link.kind))
+            self.plan.successors(step).iter().map(move |link| (step, link.step, link.kind))
         })
     }
 }

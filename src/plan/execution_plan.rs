@@ -49,10 +49,7 @@ impl Rows {
         for i in 0..steps {
             starts[i + 1] += starts[i];
         }
-        let blank = Link {
-            step: 0,
-            kind: EdgeKind::After,
-        };
+        let blank = Link { step: 0, kind: EdgeKind::After };
         let mut sorted = vec![blank; starts[steps] as usize];
         let mut next = starts.clone();
         for (row, link) in links {
@@ -60,10 +57,7 @@ impl Rows {
             sorted[*at as usize] = link;
             *at += 1;
         }
-        Self {
-            starts,
-            links: sorted,
-        }
+        Self { starts, links: sorted }
     }
 
     fn row(&self, step: u32) -> &[Link] {
@@ -82,24 +76,8 @@ impl ExecutionPlan {
         edges.retain(|edge| (edge.from as usize) < steps && (edge.to as usize) < steps);
         edges.sort_unstable_by_key(|edge| (edge.to, edge.from, edge.kind));
         edges.dedup();
-        let after = edges.iter().map(|e| {
-            (
-                e.from,
-                Link {
-                    step: e.to,
-                    kind: e.kind,
-                },
-            )
-        });
-        let before = edges.iter().map(|e| {
-            (
-                e.to,
-                Link {
-                    step: e.from,
-                    kind: e.kind,
-                },
-            )
-        });
+        let after = edges.iter().map(|e| (e.from, Link { step: e.to, kind: e.kind }));
+        let before = edges.iter().map(|e| (e.to, Link { step: e.from, kind: e.kind }));
         let mut plan = Self {
             after: Rows::of(steps, after),
             before: Rows::of(steps, before),
@@ -108,22 +86,16 @@ impl ExecutionPlan {
             batches: vec![0],
             by_id: OnceLock::new(),
         };
-        if plan.sort() {
-            Ok(plan)
-        } else {
-            Err(cycle::find(&plan, &plan.order))
-        }
+        if plan.sort() { Ok(plan) } else { Err(cycle::find(&plan, &plan.order)) }
     }
 
     /// Kahn's algorithm (A. B. Kahn, "Topological sorting of large networks", 1962) by generations:
     /// each batch holds the steps whose last dependency stands in the batch before. Whether every
     /// step found its place.
     fn sort(&mut self) -> bool {
-        let mut open: Vec<u32> = (0..self.len() as u32)
-            .map(|step| self.before.row(step).len() as u32)
-            .collect();
-        self.order
-            .extend((0..self.len() as u32).filter(|step| open[*step as usize] == 0));
+        let mut open: Vec<u32> =
+            (0..self.len() as u32).map(|step| self.before.row(step).len() as u32).collect();
+        self.order.extend((0..self.len() as u32).filter(|step| open[*step as usize] == 0));
         let mut begin = 0;
         while begin < self.order.len() {
             let end = self.order.len();
@@ -182,9 +154,7 @@ impl ExecutionPlan {
             steps.sort_by_key(|step| self.id(*step));
             steps
         });
-        let at = sorted
-            .binary_search_by(|step| self.id(*step).as_str().cmp(id))
-            .ok()?;
+        let at = sorted.binary_search_by(|step| self.id(*step).as_str().cmp(id)).ok()?;
         Some(sorted[at])
     }
 
@@ -220,9 +190,7 @@ impl ExecutionPlan {
     ///
     /// The engine does not wait for a whole batch: a step starts when its own dependencies are met.
     pub fn batches(&self) -> impl Iterator<Item = &[u32]> + '_ {
-        self.batches
-            .windows(2)
-            .map(|ends| &self.order[ends[0] as usize..ends[1] as usize])
+        self.batches.windows(2).map(|ends| &self.order[ends[0] as usize..ends[1] as usize])
     }
 
     /// The batches as ids.

@@ -48,9 +48,7 @@ impl ExecutionPlan {
     /// The time that one worker needs.
     #[must_use]
     pub fn total_work(&self, time: impl Fn(u32) -> Duration) -> Duration {
-        (0..self.len() as u32)
-            .map(time)
-            .fold(Duration::ZERO, Duration::saturating_add)
+        (0..self.len() as u32).map(time).fold(Duration::ZERO, Duration::saturating_add)
     }
 
     /// No schedule over this many workers is faster: the critical path, or an even share of the

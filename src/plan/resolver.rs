@@ -31,12 +31,7 @@ impl<'a> PlanStep<'a> {
     /// A step that names these steps as coming before it.
     #[must_use]
     pub fn new(id: &'a StepId, after: &'a [StepId]) -> Self {
-        Self {
-            id,
-            after,
-            leads_to: Vec::new(),
-            mentions: Vec::new(),
-        }
+        Self { id, after, leads_to: Vec::new(), mentions: Vec::new() }
     }
 }
 
@@ -131,21 +126,13 @@ fn edges(
         };
         for id in step.after {
             if let Some(from) = look_up(id, "after") {
-                edges.push(Edge {
-                    from,
-                    to: at,
-                    kind: EdgeKind::After,
-                });
+                edges.push(Edge { from, to: at, kind: EdgeKind::After });
             }
         }
         for (kind, ids) in &step.leads_to {
             for id in *ids {
                 if let Some(to) = look_up(id, kind.as_str()) {
-                    edges.push(Edge {
-                        from: at,
-                        to,
-                        kind: *kind,
-                    });
+                    edges.push(Edge { from: at, to, kind: *kind });
                 }
             }
         }
@@ -185,10 +172,7 @@ fn disconnected(plan: &ExecutionPlan, path: &str, problems: &mut Problems) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
-        let message = format!(
-            "not connected with any other step: {}{more}",
-            named.join(", ")
-        );
+        let message = format!("not connected with any other step: {}{more}", named.join(", "));
         problems.push(Problem::warning(path, message));
     }
 }

@@ -65,11 +65,7 @@ impl Drawing<'_> {
 
     /// Every step at its batch, every edge cut into pieces of one layer each.
     fn layers(&self) -> Layout {
-        let mut layout = Layout {
-            spots: Vec::new(),
-            layers: Vec::new(),
-            paths: Vec::new(),
-        };
+        let mut layout = Layout { spots: Vec::new(), layers: Vec::new(), paths: Vec::new() };
         let mut depth = vec![0_usize; self.plan.len()];
         let mut spot_of = vec![0_usize; self.plan.len()];
         for (layer, batch) in self.plan.batches().enumerate() {
@@ -77,11 +73,8 @@ impl Drawing<'_> {
             for &step in batch {
                 let letters = clipped(&self.label(step)).chars().count();
                 depth[step as usize] = layer;
-                spot_of[step as usize] = layout.add(
-                    layer,
-                    Some(step),
-                    (letters as f64).mul_add(7.4, 28.0).max(64.0),
-                );
+                spot_of[step as usize] =
+                    layout.add(layer, Some(step), (letters as f64).mul_add(7.4, 28.0).max(64.0));
             }
         }
         for (from, to, kind) in self.edges() {
@@ -104,11 +97,8 @@ impl Drawing<'_> {
         let (fill, line) = status.unwrap_or(DrawnStatus::Pending).colours();
         let name = self.plan.id(step).as_str();
         let said = status.map_or(String::new(), |status| format!(": {}", status.name()));
-        let dash = if status == Some(DrawnStatus::Skipped) {
-            " stroke-dasharray=\"4 3\""
-        } else {
-            ""
-        };
+        let dash =
+            if status == Some(DrawnStatus::Skipped) { " stroke-dasharray=\"4 3\"" } else { "" };
         let _ = writeln!(
             svg,
             "<g><title>{}{said}</title><rect x=\"{:.1}\" y=\"{y:.1}\" width=\"{:.1}\" \
@@ -130,11 +120,8 @@ impl Drawing<'_> {
         let drawn = batches.min(BATCHES_DRAWN_MAX);
         let rows = drawn + usize::from(batches > drawn);
         let height = (rows as f64).mul_add(52.0, -16.0);
-        let mut svg = head(
-            520.0,
-            height,
-            &format!("{} steps in {batches} batches", self.plan.len()),
-        );
+        let mut svg =
+            head(520.0, height, &format!("{} steps in {batches} batches", self.plan.len()));
         for (row, batch) in self.plan.batches().take(drawn).enumerate() {
             let mut label = match batch {
                 [only] => self.plan.id(*only).to_string(),
@@ -142,10 +129,8 @@ impl Drawing<'_> {
             };
             if self.status.is_some() {
                 for status in DrawnStatus::ALL {
-                    let count = batch
-                        .iter()
-                        .filter(|s| self.status_of(**s) == Some(status))
-                        .count();
+                    let count =
+                        batch.iter().filter(|s| self.status_of(**s) == Some(status)).count();
                     if count > 0 && status != DrawnStatus::Pending {
                         let _ = write!(label, "  {}{count}", status.sign());
                     }
@@ -185,13 +170,7 @@ impl Drawing<'_> {
 impl Layout {
     fn add(&mut self, layer: usize, step: Option<u32>, width: f64) -> usize {
         let (above, below) = (Vec::new(), Vec::new());
-        self.spots.push(Spot {
-            step,
-            width,
-            x: 0.0,
-            above,
-            below,
-        });
+        self.spots.push(Spot { step, width, x: 0.0, above, below });
         self.layers[layer].push(self.spots.len() - 1);
         self.spots.len() - 1
     }
@@ -203,20 +182,14 @@ impl Layout {
                 let down = sweep % 2 == 0;
                 let layer = if down { i } else { self.layers.len() - 1 - i };
                 let mean = |spot: usize, rank: &[f64]| {
-                    let near = if down {
-                        &self.spots[spot].above
-                    } else {
-                        &self.spots[spot].below
-                    };
+                    let near = if down { &self.spots[spot].above } else { &self.spots[spot].below };
                     if near.is_empty() {
                         return rank[spot];
                     }
                     near.iter().map(|other| rank[*other]).sum::<f64>() / near.len() as f64
                 };
-                let mut keyed: Vec<(f64, usize)> = self.layers[layer]
-                    .iter()
-                    .map(|spot| (mean(*spot, &rank), *spot))
-                    .collect();
+                let mut keyed: Vec<(f64, usize)> =
+                    self.layers[layer].iter().map(|spot| (mean(*spot, &rank), *spot)).collect();
                 keyed.sort_by(|a, b| a.0.total_cmp(&b.0));
                 for (place, (_, spot)) in keyed.iter().enumerate() {
                     rank[*spot] = place as f64 / keyed.len() as f64;
@@ -231,13 +204,7 @@ impl Layout {
         let widths: Vec<f64> = self
             .layers
             .iter()
-            .map(|layer| {
-                layer
-                    .iter()
-                    .map(|spot| self.spots[*spot].width + GAP)
-                    .sum::<f64>()
-                    - GAP
-            })
+            .map(|layer| layer.iter().map(|spot| self.spots[*spot].width + GAP).sum::<f64>() - GAP)
             .collect();
         let widest = widths.iter().copied().fold(120.0, f64::max);
         for (layer, width) in self.layers.iter().zip(&widths) {
@@ -265,24 +232,13 @@ fn layer_of(layout: &Layout) -> Vec<f64> {
 
 fn draw_edge(svg: &mut String, layout: &Layout, y: &[f64], path: &[usize], kind: EdgeKind) {
     let [first, .., last] = path else { return };
-    let mut line = format!(
-        "M{:.1} {:.1}",
-        layout.spots[*first].x,
-        y[*first] + BOX_HEIGHT
-    );
+    let mut line = format!("M{:.1} {:.1}", layout.spots[*first].x, y[*first] + BOX_HEIGHT);
     for pair in path.windows(2) {
         let (from, to) = (pair[0], pair[1]);
         let end = if to == *last { y[to] - 5.0 } else { y[to] };
         let begin = y[from] + BOX_HEIGHT;
-        let (x1, x2, middle) = (
-            layout.spots[from].x,
-            layout.spots[to].x,
-            (begin + end) / 2.0,
-        );
-        let _ = write!(
-            line,
-            " C{x1:.1} {middle:.1} {x2:.1} {middle:.1} {x2:.1} {end:.1}"
-        );
+        let (x1, x2, middle) = (layout.spots[from].x, layout.spots[to].x, (begin + end) / 2.0);
+        let _ = write!(line, " C{x1:.1} {middle:.1} {x2:.1} {middle:.1} {x2:.1} {end:.1}");
         if to != *last {
             let _ = write!(line, " L{x2:.1} {:.1}", end + BOX_HEIGHT);
         }
@@ -292,10 +248,7 @@ fn draw_edge(svg: &mut String, layout: &Layout, y: &[f64], path: &[usize], kind:
         EdgeKind::OnSuccess | EdgeKind::Always => ("e", Some(kind.as_str())),
         EdgeKind::OnFailure | EdgeKind::Otherwise => ("e d", Some(kind.as_str())),
     };
-    let _ = writeln!(
-        svg,
-        "<path class=\"{style}\" d=\"{line}\" marker-end=\"url(#a)\"/>"
-    );
+    let _ = writeln!(svg, "<path class=\"{style}\" d=\"{line}\" marker-end=\"url(#a)\"/>");
     if let Some(said) = said {
         let x = f64::midpoint(layout.spots[path[0]].x, layout.spots[path[1]].x);
         let y = (y[path[0]] + BOX_HEIGHT + y[path[1]]) / 2.0 + 3.0;
@@ -307,10 +260,7 @@ fn draw_edge(svg: &mut String, layout: &Layout, y: &[f64], path: &[usize], kind:
 }
 
 fn head(width: f64, height: f64, description: &str) -> String {
-    let (width, height) = (
-        2.0_f64.mul_add(MARGIN, width),
-        2.0_f64.mul_add(MARGIN, height),
-    );
+    let (width, height) = (2.0_f64.mul_add(MARGIN, width), 2.0_f64.mul_add(MARGIN, height));
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.0} {height:.0}\" \
          width=\"{width:.0}\" height=\"{height:.0}\" role=\"img\" \
@@ -329,11 +279,7 @@ fn clipped(label: &str) -> String {
     if label.chars().count() <= LABEL_CHARS_MAX {
         return label.to_string();
     }
-    label
-        .chars()
-        .take(LABEL_CHARS_MAX - 1)
-        .chain(['…'])
-        .collect()
+    label.chars().take(LABEL_CHARS_MAX - 1).chain(['…']).collect()
 }
 
 fn xml_text(text: &str) -> String {

@@ -5,27 +5,14 @@ use crate::error::Problems;
 use crate::id::StepId;
 
 fn plan(ids: &[&str], edges: &[(u32, u32)]) -> Result<ExecutionPlan, Cycle> {
-    let edges = edges
-        .iter()
-        .map(|&(from, to)| Edge {
-            from,
-            to,
-            kind: EdgeKind::After,
-        })
-        .collect();
+    let edges = edges.iter().map(|&(from, to)| Edge { from, to, kind: EdgeKind::After }).collect();
     ExecutionPlan::new(ids.iter().map(|id| (*id).into()).collect(), edges)
 }
 
 #[test]
 fn a_fan_out_and_its_fan_in_are_three_batches() {
-    let plan = plan(
-        &["s", "x", "y", "z", "e"],
-        &[(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 4)],
-    );
-    assert_eq!(
-        plan.unwrap().batch_ids(),
-        [vec!["s"], vec!["x", "y", "z"], vec!["e"]]
-    );
+    let plan = plan(&["s", "x", "y", "z", "e"], &[(0, 1), (0, 2), (0, 3), (1, 4), (2, 4), (3, 4)]);
+    assert_eq!(plan.unwrap().batch_ids(), [vec!["s"], vec!["x", "y", "z"], vec!["e"]]);
 }
 
 #[test]
@@ -67,10 +54,7 @@ fn the_critical_path_is_the_longest_chain() {
     let plan = plan(&["a", "b", "c", "d"], &[(0, 1), (0, 2), (1, 3), (2, 3)]).unwrap();
     let time = |step| Duration::from_secs([1, 5, 2, 1][step as usize]);
     let critical = plan.critical_path(time);
-    assert_eq!(
-        (critical.steps, critical.length.as_secs()),
-        (vec![0, 1, 3], 7)
-    );
+    assert_eq!((critical.steps, critical.length.as_secs()), (vec![0, 1, 3], 7));
     assert_eq!(plan.lower_bound(time, 1).as_secs(), 9);
     assert_eq!(plan.graham_bound(time, 2).as_secs(), 8);
 }
@@ -79,10 +63,7 @@ fn the_critical_path_is_the_longest_chain() {
 fn hostile_labels_do_not_break_out_of_a_drawing() {
     let hostile = "<script>\"'&\\`;#|";
     let plan = plan(&[hostile, "end"], &[(0, 1)]).unwrap();
-    assert!(
-        plan.to_mermaid()
-            .contains("n0[\"#60;script#62;#34;'#38;#92;#96;#59;#35;|\"]")
-    );
+    assert!(plan.to_mermaid().contains("n0[\"#60;script#62;#34;'#38;#92;#96;#59;#35;|\"]"));
     assert!(plan.to_dot().contains(r#"label="<script>\"'&\\`;#|""#));
     let svg = plan.to_svg();
     assert!(!svg.contains("<script") && svg.contains("&lt;script&gt;&quot;"));
@@ -91,20 +72,13 @@ fn hostile_labels_do_not_break_out_of_a_drawing() {
 
 #[test]
 fn edges_other_than_after_are_labelled() {
-    let edge = Edge {
-        from: 0,
-        to: 1,
-        kind: EdgeKind::OnFailure,
-    };
+    let edge = Edge { from: 0, to: 1, kind: EdgeKind::OnFailure };
     let plan = ExecutionPlan::new(vec!["a".into(), "b".into()], vec![edge]).unwrap();
     assert_eq!(
         plan.to_mermaid(),
         "flowchart TD\n  n0[\"a\"]\n  n1[\"b\"]\n  n0 -.->|on_failure| n1\n"
     );
-    assert!(
-        plan.to_dot()
-            .contains("n0 -> n1 [label=\"on_failure\", style=dashed];")
-    );
+    assert!(plan.to_dot().contains("n0 -> n1 [label=\"on_failure\", style=dashed];"));
 }
 
 #[test]
@@ -121,30 +95,12 @@ fn a_chain_of_a_million_steps_needs_no_stack() {
     let thread = small.spawn(|| {
         let steps = 1_000_000_u32;
         let ids = (0..steps).map(|i| StepId::from(i.to_string())).collect();
-        let mut edges: Vec<Edge> = (1..steps)
-            .map(|to| Edge {
-                from: to - 1,
-                to,
-                kind: EdgeKind::After,
-            })
-            .collect();
-        assert_eq!(
-            ExecutionPlan::new(ids, edges.clone())
-                .unwrap()
-                .batches()
-                .count(),
-            1_000_000
-        );
+        let mut edges: Vec<Edge> =
+            (1..steps).map(|to| Edge { from: to - 1, to, kind: EdgeKind::After }).collect();
+        assert_eq!(ExecutionPlan::new(ids, edges.clone()).unwrap().batches().count(), 1_000_000);
         let ids = (0..steps).map(|i| StepId::from(i.to_string())).collect();
-        edges.push(Edge {
-            from: steps - 1,
-            to: 0,
-            kind: EdgeKind::After,
-        });
-        assert_eq!(
-            ExecutionPlan::new(ids, edges).unwrap_err().steps.len(),
-            1_000_000
-        );
+        edges.push(Edge { from: steps - 1, to: 0, kind: EdgeKind::After });
+        assert_eq!(ExecutionPlan::new(ids, edges).unwrap_err().steps.len(), 1_000_000);
     });
     thread.unwrap().join().unwrap();
 }

@@ -83,11 +83,7 @@ impl CircuitBreaker {
     /// A closed breaker.
     #[must_use]
     pub fn new(config: BreakerConfig) -> Self {
-        Self {
-            config,
-            state: State::Closed,
-            buckets: [(0, 0, 0); BUCKETS],
-        }
+        Self { config, state: State::Closed, buckets: [(0, 0, 0); BUCKETS] }
     }
 
     /// Whether a call may be made now.
@@ -100,9 +96,7 @@ impl CircuitBreaker {
                 Permit::Denied { until }
             }
             State::Open { .. } | State::HalfOpen { .. } => {
-                self.state = State::HalfOpen {
-                    until: now + self.config.open_for,
-                };
+                self.state = State::HalfOpen { until: now + self.config.open_for };
                 Permit::Probe
             }
         }
@@ -129,9 +123,7 @@ impl CircuitBreaker {
     /// A call failed in a way that says something of the other side's health.
     pub fn failed(&mut self, now: Timestamp) {
         self.count(now, 1);
-        let open = State::Open {
-            until: now + self.config.open_for,
-        };
+        let open = State::Open { until: now + self.config.open_for };
         match self.state {
             State::HalfOpen { .. } => self.state = open,
             State::Closed => {

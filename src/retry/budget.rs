@@ -35,20 +35,11 @@ impl RetryBudget {
     #[must_use]
     pub fn new(ratio: f64, per_second: f64) -> Self {
         let sane = |number: f64| {
-            if number.is_finite() {
-                number.max(0.0)
-            } else {
-                0.0
-            }
+            if number.is_finite() { number.max(0.0) } else { 0.0 }
         };
         let per_second = sane(per_second);
         let balance = per_second * WINDOW.as_secs_f64();
-        Self {
-            ratio: sane(ratio),
-            per_second,
-            balance,
-            last: Timestamp::EPOCH,
-        }
+        Self { ratio: sane(ratio), per_second, balance, last: Timestamp::EPOCH }
     }
 
     /// A first attempt begins.

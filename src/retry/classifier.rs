@@ -125,10 +125,7 @@ const WORDS: [(&str, ErrorClass); 20] = [
 
 fn by_words(message: &str) -> Option<ErrorClass> {
     let message = message.to_lowercase();
-    WORDS
-        .iter()
-        .find(|(words, _)| message.contains(words))
-        .map(|(_, class)| *class)
+    WORDS.iter().find(|(words, _)| message.contains(words)).map(|(_, class)| *class)
 }
 
 #[cfg(test)]
@@ -141,10 +138,7 @@ mod tests {
         #[error("fetching the page timed out")]
         struct Fetch(#[source] io::Error);
         let error = StepError::from(Fetch(io::Error::from(io::ErrorKind::ConnectionReset)));
-        assert_eq!(
-            ErrorClassifier::default().classify(&error),
-            ErrorClass::Connection
-        );
+        assert_eq!(ErrorClassifier::default().classify(&error), ErrorClass::Connection);
     }
 
     #[test]
@@ -158,25 +152,15 @@ mod tests {
         ];
         for (message, class) in table {
             let error = StepError::from(io::Error::other(message));
-            assert_eq!(
-                ErrorClassifier::default().classify(&error),
-                class,
-                "{message}"
-            );
+            assert_eq!(ErrorClassifier::default().classify(&error), class, "{message}");
         }
     }
 
     #[test]
     fn what_the_step_says_stands() {
         let error = StepError::fatal("the request timed out");
-        assert_eq!(
-            ErrorClassifier::default().classify(&error),
-            ErrorClass::Fatal
-        );
+        assert_eq!(ErrorClassifier::default().classify(&error), ErrorClass::Fatal);
         let wrong = serde_json::from_str::<u8>("x").unwrap_err();
-        assert_eq!(
-            ErrorClassifier::default().classify(&wrong.into()),
-            ErrorClass::Validation
-        );
+        assert_eq!(ErrorClassifier::default().classify(&wrong.into()), ErrorClass::Validation);
     }
 }

@@ -86,10 +86,7 @@ impl RetryConfig {
     /// The default with this many attempts in all.
     #[must_use]
     pub fn attempts(max_attempts: u32) -> Self {
-        Self {
-            max_attempts,
-            ..Self::default()
-        }
+        Self { max_attempts, ..Self::default() }
     }
 
     /// Never tries again.
@@ -140,15 +137,11 @@ impl RetryConfig {
     pub fn check(&self) -> Result<(), String> {
         if self.max_attempts == 0 || self.max_attempts > ATTEMPTS_MAX {
             let given = self.max_attempts;
-            return Err(format!(
-                "max_attempts is {given}; it must be from 1 to {ATTEMPTS_MAX}"
-            ));
+            return Err(format!("max_attempts is {given}; it must be from 1 to {ATTEMPTS_MAX}"));
         }
         if !(self.exponential_base >= 1.0 && self.exponential_base <= 100.0) {
             let given = self.exponential_base;
-            return Err(format!(
-                "exponential_base is {given}; it must be from 1 to 100"
-            ));
+            return Err(format!("exponential_base is {given}; it must be from 1 to 100"));
         }
         if self.max_delay > DELAY_MAX {
             return Err("max_delay is more than 24h".into());

@@ -159,15 +159,10 @@ fn is_retryable(config: &RetryConfig, failure: &Failure) -> bool {
 }
 
 fn delay(config: &RetryConfig, attempt: u32, previous: Duration, seed: Seed) -> Duration {
-    let (base, cap) = (
-        config.base_delay.as_secs_f64(),
-        config.max_delay.as_secs_f64(),
-    );
+    let (base, cap) = (config.base_delay.as_secs_f64(), config.max_delay.as_secs_f64());
     let doublings = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
     // `min` also turns the infinities and NaNs of absurd policies into the cap.
-    let full = (base * config.exponential_base.powi(doublings))
-        .min(cap)
-        .max(0.0);
+    let full = (base * config.exponential_base.powi(doublings)).min(cap).max(0.0);
     let seconds = match config.jitter {
         Jitter::None => full,
         Jitter::Full => full * seed.fraction(),
@@ -177,9 +172,7 @@ fn delay(config: &RetryConfig, attempt: u32, previous: Duration, seed: Seed) -> 
             (widest - base).mul_add(seed.fraction(), base).min(cap)
         }
     };
-    Duration::try_from_secs_f64(seconds)
-        .unwrap_or(config.max_delay)
-        .min(config.max_delay)
+    Duration::try_from_secs_f64(seconds).unwrap_or(config.max_delay).min(config.max_delay)
 }
 
 #[cfg(test)]
@@ -190,25 +183,15 @@ mod tests {
     fn delays(jitter: Jitter, attempt: u32, previous: Duration) -> Vec<f64> {
         let retry = RetryManager::new(RetryConfig::attempts(100).jitter(jitter));
         (0..10_000)
-            .map(|n| {
-                retry
-                    .calculate_delay(attempt, previous, Seed::from_number(n))
-                    .as_secs_f64()
-            })
+            .map(|n| retry.calculate_delay(attempt, previous, Seed::from_number(n)).as_secs_f64())
             .collect()
     }
 
     fn assert_spread(delays: &[f64], low: f64, high: f64) {
-        assert!(
-            delays.iter().all(|d| *d >= low && *d <= high),
-            "outside {low}..{high}"
-        );
+        assert!(delays.iter().all(|d| *d >= low && *d <= high), "outside {low}..{high}");
         let mean = delays.iter().sum::<f64>() / delays.len() as f64;
         let middle = f64::midpoint(low, high);
-        assert!(
-            (mean - middle).abs() < (high - low).mul_add(0.02, 1e-9),
-            "{mean} is not {middle}"
-        );
+        assert!((mean - middle).abs() < (high - low).mul_add(0.02, 1e-9), "{mean} is not {middle}");
     }
 
     #[test]
@@ -216,39 +199,21 @@ mod tests {
         for (attempt, full) in [(1, 1.0), (2, 2.0), (5, 16.0), (7, 60.0), (u32::MAX, 60.0)] {
             assert_spread(&delays(Jitter::None, attempt, Duration::ZERO), full, full);
             assert_spread(&delays(Jitter::Full, attempt, Duration::ZERO), 0.0, full);
-            assert_spread(
-                &delays(Jitter::Equal, attempt, Duration::ZERO),
-                full / 2.0,
-                full,
-            );
+            assert_spread(&delays(Jitter::Equal, attempt, Duration::ZERO), full / 2.0, full);
         }
         assert_spread(&delays(Jitter::Decorrelated, 1, Duration::ZERO), 1.0, 1.0);
-        assert_spread(
-            &delays(Jitter::Decorrelated, 2, Duration::from_secs(4)),
-            1.0,
-            12.0,
-        );
+        assert_spread(&delays(Jitter::Decorrelated, 2, Duration::from_secs(4)), 1.0, 12.0);
     }
 
     #[test]
     fn absurd_policies_stay_under_the_cap() {
         for base in [0.0, 1.0, f64::NAN, f64::INFINITY, -1.0, 1e300] {
-            for jitter in [
-                Jitter::None,
-                Jitter::Full,
-                Jitter::Equal,
-                Jitter::Decorrelated,
-            ] {
-                let config = RetryConfig::attempts(5)
-                    .exponential_base(base)
-                    .jitter(jitter);
+            for jitter in [Jitter::None, Jitter::Full, Jitter::Equal, Jitter::Decorrelated] {
+                let config = RetryConfig::attempts(5).exponential_base(base).jitter(jitter);
                 let retry = RetryManager::new(config);
                 for attempt in [0, 1, 2, 1000, u32::MAX] {
                     let delay = retry.calculate_delay(attempt, Duration::MAX, Seed::from_number(7));
-                    assert!(
-                        delay <= Duration::from_secs(60),
-                        "{base} {jitter:?} {attempt}"
-                    );
+                    assert!(delay <= Duration::from_secs(60), "{base} {jitter:?} {attempt}");
                 }
             }
         }
@@ -261,10 +226,7 @@ mod tests {
             buckets[(delay as usize).min(59)] += 1;
         }
         let mean = 10_000 / 60;
-        assert!(
-            buckets.iter().all(|count| *count <= 3 * mean),
-            "{buckets:?}"
-        );
+        assert!(buckets.iter().all(|count| *count <= 3 * mean), "{buckets:?}");
     }
 
     #[test]
@@ -274,10 +236,7 @@ mod tests {
         for (asked, followed) in [(300, 300), (10_000_000, 86_400)] {
             busy.retry_after = Some(Duration::from_secs(asked));
             let decision = retry.decide(1, Duration::ZERO, &busy, Seed::from_number(1));
-            assert_eq!(
-                decision,
-                RetryDecision::RetryAfter(Duration::from_secs(followed))
-            );
+            assert_eq!(decision, RetryDecision::RetryAfter(Duration::from_secs(followed)));
         }
     }
 

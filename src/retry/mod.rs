@@ -16,4 +16,5 @@ pub use breaker::{BreakerConfig, CircuitBreaker, Permit};
 pub use budget::RetryBudget;
 pub use classifier::ErrorClassifier;
 pub use config::{ATTEMPTS_MAX, DELAY_MAX, Jitter, RetryConfig};
+pub(crate) use manager::decide;
 pub use manager::{GiveUp, RETRY_AFTER_MAX, RetryDecision, RetryManager, Seed};

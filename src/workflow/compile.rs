@@ -18,33 +18,20 @@ use crate::retry::RetryConfig;
 /// The compiled form, as far as there is one; it is only good if no problem is an error.
 pub(super) fn compile(definition: &Definition, problems: &mut Problems) -> Option<Unit> {
     check_settings(definition, problems);
-    let input = definition
-        .input_schema
-        .as_ref()
-        .map_or(Type::Any, Type::from_json_schema);
+    let input = definition.input_schema.as_ref().map_or(Type::Any, Type::from_json_schema);
     let mut compiler = Compiler {
         problems,
-        names: Names {
-            input,
-            variables: &definition.variables,
-            frames: Vec::new(),
-        },
+        names: Names { input, variables: &definition.variables, frames: Vec::new() },
         bodies: Vec::new(),
         executors: Vec::new(),
         by_executor: BTreeMap::new(),
         retry: definition.retry.clone().map(Arc::new),
         steps: 0,
     };
-    compiler
-        .names
-        .frames
-        .push(Frame::new(&definition.steps, &[]));
+    compiler.names.frames.push(Frame::new(&definition.steps, &[]));
     compiler.body(&definition.steps, None, "steps", Shape::Graph)?;
     if let Some(text) = &definition.output {
-        compiler
-            .names
-            .frames
-            .push(Frame::new(&definition.steps, &[]));
+        compiler.names.frames.push(Frame::new(&definition.steps, &[]));
         let output = compiler.parse(text, "output", false);
         if let (Some(output), Some(body)) = (output, compiler.bodies.first_mut()) {
             body.output = BodyOutput::Expr(output);
@@ -72,11 +59,7 @@ fn check_settings(definition: &Definition, problems: &mut Problems) {
         problems.push(Problem::error("retry", reason));
     }
     for (name, variable) in &definition.variables {
-        if let Some(default) = variable
-            .default
-            .as_ref()
-            .filter(|v| !variable.kind.admits(v))
-        {
+        if let Some(default) = variable.default.as_ref().filter(|v| !variable.kind.admits(v)) {
             let message = format!("the default {default} is not {}", variable.kind);
             problems.push(Problem::error(format!("variables.{name}.default"), message));
         }
@@ -120,20 +103,14 @@ impl<'a> Compiler<'a> {
             } else {
                 format!("more than {NESTING_MAX} bodies inside each other")
             };
-            self.problems
-                .push(Problem::error(path, message).hint("use a sub-workflow"));
+            self.problems.push(Problem::error(path, message).hint("use a sub-workflow"));
             return None;
         }
         // The number is taken before the bodies inside are compiled, so that owners come first.
         let number = self.bodies.len() as u32;
         let plan = ExecutionPlan::new(Vec::new(), Vec::new()).ok()?;
         let output = BodyOutput::Map(Vec::new());
-        self.bodies.push(Body {
-            plan: Arc::new(plan),
-            nodes: Vec::new(),
-            owner,
-            output,
-        });
+        self.bodies.push(Body { plan: Arc::new(plan), nodes: Vec::new(), owner, output });
         let mut nodes = Vec::with_capacity(steps.len());
         for (at, step) in steps.iter().enumerate() {
             if let Some(frame) = self.names.frames.last_mut() {
@@ -188,14 +165,12 @@ impl<'a> Compiler<'a> {
         if let Some(field) = step.metadata.get(MISPLACED) {
             let field = field.as_str().unwrap_or_default();
             let message = "a step of this kind has no such setting";
-            self.problems
-                .push(Problem::error(format!("{}.{field}", here()), message));
+            self.problems.push(Problem::error(format!("{}.{field}", here()), message));
         }
         let retry = match &step.retry {
             Some(retry) => {
                 if let Err(reason) = retry.check() {
-                    self.problems
-                        .push(Problem::error(format!("{}.retry", here()), reason));
+                    self.problems.push(Problem::error(format!("{}.retry", here()), reason));
                 }
                 Some(Arc::new(retry.clone()))
             }
@@ -209,10 +184,7 @@ impl<'a> Compiler<'a> {
         let mut inputs = Vec::with_capacity(step.inputs.len());
         for (name, text) in &step.inputs {
             let place = format!("{}.inputs.{name}", here());
-            inputs.push(
-                self.expression(text, &place)
-                    .map(|expr| (name.clone(), expr)),
-            );
+            inputs.push(self.expression(text, &place).map(|expr| (name.clone(), expr)));
         }
         let kind = self.kind(step, at, &here);
         Some(Node {
@@ -237,8 +209,7 @@ impl<'a> Compiler<'a> {
     fn check_join(&mut self, step: &Step, here: &impl Fn() -> String) {
         if let Some(Trigger::AtLeast(0)) = step.trigger {
             let message = "at_least 0 starts before anything has happened";
-            self.problems
-                .push(Problem::error(format!("{}.trigger", here()), message));
+            self.problems.push(Problem::error(format!("{}.trigger", here()), message));
         }
         let is_task = matches!(step.kind, StepKind::Task { .. });
         for (given, field) in [
@@ -249,8 +220,7 @@ impl<'a> Compiler<'a> {
         ] {
             if given && !is_task {
                 let message = "only a task has this; this step runs no executor itself";
-                self.problems
-                    .push(Problem::error(format!("{}.{field}", here()), message));
+                self.problems.push(Problem::error(format!("{}.{field}", here()), message));
             }
         }
     }
@@ -268,10 +238,7 @@ impl<'a> Compiler<'a> {
         Some(match &step.kind {
             StepKind::Task { executor, config } => {
                 let executor = self.executor(executor, here);
-                NodeKind::Task {
-                    executor,
-                    config: config.clone(),
-                }
+                NodeKind::Task { executor, config: config.clone() }
             }
             StepKind::Parallel(steps) => {
                 NodeKind::Body(inner(steps, "parallel", Shape::Parallel, &[])?)
@@ -280,29 +247,16 @@ impl<'a> Compiler<'a> {
                 NodeKind::Body(inner(steps, "sequence", Shape::Chain, &[])?)
             }
             StepKind::Choice(cases) => NodeKind::Choice(self.cases(cases, at, here)?),
-            StepKind::ForEach {
-                items,
-                concurrency,
-                body,
-            } => {
+            StepKind::ForEach { items, concurrency, body } => {
                 let body = inner(body, "steps", Shape::Graph, &["item", "index"]);
                 let items = self.expression(items, &format!("{}.foreach", here()));
-                NodeKind::ForEach {
-                    items: items?,
-                    concurrency: *concurrency,
-                    body: body?,
-                }
+                NodeKind::ForEach { items: items?, concurrency: *concurrency, body: body? }
             }
-            StepKind::Loop {
-                condition,
-                max_turns,
-                body,
-            } => {
+            StepKind::Loop { condition, max_turns, body } => {
                 let body = inner(body, "steps", Shape::Graph, &["turn", "last"]);
                 if *max_turns == 0 {
                     let message = "a loop needs at least one turn";
-                    self.problems
-                        .push(Problem::error(format!("{}.max_turns", here()), message));
+                    self.problems.push(Problem::error(format!("{}.max_turns", here()), message));
                 }
                 let names = &["turn", "last"];
                 let turns = match condition {
@@ -313,11 +267,7 @@ impl<'a> Compiler<'a> {
                         .condition(when, &format!("{}.until", here()), names, true)
                         .map(Turns::Until),
                 };
-                NodeKind::Loop {
-                    turns: turns?,
-                    max_turns: *max_turns,
-                    body: body?,
-                }
+                NodeKind::Loop { turns: turns?, max_turns: *max_turns, body: body? }
             }
             StepKind::Wait(wait) => NodeKind::Wait(self.wait(wait, here)?),
             StepKind::Workflow { name, input } => {
@@ -325,10 +275,7 @@ impl<'a> Compiler<'a> {
                     Some(text) => Some(self.expression(text, &format!("{}.input", here()))?),
                     None => None,
                 };
-                NodeKind::Workflow {
-                    name: name.clone(),
-                    input,
-                }
+                NodeKind::Workflow { name: name.clone(), input }
             }
         })
     }
@@ -338,8 +285,7 @@ impl<'a> Compiler<'a> {
             return *known;
         }
         if let Err(reason) = check_name(name, &[]) {
-            self.problems
-                .push(Problem::error(format!("{}.task", here()), reason));
+            self.problems.push(Problem::error(format!("{}.task", here()), reason));
         }
         let number = self.executors.len() as u32;
         self.executors.push(name.to_string());
@@ -394,15 +340,11 @@ impl<'a> Compiler<'a> {
             }
             Wait::Condition { condition, timeout } => {
                 let place = format!("{}.wait.condition", here());
-                WaitFor::Condition(
-                    self.condition(condition, &place, &[], false)?,
-                    timeout.clone(),
-                )
+                WaitFor::Condition(self.condition(condition, &place, &[], false)?, timeout.clone())
             }
             Wait::Signal { name, timeout } => {
                 if let Err(reason) = check_name(name, &[]) {
-                    self.problems
-                        .push(Problem::error(format!("{}.wait.signal", here()), reason));
+                    self.problems.push(Problem::error(format!("{}.wait.signal", here()), reason));
                 }
                 WaitFor::Signal(name.clone(), timeout.clone())
             }
@@ -458,10 +400,7 @@ impl<'a> Compiler<'a> {
         extra: &'static [&'static str],
         depends: bool,
     ) -> Option<Type> {
-        let checked = expr.check(&Visible {
-            names: &self.names,
-            extra,
-        });
+        let checked = expr.check(&Visible { names: &self.names, extra });
         let found = match checked {
             Ok(found) => found,
             Err(errors) => {
@@ -479,10 +418,8 @@ impl<'a> Compiler<'a> {
                 continue;
             };
             if frame.current == on {
-                let message = format!(
-                    "reads `{}`, which is the step itself or one around it",
-                    mention.step
-                );
+                let message =
+                    format!("reads `{}`, which is the step itself or one around it", mention.step);
                 self.problems.push(Problem::error(place, message));
                 continue;
             }

@@ -61,10 +61,7 @@ pub struct Definition {
 impl Definition {
     /// An empty definition with this id.
     pub fn new(id: impl Into<String>) -> Self {
-        Self {
-            id: id.into(),
-            ..Self::default()
-        }
+        Self { id: id.into(), ..Self::default() }
     }
 }
 

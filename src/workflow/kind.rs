@@ -67,18 +67,12 @@ pub struct Case {
 impl Case {
     /// The way to go when this holds and nothing before it did.
     pub fn when(condition: impl Into<When>, steps: impl IntoIterator<Item = Step>) -> Self {
-        Self {
-            when: Some(condition.into()),
-            steps: steps.into_iter().collect(),
-        }
+        Self { when: Some(condition.into()), steps: steps.into_iter().collect() }
     }
 
     /// The way to go when nothing else held.
     pub fn otherwise(steps: impl IntoIterator<Item = Step>) -> Self {
-        Self {
-            when: None,
-            steps: steps.into_iter().collect(),
-        }
+        Self { when: None, steps: steps.into_iter().collect() }
     }
 }
 
@@ -140,27 +134,18 @@ pub enum OnTimeout {
 impl Wait {
     /// Waits for the signal of this name.
     pub fn signal(name: impl Into<String>) -> Self {
-        Self::Signal {
-            name: name.into(),
-            timeout: None,
-        }
+        Self::Signal { name: name.into(), timeout: None }
     }
 
     /// Waits until this holds.
     pub fn condition(condition: impl Into<When>) -> Self {
-        Self::Condition {
-            condition: condition.into(),
-            timeout: None,
-        }
+        Self::Condition { condition: condition.into(), timeout: None }
     }
 
     /// The same, failing after this long. Waits that end by themselves have no time-out.
     #[must_use]
     pub fn timeout(self, after: Duration) -> Self {
-        self.timeout_with(Timeout {
-            after,
-            then: OnTimeout::Fail,
-        })
+        self.timeout_with(Timeout { after, then: OnTimeout::Fail })
     }
 
     /// The same, ending in the given way after its time-out.

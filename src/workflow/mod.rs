@@ -77,11 +77,7 @@ impl Workflow {
         match compile::compile(&definition, &mut problems) {
             Some(unit) if !problems.has_errors() => {
                 let program = Arc::new(Program::of(unit));
-                Ok(Self(Arc::new(Built {
-                    definition,
-                    program,
-                    warnings: problems,
-                })))
+                Ok(Self(Arc::new(Built { definition, program, warnings: problems })))
             }
             _ => Err(Error::invalid(problems)),
         }

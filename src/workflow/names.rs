@@ -34,13 +34,7 @@ impl<'a> Frame<'a> {
         for (at, step) in steps.iter().enumerate() {
             index.entry(step.id.as_str()).or_insert(at as u32);
         }
-        Self {
-            steps,
-            index,
-            current: 0,
-            locals,
-            mentions: Vec::new(),
-        }
+        Self { steps, index, current: 0, locals, mentions: Vec::new() }
     }
 }
 
@@ -69,17 +63,11 @@ impl TypeScope for Visible<'_, '_> {
             "vars" => {
                 let known = |(name, variable): (&String, &Variable)| (name.clone(), of(variable));
                 let fields = self.names.variables.iter().map(known).collect();
-                Some(Type::Object {
-                    fields,
-                    open: false,
-                })
+                Some(Type::Object { fields, open: false })
             }
             "run" => {
                 let fields = [("id".to_string(), Type::Text)].into();
-                Some(Type::Object {
-                    fields,
-                    open: false,
-                })
+                Some(Type::Object { fields, open: false })
             }
             "index" | "turn" if self.local(name) => Some(Type::Number),
             _ => self.local(name).then_some(Type::Any),
@@ -110,11 +98,7 @@ impl TypeScope for Visible<'_, '_> {
 impl Visible<'_, '_> {
     fn local(&self, name: &str) -> bool {
         self.extra.contains(&name)
-            || self
-                .names
-                .frames
-                .iter()
-                .any(|frame| frame.locals.contains(&name))
+            || self.names.frames.iter().any(|frame| frame.locals.contains(&name))
     }
 }
 
@@ -129,10 +113,7 @@ fn of(variable: &Variable) -> Type {
         VariableType::Integer | VariableType::Number => Type::Number,
         VariableType::Boolean => Type::Boolean,
         VariableType::Array => Type::List(Box::new(Type::Any)),
-        VariableType::Object => Type::Object {
-            fields: BTreeMap::new(),
-            open: true,
-        },
+        VariableType::Object => Type::Object { fields: BTreeMap::new(), open: true },
     }
 }
 

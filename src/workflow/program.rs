@@ -169,10 +169,7 @@ const UNITS_MAX: usize = 1_000;
 
 impl Program {
     pub(super) fn of(unit: Unit) -> Self {
-        Self {
-            units: vec![Arc::new(unit)],
-            links: vec![BTreeMap::new()],
-        }
+        Self { units: vec![Arc::new(unit)], links: vec![BTreeMap::new()] }
     }
 
     /// The compiled form of a workflow with all sub-workflows that it names, and those that they
@@ -188,17 +185,10 @@ impl Program {
         known: impl Fn() -> Vec<&'a str>,
     ) -> Result<Arc<Self>> {
         let own = workflow.program();
-        if !own
-            .units
-            .iter()
-            .any(|unit| unit.sub_workflows().next().is_some())
-        {
+        if !own.units.iter().any(|unit| unit.sub_workflows().next().is_some()) {
             return Ok(Arc::clone(own));
         }
-        let mut program = Self {
-            units: vec![Arc::clone(&own.units[0])],
-            links: Vec::new(),
-        };
+        let mut program = Self { units: vec![Arc::clone(&own.units[0])], links: Vec::new() };
         let mut index = BTreeMap::from([(workflow.id().to_string(), 0_u32)]);
         let mut problems = Problems::default();
         while let Some(unit) = program.units.get(program.links.len()).cloned() {
@@ -225,11 +215,7 @@ impl Program {
             }
             program.links.push(links);
         }
-        if problems.has_errors() {
-            Err(Error::invalid(problems))
-        } else {
-            Ok(Arc::new(program))
-        }
+        if problems.has_errors() { Err(Error::invalid(problems)) } else { Ok(Arc::new(program)) }
     }
 
     /// A unit by its number; 0 is the workflow itself.
@@ -275,15 +261,12 @@ impl Unit {
     /// Every sub-workflow step: its path and the name it gives.
     fn sub_workflows(&self) -> impl Iterator<Item = (String, &str)> {
         self.bodies.iter().enumerate().flat_map(move |(b, body)| {
-            body.nodes
-                .iter()
-                .enumerate()
-                .filter_map(move |(s, node)| match &node.kind {
-                    NodeKind::Workflow { name, .. } => {
-                        Some((self.path(b as u32, s as u32), name.as_str()))
-                    }
-                    _ => None,
-                })
+            body.nodes.iter().enumerate().filter_map(move |(s, node)| match &node.kind {
+                NodeKind::Workflow { name, .. } => {
+                    Some((self.path(b as u32, s as u32), name.as_str()))
+                }
+                _ => None,
+            })
         })
     }
 }

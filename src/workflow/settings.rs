@@ -32,14 +32,8 @@ pub enum Priority {
 
 impl Priority {
     /// All levels, least urgent first.
-    pub const ALL: [Self; 6] = [
-        Self::Background,
-        Self::Low,
-        Self::Normal,
-        Self::High,
-        Self::Urgent,
-        Self::Critical,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Background, Self::Low, Self::Normal, Self::High, Self::Urgent, Self::Critical];
 }
 
 /// Join rule: when a step with dependencies may start.

@@ -108,13 +108,7 @@ impl Step {
 
     /// A call of the executor registered under this name.
     pub fn task(id: impl Into<StepId>, executor: impl Into<String>) -> Self {
-        Self::new(
-            id,
-            StepKind::Task {
-                executor: executor.into(),
-                config: Value::NULL,
-            },
-        )
+        Self::new(id, StepKind::Task { executor: executor.into(), config: Value::NULL })
     }
 
     /// These steps at once.
@@ -139,14 +133,7 @@ impl Step {
         body: impl IntoIterator<Item = Self>,
     ) -> Self {
         let body = body.into_iter().collect();
-        Self::new(
-            id,
-            StepKind::ForEach {
-                items: items.into(),
-                concurrency: 0,
-                body,
-            },
-        )
+        Self::new(id, StepKind::ForEach { items: items.into(), concurrency: 0, body })
     }
 
     /// These steps as long as the condition holds, at most [`TURNS_DEFAULT`] times.
@@ -173,14 +160,7 @@ impl Step {
         body: impl IntoIterator<Item = Self>,
     ) -> Self {
         let body = body.into_iter().collect();
-        Self::new(
-            id,
-            StepKind::Loop {
-                condition,
-                max_turns: TURNS_DEFAULT,
-                body,
-            },
-        )
+        Self::new(id, StepKind::Loop { condition, max_turns: TURNS_DEFAULT, body })
     }
 
     /// A wait.
@@ -190,13 +170,7 @@ impl Step {
 
     /// The steps of the workflow of this name.
     pub fn workflow(id: impl Into<StepId>, name: impl Into<String>) -> Self {
-        Self::new(
-            id,
-            StepKind::Workflow {
-                name: name.into(),
-                input: None,
-            },
-        )
+        Self::new(id, StepKind::Workflow { name: name.into(), input: None })
     }
 
     /// The executor's configuration. Only tasks have one; `build()` refuses it elsewhere.
@@ -225,8 +199,7 @@ impl Step {
         match &mut self.kind {
             StepKind::Workflow { input, .. } => *input = Some(expression.into()),
             _ => {
-                self.metadata
-                    .insert(MISPLACED.into(), "workflow_input".into());
+                self.metadata.insert(MISPLACED.into(), "workflow_input".into());
             }
         }
         self

@@ -96,13 +96,7 @@ impl From<TasksDocument> for Definition {
 impl From<TaskDocument> for Step {
     fn from(task: TaskDocument) -> Self {
         let config = task.config.unwrap_or_default();
-        let mut step = Self::new(
-            task.id,
-            StepKind::Task {
-                executor: task.executor,
-                config,
-            },
-        );
+        let mut step = Self::new(task.id, StepKind::Task { executor: task.executor, config });
         step.name = task.name;
         step.description = task.description;
         step.after = task.dependencies.0;

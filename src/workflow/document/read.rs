@@ -56,10 +56,8 @@ fn check_size(text: &str) -> Result<()> {
     if text.len() <= DOCUMENT_BYTES_MAX {
         return Ok(());
     }
-    let message = format!(
-        "the document has {} bytes; the limit is {DOCUMENT_BYTES_MAX}",
-        text.len()
-    );
+    let message =
+        format!("the document has {} bytes; the limit is {DOCUMENT_BYTES_MAX}", text.len());
     Err(Error::new(ErrorKind::LimitExceeded, message))
 }
 
@@ -114,9 +112,7 @@ fn unique_keys<'de, A: MapAccess<'de>>(map: &mut A) -> Result<HashSet<String>, A
     let mut keys = HashSet::new();
     while let Some(key) = map.next_key::<String>()? {
         if keys.contains(&key) {
-            return Err(de::Error::custom(format_args!(
-                "the key `{key}` is there twice"
-            )));
+            return Err(de::Error::custom(format_args!("the key `{key}` is there twice")));
         }
         keys.insert(key);
         map.next_value::<UniqueKeys>()?;

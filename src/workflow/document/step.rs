@@ -162,10 +162,7 @@ impl TryFrom<StepDocument> for Step {
     type Error = String;
 
     fn try_from(mut document: StepDocument) -> Result<Self, String> {
-        let id = document
-            .id
-            .take()
-            .or_else(|| document.task.as_deref().map(StepId::from));
+        let id = document.id.take().or_else(|| document.task.as_deref().map(StepId::from));
         let Some(id) = id else {
             return Err("a step needs an `id`".into());
         };
@@ -223,32 +220,18 @@ fn kind(document: &mut StepDocument) -> Result<StepKind, String> {
     for (given, field, kinds) in [
         (document.config.is_some(), "config", &["task"][..]),
         (document.input.is_some(), "input", &["workflow"]),
-        (
-            document.steps.is_some(),
-            "steps",
-            &["foreach", "while", "until"],
-        ),
+        (document.steps.is_some(), "steps", &["foreach", "while", "until"]),
         (document.concurrency.is_some(), "concurrency", &["foreach"]),
-        (
-            document.max_turns.is_some(),
-            "max_turns",
-            &["while", "until"],
-        ),
+        (document.max_turns.is_some(), "max_turns", &["while", "until"]),
     ] {
         if given && !kinds.contains(&name) {
-            return Err(format!(
-                "`{field}` goes with {}, not with `{name}`",
-                kinds.join(", ")
-            ));
+            return Err(format!("`{field}` goes with {}, not with `{name}`", kinds.join(", ")));
         }
     }
     let body = document.steps.take();
     let max_turns = document.max_turns.unwrap_or(TURNS_DEFAULT);
     let concurrency = document.concurrency.unwrap_or(0);
-    let mut need_body = || {
-        body.clone()
-            .ok_or_else(|| format!("`{name}` needs `steps`"))
-    };
+    let need_body = || body.clone().ok_or_else(|| format!("`{name}` needs `steps`"));
     let config = document.config.take().unwrap_or_default();
     if let Some(executor) = document.task.take() {
         Ok(StepKind::Task { executor, config })
@@ -257,49 +240,26 @@ fn kind(document: &mut StepDocument) -> Result<StepKind, String> {
     } else if let Some(steps) = document.sequence.take() {
         Ok(StepKind::Sequence(steps))
     } else if let Some(cases) = document.choice.take() {
-        let cases = cases.into_iter().map(|case| Case {
-            when: case.when,
-            steps: case.steps,
-        });
+        let cases = cases.into_iter().map(|case| Case { when: case.when, steps: case.steps });
         Ok(StepKind::Choice(cases.collect()))
     } else if let Some(items) = document.foreach.take() {
-        Ok(StepKind::ForEach {
-            items,
-            concurrency,
-            body: need_body()?,
-        })
+        Ok(StepKind::ForEach { items, concurrency, body: need_body()? })
     } else if let Some(when) = document.while_.take() {
-        Ok(StepKind::Loop {
-            condition: LoopCondition::While(when),
-            max_turns,
-            body: need_body()?,
-        })
+        Ok(StepKind::Loop { condition: LoopCondition::While(when), max_turns, body: need_body()? })
     } else if let Some(when) = document.until.take() {
-        Ok(StepKind::Loop {
-            condition: LoopCondition::Until(when),
-            max_turns,
-            body: need_body()?,
-        })
+        Ok(StepKind::Loop { condition: LoopCondition::Until(when), max_turns, body: need_body()? })
     } else if let Some(wait) = document.wait.take() {
         self::wait(wait).map(StepKind::Wait)
     } else {
         let name = document.workflow.take().unwrap_or_default();
-        Ok(StepKind::Workflow {
-            name,
-            input: document.input.take(),
-        })
+        Ok(StepKind::Workflow { name, input: document.input.take() })
     }
 }
 
 fn wait(document: WaitDocument) -> Result<Wait, String> {
     let then = document.on_timeout;
     let timeout = document.timeout.map(|after| Timeout { after, then });
-    match (
-        document.for_,
-        document.until,
-        document.condition,
-        document.signal,
-    ) {
+    match (document.for_, document.until, document.condition, document.signal) {
         (Some(length), None, None, None) if timeout.is_none() => Ok(Wait::For(length)),
         (None, Some(until), None, None) if timeout.is_none() => Ok(Wait::Until(until)),
         (None, None, Some(condition), None) => Ok(Wait::Condition { condition, timeout }),
@@ -346,26 +306,16 @@ impl From<Step> for StepDocument {
             StepKind::Parallel(steps) => document.parallel = Some(steps),
             StepKind::Sequence(steps) => document.sequence = Some(steps),
             StepKind::Choice(cases) => {
-                let cases = cases.into_iter().map(|c| CaseDocument {
-                    when: c.when,
-                    steps: c.steps,
-                });
+                let cases =
+                    cases.into_iter().map(|c| CaseDocument { when: c.when, steps: c.steps });
                 document.choice = Some(cases.collect());
             }
-            StepKind::ForEach {
-                items,
-                concurrency,
-                body,
-            } => {
+            StepKind::ForEach { items, concurrency, body } => {
                 document.foreach = Some(items);
                 document.concurrency = (concurrency > 0).then_some(concurrency);
                 document.steps = Some(body);
             }
-            StepKind::Loop {
-                condition,
-                max_turns,
-                body,
-            } => {
+            StepKind::Loop { condition, max_turns, body } => {
                 match condition {
                     LoopCondition::While(when) => document.while_ = Some(when),
                     LoopCondition::Until(when) => document.until = Some(when),

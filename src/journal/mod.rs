@@ -1,0 +1,261 @@
+//! What has happened to a run: events, and the list of them.
+//!
+//! Events are facts. A journal is only ever appended to; the state of a run is what
+//! [`RunState::replay`](crate::run::RunState::replay) makes of it, and nothing else. Decisions that
+//! an event records (a skip, the items of a loop, the time of a retry) are never made again.
+
+mod status;
+
+pub(crate) use status::STATUS_SLOTS;
+pub use status::{CancelReason, Outcome, RunStatus, SkipReason, StepStatus};
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Failure, Suspension};
+use crate::id::StepKey;
+use crate::time::Timestamp;
+use crate::value::Value;
+
+/// An event and when it happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// When, by the clock of the engine that decided it.
+    pub at: Timestamp,
+    /// What.
+    pub event: Event,
+}
+
+/// Something that happened to a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// The run began.
+    RunStarted(Box<RunStarted>),
+    /// A step's dependencies are met and its condition holds: it may start.
+    StepReady {
+        /// The step.
+        step: StepKey,
+    },
+    /// An attempt of a task, or a composite step, began.
+    StepStarted {
+        /// The step.
+        step: StepKey,
+        /// Counted from 1.
+        attempt: u32,
+    },
+    /// A step ended well.
+    StepSucceeded {
+        /// The step.
+        step: StepKey,
+        /// Its output.
+        output: Value,
+    },
+    /// An attempt failed and there will be another.
+    AttemptFailed {
+        /// The step.
+        step: StepKey,
+        /// Which attempt, when the next, and why.
+        failed: Box<FailedAttempt>,
+    },
+    /// A step ended badly.
+    StepFailed {
+        /// The step.
+        step: StepKey,
+        /// Why.
+        failure: Box<Failure>,
+    },
+    /// A step was left out.
+    StepSkipped {
+        /// The step.
+        step: StepKey,
+        /// Why.
+        reason: SkipReason,
+    },
+    /// A running step was asked to stop.
+    StepCancelRequested {
+        /// The step.
+        step: StepKey,
+        /// When it is stopped if it has not stopped by itself.
+        deadline: Timestamp,
+        /// Why.
+        reason: CancelReason,
+    },
+    /// A step was stopped, or will not be started.
+    StepCancelled {
+        /// The step.
+        step: StepKey,
+        /// Why.
+        reason: CancelReason,
+    },
+    /// A wait began.
+    WaitStarted {
+        /// The step.
+        step: StepKey,
+        /// What for.
+        wait: Box<Waiting>,
+    },
+    /// A task waits for a signal before it goes on.
+    StepSuspended {
+        /// The step.
+        step: StepKey,
+        /// What it asks.
+        suspension: Box<Suspension>,
+        /// When it has waited for too long.
+        until: Option<Timestamp>,
+    },
+    /// A signal came, and is kept until a step waits for it.
+    SignalReceived {
+        /// The signal.
+        signal: Box<Signal>,
+    },
+    /// A signal reached a step that waits for it.
+    SignalTaken {
+        /// The step.
+        step: StepKey,
+        /// The signal.
+        signal: Box<Signal>,
+    },
+    /// A for-each knows its items.
+    ItemsListed {
+        /// The step.
+        step: StepKey,
+        /// The list.
+        items: Value,
+    },
+    /// A body of a composite step began.
+    ScopeOpened {
+        /// The number of the scope; each is the last one's plus one.
+        scope: u32,
+        /// Whose body it is.
+        opened: Box<ScopeOpened>,
+    },
+    /// A body of a composite step ended.
+    ScopeClosed {
+        /// The scope.
+        scope: u32,
+        /// How.
+        outcome: Box<Outcome>,
+    },
+    /// A step failed and nothing more is started.
+    RunStopping,
+    /// Nothing is started until the run is resumed.
+    RunPaused {
+        /// Who did it and why.
+        by: Box<Reason>,
+    },
+    /// Steps are started again.
+    RunResumed {
+        /// Who did it and why.
+        by: Box<Reason>,
+        /// The run's time limit, moved by the length of the pause.
+        deadline: Timestamp,
+    },
+    /// The run was asked to stop.
+    RunCancelRequested {
+        /// Who did it and why.
+        by: Box<Reason>,
+        /// When running steps are stopped that have not stopped by themselves.
+        deadline: Timestamp,
+    },
+    /// The run ended. Nothing follows.
+    RunFinished {
+        /// How.
+        outcome: Box<Outcome>,
+    },
+}
+
+/// How a run began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunStarted {
+    /// The workflow's id.
+    pub workflow: String,
+    /// The input.
+    pub input: Value,
+    /// The variables.
+    pub variables: Value,
+    /// What jitter is computed from.
+    pub seed: u64,
+    /// When the run has taken too long.
+    pub deadline: Timestamp,
+}
+
+/// An attempt that failed and will be followed by another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FailedAttempt {
+    /// Counted from 1.
+    pub attempt: u32,
+    /// Why it failed.
+    pub failure: Failure,
+    /// How long the next one waits.
+    #[serde(with = "crate::time::duration")]
+    pub delay: Duration,
+    /// When the next one may begin.
+    pub retry_at: Timestamp,
+}
+
+/// What a wait waits for, with the times computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Waiting {
+    /// A time.
+    Until(Timestamp),
+    /// A signal, and when it has waited for too long.
+    Signal(String, Option<Timestamp>),
+    /// A condition, and when it has waited for too long.
+    Condition(Option<Timestamp>),
+}
+
+/// A named message to a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Signal {
+    /// Its name.
+    pub name: String,
+    /// What it carries.
+    pub payload: Value,
+}
+
+/// A body that began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScopeOpened {
+    /// The composite step.
+    pub parent: StepKey,
+    /// The workflow it belongs to, inside the program.
+    pub unit: u32,
+    /// The body inside that workflow.
+    pub body: u32,
+    /// Which item or turn this is, from 0.
+    pub index: u32,
+    /// The input, for a sub-workflow.
+    pub input: Option<Value>,
+}
+
+/// Who did something to a run, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub why: String,
+}
+
+impl Reason {
+    /// This person or program, for this reason.
+    pub fn new(by: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { by: by.into(), why: why.into() }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.by.as_str(), self.why.as_str()) {
+            ("", "") => f.write_str("no reason given"),
+            (by, "") => write!(f, "by {by}"),
+            ("", why) => f.write_str(why),
+            (by, why) => write!(f, "by {by}: {why}"),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The only code that changes a state: one event at a time.
+
+use std::sync::Arc;
+
+use super::scope::{AttemptRecord, Bodies, Own, Scope, TimerKind};
+use super::{RunState, Start, join};
+use crate::id::StepKey;
+use crate::journal::{Event, Outcome, ScopeOpened, StepStatus, Waiting};
+use crate::time::Timestamp;
+use crate::value::Value;
+use crate::workflow::NodeKind;
+
+impl RunState {
+    /// Applies an event. Total: an event that does not fit changes nothing but the version.
+    pub fn apply(&mut self, at: Timestamp, event: &Event) {
+        self.version += 1;
+        match event {
+            Event::RunStarted(started) => {
+                self.started = Some(Start {
+                    input: started.input.clone(),
+                    variables: started.variables.clone(),
+                    seed: started.seed,
+                    at,
+                    deadline: started.deadline,
+                });
+            }
+            Event::StepReady { step } => {
+                self.clear_timers(*step);
+                self.set(*step, StepStatus::Ready, at);
+            }
+            Event::StepStarted { step, attempt } => self.started(*step, *attempt, at),
+            Event::StepSucceeded { step, output } => {
+                if let Some(cell) = self.cell_mut(*step) {
+                    cell.output = output.clone();
+                }
+                self.ended(*step, StepStatus::Succeeded, at);
+            }
+            Event::AttemptFailed { step, failed } => {
+                self.clear_attempt_timers(*step);
+                if let Some(cell) = self.cell_mut(*step) {
+                    let more = cell.more();
+                    more.failures += 1;
+                    more.delay = failed.delay;
+                    let failure = failed.failure.clone();
+                    more.history.push(AttemptRecord { attempt: failed.attempt, at, failure });
+                }
+                self.set(*step, StepStatus::Retrying, at);
+                self.set_timer(*step, failed.retry_at, TimerKind::Retry);
+            }
+            Event::StepFailed { step, failure } => {
+                if let Some(cell) = self.cell_mut(*step) {
+                    let attempt = cell.attempt;
+                    let more = cell.more();
+                    more.failures += 1;
+                    let failure = (**failure).clone();
+                    more.history.push(AttemptRecord { attempt, at, failure: failure.clone() });
+                    more.failure = Some(failure);
+                }
+                self.ended(*step, StepStatus::Failed, at);
+            }
+            Event::StepSkipped { step, reason } => {
+                self.ended(*step, StepStatus::Skipped(*reason), at);
+            }
+            Event::StepCancelRequested { step, deadline, reason } => {
+                if let Some(cell) = self.cell_mut(*step) {
+                    cell.more().cancel = Some(*reason);
+                }
+                self.set_timer(*step, *deadline, TimerKind::ForcedCancel);
+            }
+            Event::StepCancelled { step, reason } => {
+                if let Some(cell) = self.cell_mut(*step) {
+                    cell.more().cancel = Some(*reason);
+                }
+                self.ended(*step, StepStatus::Cancelled, at);
+            }
+            Event::WaitStarted { step, wait } => {
+                self.set(*step, StepStatus::Waiting, at);
+                if let Some(limit) = self.node(*step).and_then(|node| node.timeout) {
+                    self.set_timer(*step, at + limit, TimerKind::StepTimeout);
+                }
+                self.wait(*step, (**wait).clone());
+            }
+            Event::StepSuspended { step, suspension, until } => {
+                self.clear_attempt_timers(*step);
+                self.set(*step, StepStatus::Waiting, at);
+                self.wait(*step, Waiting::Signal(suspension.signal.clone(), *until));
+            }
+            Event::SignalReceived { signal } => self.signals.push_back((**signal).clone()),
+            Event::SignalTaken { step, signal } => {
+                // Taken from the kept ones, unless it went straight to the step that waited.
+                if let Some(at) = self.signals.iter().position(|kept| *kept == **signal) {
+                    self.signals.remove(at);
+                }
+                self.forget_waits(*step);
+                if let Some(cell) = self.cell_mut(*step) {
+                    cell.more().signal = Some(signal.payload.clone());
+                }
+            }
+            Event::ItemsListed { step, items } => {
+                if let Some(cell) = self.cell_mut(*step) {
+                    let count = items.as_array().map_or(0, Vec::len);
+                    cell.more().bodies.outputs = vec![Value::NULL; count];
+                    cell.more().bodies.items = items.clone();
+                }
+            }
+            Event::ScopeOpened { scope, opened } => self.open_scope(*scope, opened),
+            Event::ScopeClosed { scope, outcome } => self.close_scope(*scope, outcome),
+            Event::RunStopping => self.stopping = true,
+            Event::RunPaused { .. } => self.paused = Some(at),
+            Event::RunResumed { deadline, .. } => {
+                self.paused = None;
+                if let Some(start) = &mut self.started {
+                    start.deadline = *deadline;
+                }
+            }
+            Event::RunCancelRequested { deadline, .. } => self.cancelling = Some(*deadline),
+            Event::RunFinished { outcome } => self.finish(outcome, at),
+        }
+    }
+
+    fn started(&mut self, step: StepKey, attempt: u32, at: Timestamp) {
+        let timeouts = self.node(step).map_or((None, None), |n| (n.attempt_timeout, n.timeout));
+        self.set(step, StepStatus::Running, at);
+        if let Some(cell) = self.cell_mut(step) {
+            cell.attempt = attempt;
+        }
+        if let Some(limit) = timeouts.0 {
+            self.set_timer(step, at + limit, TimerKind::AttemptTimeout);
+        }
+        // All attempts together: the clock runs from the first.
+        if let (Some(limit), 1) = (timeouts.1, attempt) {
+            self.set_timer(step, at + limit, TimerKind::StepTimeout);
+        }
+    }
+
+    /// Sets a status and keeps what is counted and queued by status.
+    fn set(&mut self, step: StepKey, status: StepStatus, at: Timestamp) {
+        let Some(cell) = self.cell_mut(step) else {
+            return;
+        };
+        let before = std::mem::replace(&mut cell.status, status);
+        cell.since = at;
+        self.counts[before.slot()] -= 1;
+        self.counts[status.slot()] += 1;
+        if before == StepStatus::Running || status == StepStatus::Running {
+            let task = self.node(step).is_some_and(super::turn::is_task);
+            self.tasks_running += u32::from(task && status == StepStatus::Running);
+            self.tasks_running -= u32::from(task && before == StepStatus::Running);
+        }
+        if before == StepStatus::Ready || status == StepStatus::Ready {
+            let priority = self.node(step).map(|node| node.priority).unwrap_or_default();
+            if before == StepStatus::Ready {
+                self.ready.remove(step, priority);
+            }
+            if status == StepStatus::Ready {
+                self.ready.push(step, priority);
+            }
+        }
+    }
+
+    /// Ends a step, drops what it still had open, and tells the steps that wait for it.
+    fn ended(&mut self, step: StepKey, status: StepStatus, at: Timestamp) {
+        let Some(cell) = self.cell_mut(step) else {
+            return;
+        };
+        if cell.status.is_end() {
+            return;
+        }
+        if cell.more.is_some() {
+            self.clear_timers(step);
+            self.clear_step_timer(step);
+            self.forget_waits(step);
+            self.abandon(step);
+        }
+        self.set(step, status, at);
+        let program = Arc::clone(&self.program);
+        let Some(scope) = self.scope_mut(step.scope) else {
+            return;
+        };
+        scope.open -= 1;
+        for link in scope.body(&program).plan.successors(step.step) {
+            if let Some(next) = scope.cells.get_mut(link.step as usize) {
+                match join::meaning(link.kind, status) {
+                    join::Meaning::Met => next.met += 1,
+                    join::Meaning::Failed => next.failed += 1,
+                    join::Meaning::Missed => next.missed += 1,
+                }
+            }
+        }
+    }
+
+    fn open_scope(&mut self, number: u32, opened: &ScopeOpened) {
+        let mut scope = Scope::new(&self.program, opened.unit, opened.body);
+        scope.parent = Some(opened.parent);
+        scope.index = opened.index;
+        scope.depth = self.scope(opened.parent.scope).map_or(0, |outer| outer.depth);
+        let sub_workflow =
+            |node: &crate::workflow::Node| matches!(node.kind, NodeKind::Workflow { .. });
+        if self.node(opened.parent).is_some_and(sub_workflow) {
+            scope.depth += 1;
+            let variables = super::composite::defaults(self.program.unit(opened.unit));
+            let input = opened.input.clone().unwrap_or_default();
+            scope.own = Some(Box::new(Own { input, variables }));
+        }
+        self.counts[StepStatus::Pending.slot()] += scope.open;
+        self.inner.insert(number, scope);
+        self.scopes_opened = self.scopes_opened.max(number + 1);
+        if let Some(cell) = self.cell_mut(opened.parent) {
+            let bodies = &mut cell.more().bodies;
+            bodies.open.push(number);
+            bodies.begun += 1;
+        }
+    }
+
+    fn close_scope(&mut self, number: u32, outcome: &Outcome) {
+        let Some(scope) = self.inner.get(&number) else {
+            return;
+        };
+        let (parent, index) = (scope.parent, scope.index);
+        self.drop_scope(number);
+        let Some(cell) = parent.and_then(|parent| self.cell_mut(parent)) else {
+            return;
+        };
+        let Bodies { open, outputs, last, bad, .. } = &mut cell.more().bodies;
+        open.retain(|other| *other != number);
+        match outcome {
+            Outcome::Succeeded(output) => {
+                if let Some(place) = outputs.get_mut(index as usize) {
+                    *place = output.clone();
+                }
+                *last = output.clone();
+            }
+            other => {
+                bad.get_or_insert_with(|| other.clone());
+            }
+        }
+    }
+
+    /// Drops every body that a step still has open, and theirs.
+    fn abandon(&mut self, step: StepKey) {
+        let mut open = match self.cell_mut(step) {
+            Some(cell) => std::mem::take(&mut cell.more().bodies.open),
+            None => return,
+        };
+        while let Some(number) = open.pop() {
+            if let Some(scope) = self.inner.get(&number) {
+                open.extend(
+                    scope.cells.iter().filter_map(|cell| cell.bodies()).flat_map(|b| &b.open),
+                );
+            }
+            self.drop_scope(number);
+        }
+    }
+
+    /// Forgets a scope with everything that is kept about its steps elsewhere.
+    fn drop_scope(&mut self, number: u32) {
+        let steps = self.inner.get(&number).map_or(0, |scope| scope.cells.len() as u32);
+        for step in (0..steps).map(|step| StepKey { scope: number, step }) {
+            if self.cell(step).is_some_and(|cell| cell.more.is_some()) {
+                self.clear_timers(step);
+                self.clear_step_timer(step);
+                self.forget_waits(step);
+            }
+        }
+        let Some(scope) = self.inner.remove(&number) else {
+            return;
+        };
+        let mut queued = false;
+        for (cell, node) in scope.cells.iter().zip(&scope.body(&self.program).nodes) {
+            let running = cell.status == StepStatus::Running && super::turn::is_task(node);
+            self.tasks_running -= u32::from(running);
+            // Ends stay counted: they are progress that was made.
+            if !cell.status.is_end() {
+                self.counts[cell.status.slot()] -= 1;
+                self.counts[StepStatus::Cancelled.slot()] += 1;
+            }
+            queued |= cell.status == StepStatus::Ready;
+        }
+        if queued {
+            self.ready.remove_scope(number);
+        }
+    }
+
+    /// Ends the run; what had not ended will not.
+    fn finish(&mut self, outcome: &Outcome, at: Timestamp) {
+        self.outcome = Some(outcome.clone());
+        self.finished_at = at;
+        let open: Vec<StepKey> = if self.root.open > 0 {
+            self.steps().filter(|(_, status)| !status.is_end()).map(|(step, _)| step).collect()
+        } else {
+            Vec::new()
+        };
+        for step in open {
+            self.set(step, StepStatus::Cancelled, at);
+        }
+        self.timers.clear();
+        self.signal_waits.clear();
+        self.condition_waits.clear();
+        self.inner.clear();
+    }
+}

@@ -1,0 +1,123 @@
+//! What can be asked of a run, and how it says no.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Failure, Suspension};
+use crate::id::StepKey;
+use crate::journal::{Reason, Signal, StepStatus};
+use crate::value::Value;
+
+/// Something asked of a run.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Command {
+    /// Begin.
+    Start {
+        /// The input.
+        input: Value,
+        /// The variables, defaults filled in and checked.
+        variables: Value,
+        /// What jitter is computed from.
+        seed: u64,
+    },
+    /// Start a ready step: the engine has room for it.
+    Dispatch {
+        /// The step.
+        step: StepKey,
+    },
+    /// An attempt ended.
+    Report {
+        /// The step.
+        step: StepKey,
+        /// The attempt.
+        attempt: u32,
+        /// How.
+        result: Report,
+    },
+    /// Time has passed: see what is due.
+    Tick,
+    /// A signal.
+    Signal(Signal),
+    /// Start nothing more until resumed.
+    Pause(Reason),
+    /// Start steps again.
+    Resume(Reason),
+    /// Stop.
+    Cancel {
+        /// Who and why.
+        reason: Reason,
+        /// How long running steps have to stop by themselves.
+        grace: Duration,
+    },
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// Well.
+    Succeeded(Value),
+    /// Badly.
+    Failed {
+        /// Why.
+        failure: Failure,
+        /// Whether the engine's budget allows another attempt.
+        retry: RetryAllowance,
+    },
+    /// Not yet: it wants a signal first.
+    Suspended(Suspension),
+}
+
+/// Whether the engine allows another attempt, whatever the policy says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryAllowance {
+    /// As the policy says.
+    Allowed,
+    /// No: too much of what the engine does is retries.
+    Denied,
+}
+
+/// Why a run refused a command; nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// The run has begun already.
+    #[error("the run has begun already")]
+    AlreadyStarted,
+    /// The run has not begun.
+    #[error("the run has not begun yet")]
+    NotStarted,
+    /// The run has ended.
+    #[error("the run has finished; nothing can be asked of it any more")]
+    Finished,
+    /// There is no such step.
+    #[error("there is no such step in the run now")]
+    UnknownStep,
+    /// The step is not ready.
+    #[error("the step is {0}, not ready")]
+    NotReady(StepStatus),
+    /// The step is not running.
+    #[error("the step is {0}, not running")]
+    NotRunning(StepStatus),
+    /// The report is about another attempt.
+    #[error("attempt {given} was reported while attempt {expected} is running")]
+    WrongAttempt {
+        /// The attempt that runs.
+        expected: u32,
+        /// The attempt that was reported.
+        given: u32,
+    },
+    /// The run is paused.
+    #[error("the run is paused")]
+    Paused,
+    /// The run is not paused.
+    #[error("the run is not paused")]
+    NotPaused,
+    /// The run is stopping.
+    #[error("the run is stopping")]
+    Stopping,
+    /// Too many signals wait for a step.
+    #[error("{0} signals wait for a step already")]
+    TooManySignals(usize),
+}

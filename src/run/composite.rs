@@ -1,0 +1,247 @@
+//! Composite steps: what bodies they run, one after the other or at once, and what comes of them.
+
+use serde_json::Map;
+
+use super::turn::{Turn, Work};
+use super::{FOR_EACH_ITEMS_MAX, SUB_WORKFLOW_DEPTH_MAX};
+use crate::error::{ErrorClass, Failure};
+use crate::id::StepKey;
+use crate::journal::{CancelReason, Event, Outcome, ScopeOpened, SkipReason, StepStatus};
+use crate::value::{Json, Value};
+use crate::workflow::{NodeKind, Turns, Unit};
+
+/// What a composite step does next.
+enum Next {
+    /// Open this body of this unit, as this item or turn.
+    Open { unit: u32, body: u32, index: u32, input: Option<Value> },
+    /// Ends well.
+    Succeed(Value),
+    /// Is left out after all: no case held.
+    Skip,
+    /// Ends badly.
+    Fail(ErrorClass, String),
+    /// Bodies are still open.
+    Wait,
+}
+
+impl Turn<'_> {
+    pub(super) fn begin_composite(&mut self, step: StepKey) {
+        let decided = match self.state.node(step).map(|node| &node.kind) {
+            // Whether it runs at all is only known now.
+            Some(NodeKind::Choice(cases)) => {
+                let mut taken = Ok(None);
+                for (when, body) in cases {
+                    match when.as_ref().map_or(Ok(true), |when| when.is_true(&self.view(step))) {
+                        Ok(false) => {}
+                        Ok(true) => {
+                            taken = Ok(Some(*body));
+                            break;
+                        }
+                        Err(error) => {
+                            taken = Err(error.to_string());
+                            break;
+                        }
+                    }
+                }
+                taken.map(|body| (body.is_none(), body))
+            }
+            _ => Ok((false, None)),
+        };
+        let body = match decided {
+            Ok((true, _)) => return self.follow(step, Next::Skip),
+            Ok((false, body)) => body,
+            Err(error) => {
+                return self.fail(step, ErrorClass::Validation, format!("`choice`: {error}"));
+            }
+        };
+        self.emit(Event::StepStarted { step, attempt: 1 });
+        if let Some(body) = body {
+            let unit = self.state.unit_index(step);
+            return self.follow(step, Next::Open { unit, body, index: 0, input: None });
+        }
+        if matches!(self.state.node(step).map(|n| &n.kind), Some(NodeKind::ForEach { .. })) {
+            self.list_items(step);
+        }
+        self.go_on(step);
+    }
+
+    fn list_items(&mut self, step: StepKey) {
+        let items = match self.state.node(step).map(|node| &node.kind) {
+            Some(NodeKind::ForEach { items, .. }) => items.evaluate(&self.view(step)),
+            _ => return,
+        };
+        let problem = match items {
+            Ok(Json::Array(items)) if items.len() <= FOR_EACH_ITEMS_MAX => {
+                return self.emit(Event::ItemsListed { step, items: items.into() });
+            }
+            Ok(Json::Array(items)) => {
+                format!("`foreach` has {} items; the limit is {FOR_EACH_ITEMS_MAX}", items.len())
+            }
+            Ok(other) => format!("`foreach` needs a list, not {other:.40}"),
+            Err(error) => format!("`foreach`: {error}"),
+        };
+        self.fail(step, ErrorClass::Validation, problem);
+    }
+
+    /// A composite step has begun, or one of its bodies has ended.
+    pub(super) fn go_on(&mut self, step: StepKey) {
+        // Opening a body of nothing ends it at once, so there may be many steps from here to a wait.
+        while self.state.step_status(step) == Some(StepStatus::Running) {
+            match self.next(step) {
+                Next::Wait => return,
+                next => self.follow(step, next),
+            }
+        }
+    }
+
+    fn follow(&mut self, step: StepKey, next: Next) {
+        match next {
+            Next::Open { unit, body, index, input } => {
+                let scope = self.state.scopes_opened;
+                let opened = ScopeOpened { parent: step, unit, body, index, input };
+                self.emit(Event::ScopeOpened { scope, opened: Box::new(opened) });
+                self.begin_scope(scope);
+            }
+            Next::Succeed(output) => self.succeed(step, output),
+            Next::Skip => {
+                let reason = SkipReason::Condition;
+                self.end(step, Event::StepSkipped { step, reason });
+            }
+            Next::Fail(class, message) => self.fail(step, class, message),
+            Next::Wait => {}
+        }
+    }
+
+    fn next(&mut self, step: StepKey) -> Next {
+        let Some(node) = self.state.node(step) else {
+            return Next::Wait;
+        };
+        let Some(bodies) = self.state.cell(step).and_then(|cell| cell.bodies()) else {
+            return self.first_body(step);
+        };
+        let (open, begun) = (bodies.open.len() as u32, bodies.begun);
+        if let Some(bad) = &bodies.bad {
+            return if open > 0 { Next::Wait } else { self.bad_end(step, bad.clone()) };
+        }
+        match &node.kind {
+            NodeKind::ForEach { concurrency, body, .. } => {
+                let items = bodies.outputs.len() as u32;
+                let free = *concurrency == 0 || open < *concurrency;
+                if begun < items && free && !self.state.stopping {
+                    let unit = self.state.unit_index(step);
+                    Next::Open { unit, body: *body, index: begun, input: None }
+                } else if open > 0 {
+                    Next::Wait
+                } else {
+                    let outputs = bodies.outputs.iter().map(|output| (**output).clone());
+                    Next::Succeed(Json::Array(outputs.collect()).into())
+                }
+            }
+            NodeKind::Loop { .. } if open == 0 => self.next_turn(step),
+            _ if open > 0 => Next::Wait,
+            _ if begun == 0 => self.first_body(step),
+            _ => Next::Succeed(bodies.last.clone()),
+        }
+    }
+
+    /// The only body of a step that has one, or the first of a loop.
+    fn first_body(&self, step: StepKey) -> Next {
+        let Some(node) = self.state.node(step) else {
+            return Next::Wait;
+        };
+        let unit = self.state.unit_index(step);
+        match &node.kind {
+            NodeKind::Body(body) => Next::Open { unit, body: *body, index: 0, input: None },
+            NodeKind::Loop { .. } => self.next_turn(step),
+            NodeKind::Workflow { name, input } => {
+                let depth = self.state.scope(step.scope).map_or(0, |scope| scope.depth);
+                if depth >= SUB_WORKFLOW_DEPTH_MAX {
+                    let message = format!(
+                        "more than {SUB_WORKFLOW_DEPTH_MAX} sub-workflows inside each other"
+                    );
+                    return Next::Fail(ErrorClass::Fatal, message);
+                }
+                let Some(unit) = self.state.program.linked(unit, name) else {
+                    let message = format!("the engine knows no workflow `{name}`");
+                    return Next::Fail(ErrorClass::Configuration, message);
+                };
+                let input = match input {
+                    Some(expr) => expr.evaluate(&self.view(step)),
+                    None => Ok(crate::expr::Scope::root(&self.view(step), "input")
+                        .map_or(Json::Null, std::borrow::Cow::into_owned)),
+                };
+                match input {
+                    Ok(input) => Next::Open { unit, body: 0, index: 0, input: Some(input.into()) },
+                    Err(error) => Next::Fail(ErrorClass::Validation, format!("`input`: {error}")),
+                }
+            }
+            _ => Next::Wait,
+        }
+    }
+
+    fn next_turn(&self, step: StepKey) -> Next {
+        let Some(NodeKind::Loop { turns, max_turns, body }) =
+            self.state.node(step).map(|node| &node.kind)
+        else {
+            return Next::Wait;
+        };
+        let bodies = self.state.cell(step).and_then(|cell| cell.bodies());
+        let (begun, last) = bodies.map_or((0, &Value::NULL), |b| (b.begun, &b.last));
+        let view = self.view(step).turn(begun, last);
+        let more = match turns {
+            Turns::While(condition) => condition.is_true(&view),
+            Turns::Until(_) if begun == 0 => Ok(true),
+            Turns::Until(condition) => condition.is_true(&view).map(|done| !done),
+        };
+        match more {
+            Err(error) => {
+                Next::Fail(ErrorClass::Validation, format!("the loop's condition: {error}"))
+            }
+            Ok(false) => Next::Succeed(last.clone()),
+            Ok(true) if self.state.stopping => Next::Succeed(last.clone()),
+            Ok(true) if begun >= *max_turns => {
+                Next::Fail(ErrorClass::Fatal, format!("the loop took more than {max_turns} turns"))
+            }
+            Ok(true) => {
+                let unit = self.state.unit_index(step);
+                Next::Open { unit, body: *body, index: begun, input: None }
+            }
+        }
+    }
+
+    fn bad_end(&mut self, step: StepKey, outcome: Outcome) -> Next {
+        match outcome {
+            Outcome::Failed { step: path, failure } => {
+                let mut causes = vec![format!("{}: {}", failure.class, failure.message)];
+                causes.extend(failure.causes);
+                let mut outer = Failure::new(failure.class, format!("step {path} failed"));
+                causes.truncate(crate::error::CAUSES_MAX);
+                outer.causes = causes;
+                let failure = Box::new(outer);
+                self.end(step, Event::StepFailed { step, failure });
+            }
+            Outcome::Cancelled | Outcome::TimedOut | Outcome::Succeeded(_) => {
+                let reason = CancelReason::Stopping;
+                self.end(step, Event::StepCancelled { step, reason });
+            }
+        }
+        Next::Wait
+    }
+
+    /// A body has ended.
+    pub(super) fn close(&mut self, scope: u32, parent: StepKey, outcome: Outcome) {
+        self.emit(Event::ScopeClosed { scope, outcome: Box::new(outcome) });
+        self.push(Work::Continue(parent));
+    }
+}
+
+/// The variables of a workflow that is started without any.
+pub(super) fn defaults(unit: &Unit) -> Value {
+    let known = unit.variables.iter();
+    let fields: Map<String, Json> = known
+        .map(|(name, variable)| {
+            (name.clone(), variable.default.clone().map_or(Json::Null, Value::into_json))
+        })
+        .collect();
+    if fields.is_empty() { Value::NULL } else { Json::Object(fields).into() }
+}

@@ -1,0 +1,117 @@
+//! What follows from the end of a step: for its neighbours, its scope, the run.
+
+use serde_json::Map;
+
+use super::RunState;
+use super::turn::{Turn, Work};
+use crate::error::{ErrorClass, Failure};
+use crate::id::StepKey;
+use crate::journal::{CancelReason, Event, Outcome, StepStatus};
+use crate::plan::EdgeKind;
+use crate::value::{Json, Value};
+use crate::workflow::BodyOutput;
+
+impl Turn<'_> {
+    pub(super) fn ended(&mut self, step: StepKey) {
+        if self.state.step_status(step) == Some(StepStatus::Failed) {
+            self.stop_after(step);
+        }
+        let program = std::sync::Arc::clone(&self.state.program);
+        let Some(scope) = self.state.scope(step.scope) else {
+            return;
+        };
+        let open = scope.open;
+        let parent = scope.parent;
+        for link in scope.body(&program).plan.successors(step.step) {
+            self.push(Work::Consider(StepKey { scope: step.scope, step: link.step }));
+        }
+        if open > 0 {
+            return;
+        }
+        let outcome = self.outcome(step.scope);
+        match parent {
+            Some(parent) => self.close(step.scope, parent, outcome),
+            None => self.emit(Event::RunFinished { outcome: Box::new(outcome) }),
+        }
+    }
+
+    /// How a scope ended, all of whose steps have.
+    fn outcome(&self, number: u32) -> Outcome {
+        let Some(scope) = self.state.scope(number) else {
+            return Outcome::Cancelled;
+        };
+        let mut stopped = false;
+        let suspects =
+            scope.cells.iter().enumerate().filter(|(_, cell)| {
+                matches!(cell.status, StepStatus::Failed | StepStatus::Cancelled)
+            });
+        for (step, cell) in suspects {
+            let key = StepKey { scope: number, step: step as u32 };
+            let more = cell.more.as_ref();
+            if cell.status == StepStatus::Failed && !was_caught(self.state, key) {
+                let failure = more.and_then(|more| more.failure.clone());
+                let failure = failure.unwrap_or_else(|| Failure::new(ErrorClass::Unknown, ""));
+                return Outcome::Failed { step: self.state.path(key), failure };
+            }
+            let reason = more.and_then(|more| more.cancel);
+            stopped |= cell.status == StepStatus::Cancelled && reason != Some(CancelReason::Rest);
+        }
+        if stopped {
+            return Outcome::Cancelled;
+        }
+        match self.output(number) {
+            Ok(output) => Outcome::Succeeded(output),
+            Err(failure) => Outcome::Failed { step: "output".into(), failure },
+        }
+    }
+
+    fn output(&self, number: u32) -> Result<Value, Failure> {
+        let Some(scope) = self.state.scope(number) else {
+            return Ok(Value::NULL);
+        };
+        let body = scope.body(&self.state.program);
+        let of = |step: u32| scope.cells.get(step as usize).map(|cell| cell.output.clone());
+        match &body.output {
+            BodyOutput::Step(step) => Ok(of(*step).unwrap_or_default()),
+            BodyOutput::Map(steps) => {
+                let named = |step: &u32| {
+                    let output = of(*step).unwrap_or_default().into_json();
+                    (body.plan.id(*step).to_string(), output)
+                };
+                Ok(Json::Object(steps.iter().map(named).collect::<Map<_, _>>()).into())
+            }
+            BodyOutput::Expr(expr) => {
+                let step = StepKey { scope: number, step: 0 };
+                expr.evaluate(&self.view(step)).map(Value::from).map_err(|error| {
+                    Failure::new(ErrorClass::Validation, format!("`output`: {error}"))
+                })
+            }
+        }
+    }
+}
+
+/// Whether a step's failure leads anywhere, so that it need not stop the run yet.
+pub(super) fn may_be_caught(state: &RunState, step: StepKey) -> bool {
+    catchers(state, step).next().is_some()
+}
+
+/// Whether a step's failure led somewhere: a step that it made startable was not left out.
+fn was_caught(state: &RunState, step: StepKey) -> bool {
+    catchers(state, step).any(|catcher| {
+        !matches!(
+            state.step_status(catcher),
+            None | Some(StepStatus::Skipped(_) | StepStatus::Cancelled | StepStatus::Pending)
+        )
+    })
+}
+
+fn catchers(state: &RunState, step: StepKey) -> impl Iterator<Item = StepKey> + '_ {
+    let body = state.scope(step.scope).map(|scope| scope.body(&state.program));
+    body.into_iter().flat_map(move |body| {
+        body.plan.successors(step.step).iter().filter_map(move |link| {
+            let catches =
+                link.kind == EdgeKind::OnFailure || body.node(link.step).trigger.catches_failure();
+            catches.then_some(StepKey { scope: step.scope, step: link.step })
+        })
+    })
+}

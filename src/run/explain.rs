@@ -1,0 +1,249 @@
+//! Why a step is where it is: one answer for every state that it can be in.
+
+use std::fmt;
+
+use super::{RunState, join};
+use crate::id::StepKey;
+use crate::journal::{SkipReason, StepStatus, Waiting};
+use crate::time::Timestamp;
+use crate::workflow::{NodeKind, Trigger};
+
+/// Why a step does not run, or that it does, or how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Explanation {
+    /// The run has not begun.
+    RunNotStarted,
+    /// The run ended before the step was reached.
+    RunEnded,
+    /// Dependencies have not ended.
+    WaitsFor {
+        /// The join rule.
+        trigger: Trigger,
+        /// Those that have not ended, and where they are.
+        dependencies: Vec<Dependency>,
+    },
+    /// It may start, but the run is paused.
+    Paused {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It may start, but the run is being cancelled.
+    Cancelling,
+    /// It may start, and waits for room.
+    Ready {
+        /// Since when.
+        since: Timestamp,
+        /// The limit that is reached, as far as somebody knows it.
+        limit: Option<String>,
+    },
+    /// It runs.
+    Running {
+        /// Which attempt.
+        attempt: u32,
+        /// Since when.
+        since: Timestamp,
+        /// Whether it was asked to stop.
+        cancelling: bool,
+    },
+    /// An attempt failed; the next begins at this time.
+    RetryDue {
+        /// When.
+        at: Timestamp,
+        /// Attempts so far.
+        attempts: u32,
+        /// Why the last one failed.
+        failure: String,
+    },
+    /// It waits for a time.
+    WaitsUntil {
+        /// Which.
+        at: Timestamp,
+    },
+    /// It waits for a signal.
+    WaitsForSignal {
+        /// Its name.
+        name: String,
+        /// When it has waited for too long.
+        until: Option<Timestamp>,
+    },
+    /// It waits for a condition.
+    WaitsForCondition {
+        /// The condition.
+        condition: String,
+        /// When it has waited for too long.
+        until: Option<Timestamp>,
+    },
+    /// It ended well.
+    Succeeded,
+    /// It ended badly.
+    Failed {
+        /// Why.
+        failure: String,
+    },
+    /// Its own condition was false.
+    ConditionFalse {
+        /// The condition.
+        condition: String,
+    },
+    /// Its join rule can no longer be met.
+    NotReached {
+        /// The join rule.
+        trigger: Trigger,
+        /// The dependencies that are the reason.
+        dependencies: Vec<Dependency>,
+    },
+    /// It was stopped, or never started.
+    Cancelled,
+}
+
+/// A step that another waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Dependency {
+    /// Its path.
+    pub step: String,
+    /// What has become of it.
+    pub status: StepStatus,
+}
+
+impl RunState {
+    /// Why a step is where it is; none when it does not exist, or not yet.
+    ///
+    /// Which limit of the engine a ready step waits for is known to the engine only; see
+    /// [`RunHandle::explain`](crate::RunHandle::explain).
+    #[must_use]
+    pub fn explain(&self, step: StepKey) -> Option<Explanation> {
+        let cell = self.cell(step)?;
+        let node = self.node(step)?;
+        let more = cell.more.as_ref();
+        Some(match cell.status {
+            StepStatus::Pending if self.started.is_none() => Explanation::RunNotStarted,
+            StepStatus::Pending => {
+                let open = |status: StepStatus, _| !status.is_end();
+                let dependencies = self.dependencies(step, open);
+                Explanation::WaitsFor { trigger: node.trigger, dependencies }
+            }
+            StepStatus::Ready => match (self.cancelling, self.paused) {
+                (Some(_), _) => Explanation::Cancelling,
+                (None, Some(since)) => Explanation::Paused { since },
+                (None, None) => Explanation::Ready { since: cell.since, limit: None },
+            },
+            StepStatus::Running => Explanation::Running {
+                attempt: cell.attempt,
+                since: cell.since,
+                cancelling: self.is_cancelling(step),
+            },
+            StepStatus::Retrying => Explanation::RetryDue {
+                at: more.and_then(|m| m.timers.iter().map(|(at, _)| *at).min()).unwrap_or_default(),
+                attempts: cell.attempt,
+                failure: more
+                    .and_then(|more| more.history.last())
+                    .map_or_else(String::new, |record| record.failure.to_string()),
+            },
+            StepStatus::Waiting => match cell.waiting() {
+                Some(Waiting::Until(at)) => Explanation::WaitsUntil { at: *at },
+                Some(Waiting::Signal(name, until)) => {
+                    Explanation::WaitsForSignal { name: name.clone(), until: *until }
+                }
+                Some(Waiting::Condition(until)) => {
+                    let condition = match &node.kind {
+                        NodeKind::Wait(crate::workflow::WaitFor::Condition(expr, _)) => {
+                            expr.to_string()
+                        }
+                        _ => String::new(),
+                    };
+                    Explanation::WaitsForCondition { condition, until: *until }
+                }
+                None => Explanation::Cancelled,
+            },
+            StepStatus::Succeeded => Explanation::Succeeded,
+            StepStatus::Failed => Explanation::Failed {
+                failure: more
+                    .and_then(|more| more.failure.as_ref())
+                    .map_or_else(String::new, ToString::to_string),
+            },
+            StepStatus::Skipped(SkipReason::Condition) => {
+                let condition = node
+                    .when
+                    .as_ref()
+                    .map_or_else(|| "no case of the choice held".to_string(), ToString::to_string);
+                Explanation::ConditionFalse { condition }
+            }
+            StepStatus::Skipped(SkipReason::Upstream) => {
+                let spoils = |status: StepStatus, kind| {
+                    let means = join::meaning(kind, status);
+                    status.is_end() && means != join::Meaning::Met
+                };
+                let dependencies = self.dependencies(step, spoils);
+                Explanation::NotReached { trigger: node.trigger, dependencies }
+            }
+            StepStatus::Cancelled if self.outcome.is_some() && cell.attempt == 0 => {
+                Explanation::RunEnded
+            }
+            StepStatus::Cancelled => Explanation::Cancelled,
+        })
+    }
+
+    fn dependencies(
+        &self,
+        step: StepKey,
+        which: impl Fn(StepStatus, crate::plan::EdgeKind) -> bool,
+    ) -> Vec<Dependency> {
+        let Some(scope) = self.scope(step.scope) else {
+            return Vec::new();
+        };
+        let before = scope.body(&self.program).plan.predecessors(step.step);
+        let of = |link: &crate::plan::Link| {
+            let key = StepKey { scope: step.scope, step: link.step };
+            let status = self.step_status(key)?;
+            which(status, link.kind).then(|| Dependency { step: self.path(key), status })
+        };
+        before.iter().filter_map(of).collect()
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |dependencies: &[Dependency]| {
+            let texts = dependencies.iter().map(|d| format!("{} ({})", d.step, d.status));
+            texts.collect::<Vec<_>>().join(", ")
+        };
+        let until =
+            |at: &Option<Timestamp>| at.map_or_else(String::new, |at| format!(", until {at}"));
+        match self {
+            Self::RunNotStarted => f.write_str("the run has not begun"),
+            Self::RunEnded => f.write_str("the run ended before it was reached"),
+            Self::WaitsFor { dependencies, .. } => write!(f, "waits for {}", list(dependencies)),
+            Self::Paused { since } => write!(f, "the run is paused since {since}"),
+            Self::Cancelling => f.write_str("the run is being cancelled"),
+            Self::Ready { since, limit: None } => write!(f, "ready since {since}"),
+            Self::Ready { since, limit: Some(limit) } => {
+                write!(f, "ready since {since}, waits for room: {limit}")
+            }
+            Self::Running { attempt, since, cancelling } => {
+                write!(f, "attempt {attempt} runs since {since}")?;
+                if *cancelling { f.write_str(" and was asked to stop") } else { Ok(()) }
+            }
+            Self::RetryDue { at, attempts, failure } => {
+                write!(f, "attempt {attempts} failed ({failure}); the next begins at {at}")
+            }
+            Self::WaitsUntil { at } => write!(f, "waits until {at}"),
+            Self::WaitsForSignal { name, until: at } => {
+                write!(f, "waits for signal {name}{}", until(at))
+            }
+            Self::WaitsForCondition { condition, until: at } => {
+                write!(f, "waits for `{condition}`{}", until(at))
+            }
+            Self::Succeeded => f.write_str("succeeded"),
+            Self::Failed { failure } => write!(f, "failed: {failure}"),
+            Self::ConditionFalse { condition } => {
+                write!(f, "skipped: its condition is false: {condition}")
+            }
+            Self::NotReached { dependencies, .. } => {
+                write!(f, "skipped because of {}", list(dependencies))
+            }
+            Self::Cancelled => f.write_str("cancelled"),
+        }
+    }
+}

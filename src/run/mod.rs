@@ -1,0 +1,454 @@
+//! The heart: what has become of a run, and what follows from what is asked of it.
+//!
+//! [`RunState::decide`] turns a [`Command`] into [`Event`]s; `apply` is the only code that changes
+//! a state, and does so by one event. Everything here is pure: the same state, command and time
+//! give the same events. Starting executors, waiting and storing belong to [`crate::engine`].
+//!
+//! A composite step opens a *scope*: one instance of one of its bodies. Step instances are named by
+//! scope and step ([`StepKey`]), and for people by a path such as `build/tests[3]/unit`.
+
+mod apply;
+mod command;
+mod composite;
+mod end;
+mod explain;
+mod join;
+mod progress;
+mod scope;
+mod timer;
+mod turn;
+mod view;
+mod wait;
+
+pub use command::{Command, Rejection, Report, RetryAllowance};
+pub use explain::{Dependency, Explanation};
+pub use progress::Progress;
+pub use scope::AttemptRecord;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::error::Failure;
+use crate::expr::{EvalError, Expr};
+use crate::id::{RunId, StepKey};
+use crate::journal::{Event, Outcome, Recorded, RunStatus, STATUS_SLOTS, Signal, StepStatus};
+use crate::plan::Drawing;
+use crate::queue::ReadyQueue;
+use crate::time::Timestamp;
+use crate::value::{Json, Value};
+use crate::workflow::{Node, Program, Unit};
+use scope::{Cell, Scope, TimerKind};
+
+/// Items of one for-each. Above this a single run's journal gets slow to replay.
+pub const FOR_EACH_ITEMS_MAX: usize = 10_000;
+/// Sub-workflows inside each other, counted across re-entry: a workflow that names itself must end.
+pub const SUB_WORKFLOW_DEPTH_MAX: u32 = 16;
+/// Signals that no step waits for yet and that a run keeps.
+pub const SIGNALS_KEPT_MAX: usize = 1_000;
+/// How often a waiting condition that reads `now()` is asked again.
+pub const RECHECK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// The state of one run: the fold of its events.
+///
+/// ```
+/// use std::sync::Arc;
+/// use stepwell::run::{Command, Report, RunState};
+/// use stepwell::{RunId, RunStatus, Step, StepKey, Timestamp, Value, Workflow};
+///
+/// let workflow = Workflow::builder("w").step(Step::task("a", "work")).build()?;
+/// let mut run = RunState::new(RunId::new("r").unwrap(), Arc::clone(workflow.program()));
+/// let (now, input, variables) = (Timestamp::EPOCH, Value::NULL, Value::NULL);
+/// let mut ask = |command| run.decide(command, now).unwrap();
+///
+/// ask(Command::Start { input, variables, seed: 1 });
+/// let step = StepKey::root(0);
+/// ask(Command::Dispatch { step });
+/// let report = Command::Report { step, attempt: 1, result: Report::Succeeded(7.into()) };
+/// let events = ask(report);
+/// assert_eq!(events.len(), 2); // the step succeeded, and with it the run
+/// assert_eq!(run.status(), RunStatus::Succeeded);
+/// # Ok::<(), stepwell::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct RunState {
+    program: Arc<Program>,
+    id: RunId,
+    version: u64,
+    started: Option<Start>,
+    paused: Option<Timestamp>,
+    /// When a cancelled run's steps are stopped.
+    cancelling: Option<Timestamp>,
+    stopping: bool,
+    outcome: Option<Outcome>,
+    finished_at: Timestamp,
+    root: Scope,
+    inner: BTreeMap<u32, Scope>,
+    scopes_opened: u32,
+    ready: ReadyQueue,
+    timers: BTreeSet<(Timestamp, StepKey, TimerKind)>,
+    signals: VecDeque<Signal>,
+    /// Steps that wait for a signal, by its name, in the order of beginning to.
+    signal_waits: BTreeMap<String, VecDeque<StepKey>>,
+    condition_waits: BTreeSet<StepKey>,
+    counts: [u32; STATUS_SLOTS],
+    /// Tasks, as opposed to composite steps, that run.
+    tasks_running: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Start {
+    input: Value,
+    variables: Value,
+    seed: u64,
+    at: Timestamp,
+    deadline: Timestamp,
+}
+
+impl PartialEq for RunState {
+    /// Everything but the program, which both must share.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.program, &other.program)
+            && self.version == other.version
+            && self.started == other.started
+            && self.paused == other.paused
+            && self.cancelling == other.cancelling
+            && self.stopping == other.stopping
+            && self.outcome == other.outcome
+            && self.finished_at == other.finished_at
+            && self.root == other.root
+            && self.inner == other.inner
+            && self.scopes_opened == other.scopes_opened
+            && self.ready == other.ready
+            && self.timers == other.timers
+            && self.signals == other.signals
+            && self.signal_waits == other.signal_waits
+            && self.condition_waits == other.condition_waits
+            && self.counts == other.counts
+            && self.tasks_running == other.tasks_running
+    }
+}
+
+impl RunState {
+    /// A run of which nothing has happened yet.
+    #[must_use]
+    pub fn new(id: RunId, program: Arc<Program>) -> Self {
+        let root = Scope::new(&program, 0, 0);
+        let mut counts = [0; STATUS_SLOTS];
+        counts[StepStatus::Pending.slot()] = root.open;
+        Self {
+            id,
+            version: 0,
+            started: None,
+            paused: None,
+            cancelling: None,
+            stopping: false,
+            outcome: None,
+            finished_at: Timestamp::EPOCH,
+            root,
+            inner: BTreeMap::new(),
+            scopes_opened: 1,
+            ready: ReadyQueue::default(),
+            timers: BTreeSet::new(),
+            signals: VecDeque::new(),
+            signal_waits: BTreeMap::new(),
+            condition_waits: BTreeSet::new(),
+            counts,
+            tasks_running: 0,
+            program,
+        }
+    }
+
+    /// The state after these events.
+    #[must_use]
+    pub fn replay<'a>(
+        id: RunId,
+        program: Arc<Program>,
+        journal: impl IntoIterator<Item = &'a Recorded>,
+    ) -> Self {
+        let mut state = Self::new(id, program);
+        for recorded in journal {
+            state.apply(recorded.at, &recorded.event);
+        }
+        state
+    }
+
+    /// What follows from `command` at `now`; the state has it applied already.
+    ///
+    /// # Errors
+    /// A [`Rejection`], and nothing has changed.
+    pub fn decide(&mut self, command: Command, now: Timestamp) -> Result<Vec<Event>, Rejection> {
+        let mut events = Vec::new();
+        self.decide_into(command, now, &mut events)?;
+        Ok(events.into_iter().map(|recorded| recorded.event).collect())
+    }
+
+    /// The same, adding to a batch that is stored as a whole.
+    ///
+    /// # Errors
+    /// A [`Rejection`], and nothing has changed.
+    pub fn decide_into(
+        &mut self,
+        command: Command,
+        now: Timestamp,
+        events: &mut Vec<Recorded>,
+    ) -> Result<(), Rejection> {
+        turn::Turn::new(self, now, events).take(command)
+    }
+
+    /// The run's id.
+    #[must_use]
+    pub const fn id(&self) -> &RunId {
+        &self.id
+    }
+
+    /// What it runs.
+    #[must_use]
+    pub const fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
+
+    /// How many events made this state: the journal's length.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What has become of the run.
+    #[must_use]
+    pub fn status(&self) -> RunStatus {
+        match (&self.outcome, &self.started) {
+            (Some(outcome), _) => outcome.status(),
+            (None, None) => RunStatus::Pending,
+            (None, Some(_)) if self.cancelling.is_some() => RunStatus::Cancelling,
+            (None, Some(_)) if self.paused.is_some() => RunStatus::Paused,
+            (None, Some(_)) => RunStatus::Running,
+        }
+    }
+
+    /// How it ended, if it has.
+    #[must_use]
+    pub const fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.as_ref()
+    }
+
+    /// When it began, if it has.
+    #[must_use]
+    pub fn started_at(&self) -> Option<Timestamp> {
+        self.started.as_ref().map(|start| start.at)
+    }
+
+    /// When it ended, if it has.
+    #[must_use]
+    pub fn finished_at(&self) -> Option<Timestamp> {
+        self.outcome.as_ref().map(|_| self.finished_at)
+    }
+
+    /// The input it was started with.
+    #[must_use]
+    pub fn input(&self) -> &Value {
+        const NULL: &Value = &Value::NULL;
+        self.started.as_ref().map_or(NULL, |start| &start.input)
+    }
+
+    /// Steps that may start, in the order in which they should.
+    pub fn ready(&self) -> impl Iterator<Item = StepKey> + '_ {
+        self.ready.iter()
+    }
+
+    /// The step that should start first, if any may.
+    #[must_use]
+    pub fn first_ready(&self) -> Option<StepKey> {
+        self.ready.first()
+    }
+
+    /// Whether ready steps may start now: the run is under way and neither paused nor stopping.
+    #[must_use]
+    pub const fn may_dispatch(&self) -> bool {
+        self.outcome.is_none() && self.paused.is_none() && self.cancelling.is_none()
+    }
+
+    /// Tasks that run; composite steps around them do not count.
+    #[must_use]
+    pub const fn running(&self) -> u32 {
+        self.tasks_running
+    }
+
+    /// When the next thing is due by time alone, as seen at `now`.
+    #[must_use]
+    pub fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        if self.outcome.is_some() {
+            return None;
+        }
+        let timer = self.timers.first().map(|(at, ..)| *at);
+        let limit = match (&self.started, self.paused, self.cancelling) {
+            (_, _, Some(deadline)) => Some(deadline),
+            (Some(start), None, None) => Some(start.deadline),
+            _ => None,
+        };
+        let asks = self.condition_waits.iter().any(|step| self.reads_now(*step));
+        let recheck = asks.then(|| now + RECHECK_EVERY);
+        [timer, limit, recheck].into_iter().flatten().min().filter(|at| *at < Timestamp::MAX)
+    }
+
+    /// Whether nothing can happen to it but by time or from outside, so that nobody need hold it.
+    #[must_use]
+    pub fn is_parked(&self) -> bool {
+        let idle = self.ready.is_empty() || !self.may_dispatch();
+        self.outcome.is_none() && idle && self.tasks_running == 0
+    }
+
+    /// What has become of a step; none when it does not exist, or not yet.
+    #[must_use]
+    pub fn step_status(&self, step: StepKey) -> Option<StepStatus> {
+        self.cell(step).map(|cell| cell.status)
+    }
+
+    /// The attempt that a step is at, from 1; 0 before the first.
+    #[must_use]
+    pub fn attempt(&self, step: StepKey) -> u32 {
+        self.cell(step).map_or(0, |cell| cell.attempt)
+    }
+
+    /// Whether this attempt of a step still runs, and has not been asked to stop.
+    #[must_use]
+    pub fn is_running(&self, step: StepKey, attempt: u32) -> bool {
+        self.cell(step)
+            .is_some_and(|cell| cell.status == StepStatus::Running && cell.attempt == attempt)
+            && self.outcome.is_none()
+    }
+
+    /// Whether a running step has been asked to stop, by itself or with the whole run.
+    #[must_use]
+    pub fn is_cancelling(&self, step: StepKey) -> bool {
+        let asked = |cell: &Cell| cell.more.as_ref().is_some_and(|more| more.cancel.is_some());
+        self.cancelling.is_some() || self.cell(step).is_some_and(asked)
+    }
+
+    /// A step's output; null when it has none.
+    #[must_use]
+    pub fn output(&self, step: StepKey) -> Value {
+        self.cell(step).map_or(Value::NULL, |cell| cell.output.clone())
+    }
+
+    /// The attempts of a step that failed.
+    #[must_use]
+    pub fn error_history(&self, step: StepKey) -> &[AttemptRecord] {
+        let more = self.cell(step).and_then(|cell| cell.more.as_ref());
+        more.map_or(&[], |more| more.history.as_slice())
+    }
+
+    /// Why a step failed, if it did.
+    #[must_use]
+    pub fn failure(&self, step: StepKey) -> Option<&Failure> {
+        self.cell(step)?.more.as_ref()?.failure.as_ref()
+    }
+
+    /// The payload of the signal that a suspended step goes on with.
+    #[must_use]
+    pub fn taken_signal(&self, step: StepKey) -> Option<&Value> {
+        self.cell(step)?.more.as_ref()?.signal.as_ref()
+    }
+
+    /// The compiled step.
+    #[must_use]
+    pub fn node(&self, step: StepKey) -> Option<&Node> {
+        let scope = self.scope(step.scope)?;
+        scope.body(&self.program).nodes.get(step.step as usize)
+    }
+
+    /// The workflow that a step belongs to: the run's own, or a sub-workflow.
+    #[must_use]
+    pub fn unit(&self, step: StepKey) -> Option<&Unit> {
+        self.scope(step.scope).map(|scope| self.program.unit(scope.unit))
+    }
+
+    /// The number of that workflow inside the program.
+    #[must_use]
+    pub fn unit_index(&self, step: StepKey) -> u32 {
+        self.scope(step.scope).map_or(0, |scope| scope.unit)
+    }
+
+    /// The step of this id that can be seen from a step: beside it, or around it.
+    #[must_use]
+    pub fn visible(&self, from: StepKey, id: &str) -> Option<StepKey> {
+        let mut scope = from.scope;
+        loop {
+            let here = self.scope(scope)?;
+            if let Some(step) = here.body(&self.program).plan.index(id) {
+                return Some(StepKey { scope, step });
+            }
+            // A sub-workflow does not see the steps of the workflow that runs it.
+            scope = here.parent.filter(|_| here.own.is_none())?.scope;
+        }
+    }
+
+    /// The value of an expression as a step sees it.
+    ///
+    /// # Errors
+    /// What the expression says.
+    pub fn evaluate(&self, step: StepKey, expr: &Expr, now: Timestamp) -> Result<Json, EvalError> {
+        expr.evaluate(&view::View::new(self, step.scope, now))
+    }
+
+    /// The path of a step, as in `build/tests[3]/unit`.
+    #[must_use]
+    pub fn path(&self, step: StepKey) -> String {
+        let Some(scope) = self.scope(step.scope) else {
+            return format!("{step:?}");
+        };
+        let id = scope.body(&self.program).plan.ids().get(step.step as usize);
+        let id = id.map_or("?", |id| id.as_str());
+        match scope.parent {
+            None => id.to_string(),
+            Some(parent) => {
+                let many = self.node(parent).is_some_and(turn::repeats);
+                let index = if many { format!("[{}]", scope.index) } else { String::new() };
+                format!("{}{index}/{id}", self.path(parent))
+            }
+        }
+    }
+
+    /// The step at a path.
+    #[must_use]
+    pub fn find(&self, path: &str) -> Option<StepKey> {
+        self.steps().find(|(step, _)| self.path(*step) == path).map(|(step, _)| step)
+    }
+
+    /// Every step instance that exists now, with its status.
+    pub fn steps(&self) -> impl Iterator<Item = (StepKey, StepStatus)> + '_ {
+        let all = std::iter::once((0, &self.root)).chain(self.inner.iter().map(|(n, s)| (*n, s)));
+        all.flat_map(|(scope, state)| {
+            let cells = state.cells.iter().enumerate();
+            cells.map(move |(step, cell)| (StepKey { scope, step: step as u32 }, cell.status))
+        })
+    }
+
+    /// The outermost steps as a picture, with what has become of them.
+    #[must_use]
+    pub fn drawing(&self) -> Drawing<'_> {
+        let plan = &self.program.unit(0).body(0).plan;
+        Drawing::of(plan).status(|step| {
+            self.root
+                .cells
+                .get(step as usize)
+                .map_or(StepStatus::Pending, |cell| cell.status)
+                .into()
+        })
+    }
+
+    fn scope(&self, scope: u32) -> Option<&Scope> {
+        if scope == 0 { Some(&self.root) } else { self.inner.get(&scope) }
+    }
+
+    fn scope_mut(&mut self, scope: u32) -> Option<&mut Scope> {
+        if scope == 0 { Some(&mut self.root) } else { self.inner.get_mut(&scope) }
+    }
+
+    fn cell(&self, step: StepKey) -> Option<&Cell> {
+        self.scope(step.scope)?.cells.get(step.step as usize)
+    }
+
+    fn cell_mut(&mut self, step: StepKey) -> Option<&mut Cell> {
+        self.scope_mut(step.scope)?.cells.get_mut(step.step as usize)
+    }
+}

@@ -1,0 +1,146 @@
+//! The state of one body that runs: one cell per step.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Failure;
+use crate::id::StepKey;
+use crate::journal::{CancelReason, Outcome, StepStatus, Waiting};
+use crate::time::Timestamp;
+use crate::value::Value;
+use crate::workflow::{Body, Node, Program};
+
+/// A body that runs. The outermost one is scope 0.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Scope {
+    pub(super) unit: u32,
+    pub(super) body: u32,
+    /// The composite step whose body this is.
+    pub(super) parent: Option<StepKey>,
+    /// Which item or turn.
+    pub(super) index: u32,
+    /// For a sub-workflow: its own input and variables.
+    pub(super) own: Option<Box<Own>>,
+    pub(super) cells: Vec<Cell>,
+    /// Cells that have not ended.
+    pub(super) open: u32,
+    /// Sub-workflows around this, counted across re-entry.
+    pub(super) depth: u32,
+}
+
+/// What a workflow's steps read as `input` and `vars`.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Own {
+    pub(super) input: Value,
+    pub(super) variables: Value,
+}
+
+/// A step instance.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Cell {
+    pub(super) status: StepStatus,
+    /// Dependencies that ended, by what that means to this step.
+    pub(super) met: u32,
+    pub(super) failed: u32,
+    pub(super) missed: u32,
+    /// Attempts begun.
+    pub(super) attempt: u32,
+    /// When it last changed its status.
+    pub(super) since: Timestamp,
+    pub(super) output: Value,
+    pub(super) more: Option<Box<More>>,
+}
+
+/// What most steps never need.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct More {
+    pub(super) failure: Option<Failure>,
+    pub(super) history: Vec<AttemptRecord>,
+    /// Attempts that failed; suspensions are no failures.
+    pub(super) failures: u32,
+    /// The delay before the running attempt.
+    pub(super) delay: Duration,
+    pub(super) timers: Vec<(Timestamp, TimerKind)>,
+    pub(super) waiting: Option<Waiting>,
+    /// The payload that a suspended task goes on with.
+    pub(super) signal: Option<Value>,
+    pub(super) cancel: Option<CancelReason>,
+    pub(super) bodies: Bodies,
+}
+
+/// The bodies of a composite step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Bodies {
+    /// Scopes that are open.
+    pub(super) open: Vec<u32>,
+    /// Bodies opened so far.
+    pub(super) begun: u32,
+    /// Items of a for-each.
+    pub(super) items: Value,
+    /// Outputs of a for-each's ended bodies, by item.
+    pub(super) outputs: Vec<Value>,
+    /// The output of a loop's last turn.
+    pub(super) last: Value,
+    /// How the first body ended that did not end well.
+    pub(super) bad: Option<Outcome>,
+}
+
+/// A failed attempt, as kept on the run.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct AttemptRecord {
+    /// Counted from 1.
+    pub attempt: u32,
+    /// When it ended.
+    pub at: Timestamp,
+    /// Why it failed.
+    pub failure: Failure,
+}
+
+/// What is due at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum TimerKind {
+    Retry,
+    AttemptTimeout,
+    StepTimeout,
+    Wait,
+    ForcedCancel,
+}
+
+impl Scope {
+    pub(super) fn new(program: &Program, unit: u32, body: u32) -> Self {
+        let steps = program.unit(unit).body(body).nodes.len();
+        Self {
+            unit,
+            body,
+            parent: None,
+            index: 0,
+            own: None,
+            cells: vec![Cell::default(); steps],
+            open: steps as u32,
+            depth: 0,
+        }
+    }
+
+    pub(super) fn body<'a>(&self, program: &'a Arc<Program>) -> &'a Body {
+        program.unit(self.unit).body(self.body)
+    }
+
+    pub(super) fn node<'a>(&self, program: &'a Arc<Program>, step: u32) -> &'a Node {
+        self.body(program).node(step)
+    }
+}
+
+impl Cell {
+    pub(super) fn more(&mut self) -> &mut More {
+        self.more.get_or_insert_default()
+    }
+
+    pub(super) fn bodies(&self) -> Option<&Bodies> {
+        self.more.as_ref().map(|more| &more.bodies)
+    }
+
+    pub(super) fn waiting(&self) -> Option<&Waiting> {
+        self.more.as_ref().and_then(|more| more.waiting.as_ref())
+    }
+}

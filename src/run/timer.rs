@@ -1,0 +1,99 @@
+//! What is due when, and who waits for what: kept by `apply`, read by `decide`.
+
+use super::RunState;
+use super::scope::TimerKind;
+use crate::id::StepKey;
+use crate::journal::Waiting;
+use crate::time::Timestamp;
+use crate::workflow::{NodeKind, WaitFor};
+
+impl RunState {
+    pub(super) fn set_timer(&mut self, step: StepKey, at: Timestamp, kind: TimerKind) {
+        if let Some(cell) = self.cell_mut(step) {
+            cell.more().timers.push((at, kind));
+            self.timers.insert((at, step, kind));
+        }
+    }
+
+    /// Forgets all timers of a step but the one for all attempts together.
+    pub(super) fn clear_timers(&mut self, step: StepKey) {
+        self.clear_where(step, |kind| kind != TimerKind::StepTimeout);
+    }
+
+    pub(super) fn clear_step_timer(&mut self, step: StepKey) {
+        self.clear_where(step, |kind| kind == TimerKind::StepTimeout);
+    }
+
+    pub(super) fn clear_attempt_timers(&mut self, step: StepKey) {
+        self.clear_where(step, |kind| kind == TimerKind::AttemptTimeout);
+    }
+
+    fn clear_where(&mut self, step: StepKey, which: impl Fn(TimerKind) -> bool) {
+        let Some(more) = self.cell_mut(step).and_then(|cell| cell.more.as_mut()) else {
+            return;
+        };
+        if more.timers.is_empty() {
+            return;
+        }
+        let gone: Vec<_> = more.timers.iter().copied().filter(|(_, kind)| which(*kind)).collect();
+        more.timers.retain(|(_, kind)| !which(*kind));
+        for (at, kind) in gone {
+            self.timers.remove(&(at, step, kind));
+        }
+    }
+
+    /// Notes what a step waits for.
+    pub(super) fn wait(&mut self, step: StepKey, wait: Waiting) {
+        match &wait {
+            Waiting::Until(at) => self.set_timer(step, *at, TimerKind::Wait),
+            Waiting::Signal(name, until) => {
+                self.signal_waits.entry(name.clone()).or_default().push_back(step);
+                if let Some(at) = until {
+                    self.set_timer(step, *at, TimerKind::Wait);
+                }
+            }
+            Waiting::Condition(until) => {
+                self.condition_waits.insert(step);
+                if let Some(at) = until {
+                    self.set_timer(step, *at, TimerKind::Wait);
+                }
+            }
+        }
+        if let Some(cell) = self.cell_mut(step) {
+            cell.more().waiting = Some(wait);
+        }
+    }
+
+    /// Forgets what a step waits for.
+    pub(super) fn forget_waits(&mut self, step: StepKey) {
+        let Some(more) = self.cell_mut(step).and_then(|cell| cell.more.as_mut()) else {
+            return;
+        };
+        let Some(wait) = more.waiting.take() else {
+            return;
+        };
+        match wait {
+            Waiting::Until(_) => {}
+            Waiting::Condition(_) => {
+                self.condition_waits.remove(&step);
+            }
+            Waiting::Signal(name, _) => {
+                if let Some(steps) = self.signal_waits.get_mut(&name) {
+                    steps.retain(|other| *other != step);
+                    if steps.is_empty() {
+                        self.signal_waits.remove(&name);
+                    }
+                }
+            }
+        }
+        self.clear_where(step, |kind| kind == TimerKind::Wait);
+    }
+
+    /// Whether a step waits for a condition that time alone can change.
+    pub(super) fn reads_now(&self, step: StepKey) -> bool {
+        match self.node(step).map(|node| &node.kind) {
+            Some(NodeKind::Wait(WaitFor::Condition(condition, _))) => condition.reads_now(),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! One turn: a command, and everything that follows from it, until nothing moves.
+
+use std::collections::VecDeque;
+
+use super::command::{Command, Rejection, Report, RetryAllowance};
+use super::join::{self, Verdict};
+use super::scope::TimerKind;
+use super::{RunState, SIGNALS_KEPT_MAX};
+use crate::error::{ErrorClass, Failure};
+use crate::id::StepKey;
+use crate::journal::{
+    CancelReason, Event, FailedAttempt, Outcome, Reason, Recorded, RunStarted, Signal, SkipReason,
+    StepStatus,
+};
+use crate::retry::{self, RetryDecision, Seed};
+use crate::time::Timestamp;
+use crate::value::Value;
+use crate::workflow::{FailurePolicy, Node, NodeKind, Trigger};
+
+pub(super) struct Turn<'a> {
+    pub(super) state: &'a mut RunState,
+    pub(super) now: Timestamp,
+    events: &'a mut Vec<Recorded>,
+    work: VecDeque<Work>,
+}
+
+/// What is left to look at.
+pub(super) enum Work {
+    /// A step may have become startable.
+    Consider(StepKey),
+    /// A step has ended: look at those that wait for it, and at its scope.
+    Ended(StepKey),
+    /// A composite step has a body less.
+    Continue(StepKey),
+}
+
+/// How long running steps have to stop by themselves when another step ends the need for them.
+const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
+
+impl<'a> Turn<'a> {
+    pub(super) const fn new(
+        state: &'a mut RunState,
+        now: Timestamp,
+        events: &'a mut Vec<Recorded>,
+    ) -> Self {
+        Self { state, now, events, work: VecDeque::new() }
+    }
+
+    pub(super) fn take(mut self, command: Command) -> Result<(), Rejection> {
+        if self.state.outcome.is_some() {
+            return Err(Rejection::Finished);
+        }
+        if self.state.started.is_none() && !matches!(command, Command::Start { .. }) {
+            return Err(Rejection::NotStarted);
+        }
+        match command {
+            Command::Start { input, variables, seed } => self.start(input, variables, seed)?,
+            Command::Dispatch { step } => self.dispatch(step)?,
+            Command::Report { step, attempt, result } => self.report(step, attempt, result)?,
+            Command::Tick => self.tick(),
+            Command::Signal(signal) => self.signal(signal)?,
+            Command::Pause(by) => self.pause(by)?,
+            Command::Resume(by) => self.resume(by)?,
+            Command::Cancel { reason, grace } => self.cancel(reason, grace)?,
+        }
+        self.settle();
+        Ok(())
+    }
+
+    /// The one way to change anything.
+    pub(super) fn emit(&mut self, event: Event) {
+        self.state.apply(self.now, &event);
+        self.events.push(Recorded { at: self.now, event });
+    }
+
+    pub(super) fn push(&mut self, work: Work) {
+        self.work.push_back(work);
+    }
+
+    /// Ends a step with this event, and looks at what follows.
+    pub(super) fn end(&mut self, step: StepKey, event: Event) {
+        self.emit(event);
+        self.push(Work::Ended(step));
+    }
+
+    fn settle(&mut self) {
+        loop {
+            while let Some(work) = self.work.pop_front() {
+                if self.state.outcome.is_some() {
+                    return;
+                }
+                match work {
+                    Work::Consider(step) => self.consider(step),
+                    Work::Ended(step) => self.ended(step),
+                    Work::Continue(step) => self.go_on(step),
+                }
+            }
+            if !self.ask_waiting_conditions() {
+                break;
+            }
+        }
+        self.finish_cancelled();
+    }
+
+    fn start(&mut self, input: Value, variables: Value, seed: u64) -> Result<(), Rejection> {
+        if self.state.started.is_some() {
+            return Err(Rejection::AlreadyStarted);
+        }
+        let unit = self.state.program.unit(0);
+        let deadline = self.now + unit.limits.max_duration;
+        let workflow = unit.workflow.clone();
+        let started = RunStarted { workflow, input, variables, seed, deadline };
+        self.emit(Event::RunStarted(Box::new(started)));
+        self.begin_scope(0);
+        Ok(())
+    }
+
+    /// Looks at every step of a new scope that waits for nothing.
+    pub(super) fn begin_scope(&mut self, scope: u32) {
+        let Some(here) = self.state.scope(scope) else {
+            return;
+        };
+        let roots: Vec<u32> = here.body(&self.state.program).plan.roots().collect();
+        for step in roots {
+            self.push(Work::Consider(StepKey { scope, step }));
+        }
+    }
+
+    /// Starts, skips or leaves a step, as its join rule says.
+    fn consider(&mut self, step: StepKey) {
+        let Some(scope) = self.state.scope(step.scope) else {
+            return;
+        };
+        let body = scope.body(&self.state.program);
+        let Some(cell) = scope.cells.get(step.step as usize) else {
+            return;
+        };
+        if cell.status != StepStatus::Pending {
+            return;
+        }
+        let node = body.node(step.step);
+        let total = body.plan.predecessors(step.step).len() as u32;
+        let (trigger, conditional) = (node.trigger, node.when.is_some());
+        match join::verdict(trigger, total, cell.met, cell.failed, cell.missed) {
+            Verdict::Wait => {}
+            Verdict::Skip => {
+                let reason = SkipReason::Upstream;
+                self.end(step, Event::StepSkipped { step, reason });
+            }
+            Verdict::Start if self.state.stopping && trigger != Trigger::Always => {
+                let reason = CancelReason::Stopping;
+                self.end(step, Event::StepCancelled { step, reason });
+            }
+            Verdict::Start if conditional => self.reach_if(step),
+            Verdict::Start => self.reach(step),
+        }
+    }
+
+    fn reach_if(&mut self, step: StepKey) {
+        let holds = match self.state.node(step).and_then(|node| node.when.as_ref()) {
+            Some(when) => when.is_true(&self.view(step)),
+            None => Ok(true),
+        };
+        match holds {
+            Ok(true) => self.reach(step),
+            Ok(false) => {
+                let reason = SkipReason::Condition;
+                self.end(step, Event::StepSkipped { step, reason });
+            }
+            Err(error) => self.fail(step, ErrorClass::Validation, format!("`when`: {error}")),
+        }
+    }
+
+    /// Everything that a step waited for is there.
+    fn reach(&mut self, step: StepKey) {
+        let Some(node) = self.state.node(step) else {
+            return;
+        };
+        let (task, wait, rest) =
+            (is_task(node), matches!(node.kind, NodeKind::Wait(_)), node.cancel_rest);
+        if rest {
+            self.cancel_rest(step);
+        }
+        if task {
+            self.emit(Event::StepReady { step });
+        } else if wait {
+            self.begin_wait(step);
+        } else {
+            self.begin_composite(step);
+        }
+    }
+
+    fn cancel_rest(&mut self, step: StepKey) {
+        let Some(scope) = self.state.scope(step.scope) else {
+            return;
+        };
+        let before = scope.body(&self.state.program).plan.predecessors(step.step);
+        let open: Vec<StepKey> = before
+            .iter()
+            .map(|link| StepKey { scope: step.scope, step: link.step })
+            .filter(|key| self.state.step_status(*key).is_some_and(|status| !status.is_end()))
+            .collect();
+        for step in open {
+            self.stop(step, CancelReason::Rest);
+        }
+    }
+
+    /// Stops a step: a running task is asked to, everything else just ends.
+    pub(super) fn stop(&mut self, step: StepKey, reason: CancelReason) {
+        let running = self.state.step_status(step) == Some(StepStatus::Running)
+            && self.state.node(step).is_some_and(is_task);
+        if running {
+            let deadline = self.now + GRACE;
+            self.emit(Event::StepCancelRequested { step, deadline, reason });
+        } else {
+            self.end(step, Event::StepCancelled { step, reason });
+        }
+    }
+
+    fn dispatch(&mut self, step: StepKey) -> Result<(), Rejection> {
+        if self.state.paused.is_some() {
+            return Err(Rejection::Paused);
+        }
+        if self.state.cancelling.is_some() {
+            return Err(Rejection::Stopping);
+        }
+        let cell = self.state.cell(step).ok_or(Rejection::UnknownStep)?;
+        if cell.status != StepStatus::Ready {
+            return Err(Rejection::NotReady(cell.status));
+        }
+        let attempt = cell.attempt.saturating_add(1);
+        self.emit(Event::StepStarted { step, attempt });
+        Ok(())
+    }
+
+    fn report(&mut self, step: StepKey, attempt: u32, result: Report) -> Result<(), Rejection> {
+        let cell = self.state.cell(step).ok_or(Rejection::UnknownStep)?;
+        let task = self.state.node(step).is_some_and(is_task);
+        if cell.status != StepStatus::Running || !task {
+            return Err(Rejection::NotRunning(cell.status));
+        }
+        if cell.attempt != attempt {
+            return Err(Rejection::WrongAttempt { expected: cell.attempt, given: attempt });
+        }
+        let cancel = cell.more.as_ref().and_then(|more| more.cancel);
+        match (result, cancel) {
+            // What was done is done, even by a step that was asked to stop.
+            (Report::Succeeded(output), _) => {
+                self.end(step, Event::StepSucceeded { step, output });
+            }
+            (_, Some(reason)) => self.end(step, Event::StepCancelled { step, reason }),
+            (Report::Failed { failure, retry }, None) => self.attempt_failed(step, failure, retry),
+            (Report::Suspended(suspension), None) => self.suspend(step, suspension),
+        }
+        Ok(())
+    }
+
+    fn attempt_failed(&mut self, step: StepKey, failure: Failure, allowance: RetryAllowance) {
+        let (Some(cell), Some(node)) = (self.state.cell(step), self.state.node(step)) else {
+            return;
+        };
+        let failures = cell.more.as_ref().map_or(0, |more| more.failures) + 1;
+        let previous = cell.more.as_ref().map_or_else(Default::default, |more| more.delay);
+        let attempt = cell.attempt;
+        let seed = self.state.started.as_ref().map_or(0, |start| start.seed);
+        let allowed = allowance == RetryAllowance::Allowed && !self.state.stopping;
+        let decision = node.retry.as_ref().filter(|_| allowed).map(|config| {
+            let seed = Seed::of(seed, step, attempt);
+            retry::decide(config, failures, previous, &failure, seed)
+        });
+        match decision {
+            Some(RetryDecision::RetryAfter(delay)) => {
+                let retry_at = self.now + delay;
+                let failed = Box::new(FailedAttempt { attempt, failure, delay, retry_at });
+                self.emit(Event::AttemptFailed { step, failed });
+            }
+            Some(RetryDecision::GiveUp(_)) | None => {
+                let failure = Box::new(failure);
+                self.end(step, Event::StepFailed { step, failure });
+            }
+        }
+    }
+
+    /// Fails a step for a reason of its definition, without another attempt.
+    pub(super) fn fail(&mut self, step: StepKey, class: ErrorClass, message: impl Into<String>) {
+        let failure = Box::new(Failure::new(class, message));
+        self.end(step, Event::StepFailed { step, failure });
+    }
+
+    fn tick(&mut self) {
+        let deadline = self.state.started.as_ref().map(|start| start.deadline);
+        let running = self.state.paused.is_none() && self.state.cancelling.is_none();
+        if running && deadline.is_some_and(|at| at <= self.now) {
+            let outcome = Box::new(Outcome::TimedOut);
+            self.emit(Event::RunFinished { outcome });
+            return;
+        }
+        // Each is forgotten by the event that it causes, so that a replay forgets it too.
+        let due: Vec<_> =
+            self.state.timers.iter().copied().take_while(|(at, ..)| *at <= self.now).collect();
+        for timer in due {
+            // What one timer starts may end what the next is about.
+            if self.state.timers.contains(&timer) && self.state.outcome.is_none() {
+                self.fire(timer.1, timer.2);
+                self.settle();
+            }
+        }
+    }
+
+    fn fire(&mut self, step: StepKey, kind: TimerKind) {
+        let Some(cell) = self.state.cell(step) else {
+            return;
+        };
+        let (attempt, status) = (cell.attempt, cell.status);
+        match kind {
+            TimerKind::Retry if status == StepStatus::Retrying => {
+                self.emit(Event::StepReady { step });
+            }
+            TimerKind::AttemptTimeout if status == StepStatus::Running => {
+                let failure = Failure::new(ErrorClass::Timeout, "the attempt took too long");
+                let result = Report::Failed { failure, retry: RetryAllowance::Allowed };
+                // Refused only if it ended in between, and then there is nothing to do.
+                let _ = self.report(step, attempt, result);
+            }
+            TimerKind::StepTimeout if !status.is_end() => {
+                self.fail(step, ErrorClass::Timeout, "the step took longer than its time limit");
+            }
+            TimerKind::ForcedCancel if !status.is_end() => {
+                let more = cell.more.as_ref();
+                let reason = more.and_then(|more| more.cancel).unwrap_or(CancelReason::Rest);
+                self.end(step, Event::StepCancelled { step, reason });
+            }
+            TimerKind::Wait if status == StepStatus::Waiting => self.wait_is_over(step),
+            _ => {}
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<(), Rejection> {
+        let waits = self.state.signal_waits.get(&signal.name);
+        if let Some(step) = waits.and_then(|steps| steps.front().copied()) {
+            self.signal_step(step, signal);
+        } else if self.state.signals.len() < SIGNALS_KEPT_MAX {
+            self.emit(Event::SignalReceived { signal: Box::new(signal) });
+        } else {
+            return Err(Rejection::TooManySignals(SIGNALS_KEPT_MAX));
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, by: Reason) -> Result<(), Rejection> {
+        if self.state.cancelling.is_some() {
+            return Err(Rejection::Stopping);
+        }
+        if self.state.paused.is_some() {
+            return Err(Rejection::Paused);
+        }
+        self.emit(Event::RunPaused { by: Box::new(by) });
+        Ok(())
+    }
+
+    fn resume(&mut self, by: Reason) -> Result<(), Rejection> {
+        let since = self.state.paused.ok_or(Rejection::NotPaused)?;
+        let deadline = self.state.started.as_ref().map_or(Timestamp::MAX, |start| start.deadline);
+        let deadline = deadline + self.now.since(since);
+        self.emit(Event::RunResumed { by: Box::new(by), deadline });
+        Ok(())
+    }
+
+    fn cancel(&mut self, reason: Reason, grace: std::time::Duration) -> Result<(), Rejection> {
+        if self.state.cancelling.is_some() {
+            return Err(Rejection::Stopping);
+        }
+        let deadline = self.now + grace;
+        self.emit(Event::RunCancelRequested { by: Box::new(reason), deadline });
+        Ok(())
+    }
+
+    /// A cancelled run ends when nothing runs any more, at the latest at its deadline.
+    fn finish_cancelled(&mut self) {
+        let Some(deadline) = self.state.cancelling.filter(|_| self.state.outcome.is_none()) else {
+            return;
+        };
+        if self.state.tasks_running == 0 || deadline <= self.now {
+            let outcome = Box::new(Outcome::Cancelled);
+            self.emit(Event::RunFinished { outcome });
+        }
+    }
+
+    /// A failure that no edge leads on from stops a workflow that wants to be stopped by it.
+    pub(super) fn stop_after(&mut self, step: StepKey) {
+        let Some(unit) = self.state.unit(step) else {
+            return;
+        };
+        if unit.on_failure != FailurePolicy::FailFast
+            || self.state.stopping
+            || super::end::may_be_caught(self.state, step)
+        {
+            return;
+        }
+        self.emit(Event::RunStopping);
+        let open: Vec<StepKey> = self
+            .state
+            .steps()
+            .filter(|(key, status)| {
+                let node = self.state.node(*key);
+                !status.is_end()
+                    && node.is_some_and(|node| node.trigger != Trigger::Always)
+                    // A composite step ends with its bodies.
+                    && !(*status == StepStatus::Running && !node.is_some_and(is_task))
+            })
+            .map(|(key, _)| key)
+            .collect();
+        for step in open {
+            self.stop(step, CancelReason::Stopping);
+        }
+    }
+}
+
+pub(super) const fn is_task(node: &Node) -> bool {
+    matches!(node.kind, NodeKind::Task { .. })
+}
+
+/// Whether a step has the same body many times, so that paths need its number.
+pub(super) const fn repeats(node: &Node) -> bool {
+    matches!(node.kind, NodeKind::ForEach { .. } | NodeKind::Loop { .. })
+}
