@@ -3,7 +3,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod engine;
 pub mod error;
+pub mod executor;
 pub mod expr;
 pub mod id;
 pub mod journal;
@@ -11,16 +13,25 @@ pub mod plan;
 pub mod queue;
 pub mod retry;
 pub mod run;
+pub mod runtime;
+pub mod storage;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
 pub mod time;
 pub mod value;
 pub mod workflow;
 
 pub use async_trait::async_trait;
+pub use engine::{Engine, EngineBuilder, Run, RunHandle, StartOptions};
 pub use error::{Error, ErrorClass, ErrorKind, Failure, Problem, Problems, Result, StepError};
+pub use executor::{ExecutionContext, ExecutorRegistry, StepExecutor, executor_fn, typed_fn};
 pub use id::{RunId, StepId, StepKey};
 pub use journal::{Event, Outcome, RunStatus, SkipReason, StepStatus};
 pub use plan::{DagResolver, ExecutionPlan};
 pub use retry::RetryConfig;
+pub use runtime::Runtime;
+pub use storage::Storage;
 pub use time::Timestamp;
 pub use value::{Json, Value};
 pub use workflow::{Priority, Step, StepKind, Trigger, Wait, Workflow, WorkflowBuilder};

@@ -23,7 +23,7 @@ pub type Json = serde_json::Value;
 /// assert_eq!(value["coverage"], 91.5);
 /// assert!(Value::NULL.is_null());
 /// ```
-#[derive(Clone, Default, PartialEq)]
+#[derive(Clone, Default)]
 pub struct Value(Option<Arc<Json>>);
 
 static NULL: LazyLock<Json> = LazyLock::new(|| Json::Null);
@@ -88,6 +88,28 @@ impl From<()> for Value {
         Self::NULL
     }
 }
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) || a == b,
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+macro_rules! value_eq {
+    ($($type:ty),*) => {$(
+        /// Compares as `serde_json::Value` does.
+        impl PartialEq<$type> for Value {
+            fn eq(&self, other: &$type) -> bool {
+                **self == *other
+            }
+        }
+    )*};
+}
+value_eq!(Json, str, &str, String, bool, i32, i64, u32, u64, f64);
 
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -362,7 +362,13 @@ impl RunState {
         self.scope(step.scope).map(|scope| self.program.unit(scope.unit))
     }
 
-    /// The number of that workflow inside the program.
+    /// The body that a step stands in: the number of its workflow inside the program, and its own.
+    #[must_use]
+    pub fn body_of(&self, step: StepKey) -> (u32, u32) {
+        self.scope(step.scope).map_or((0, 0), |scope| (scope.unit, scope.body))
+    }
+
+    /// The number of the workflow that a step belongs to, inside the program.
     #[must_use]
     pub fn unit_index(&self, step: StepKey) -> u32 {
         self.scope(step.scope).map_or(0, |scope| scope.unit)

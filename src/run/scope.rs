@@ -8,7 +8,7 @@ use crate::id::StepKey;
 use crate::journal::{CancelReason, Outcome, StepStatus, Waiting};
 use crate::time::Timestamp;
 use crate::value::Value;
-use crate::workflow::{Body, Node, Program};
+use crate::workflow::{Body, Program};
 
 /// A body that runs. The outermost one is scope 0.
 #[derive(Clone, Debug, PartialEq)]
@@ -124,10 +124,6 @@ impl Scope {
 
     pub(super) fn body<'a>(&self, program: &'a Arc<Program>) -> &'a Body {
         program.unit(self.unit).body(self.body)
-    }
-
-    pub(super) fn node<'a>(&self, program: &'a Arc<Program>, step: u32) -> &'a Node {
-        self.body(program).node(step)
     }
 }
 

@@ -1,0 +1,161 @@
+//! Configuring an engine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use super::admission::Slots;
+use super::{Engine, Inner, Placement, defaults, sampler};
+use crate::error::{Error, ErrorKind, Result};
+use crate::executor::{ExecutorRegistry, StepExecutor};
+use crate::retry::{BreakerConfig, ErrorClassifier, RetryBudget};
+use crate::runtime::Runtime;
+use crate::storage::{Owner, Storage};
+use crate::value::Json;
+use crate::workflow::Workflow;
+
+/// Limits of an engine over all its runs; reaching one makes steps wait.
+#[derive(Clone, Debug)]
+pub struct EngineLimits {
+    /// Steps running at once; default 10,000.
+    pub max_concurrent_steps: usize,
+    /// Steps of one type running at once; none by default.
+    pub per_type: BTreeMap<String, usize>,
+    /// How long cancelled steps have to stop by themselves; default 10 s.
+    pub cancel_grace: std::time::Duration,
+    /// When a type's circuit breaker opens; none has no breaker.
+    pub breaker: Option<BreakerConfig>,
+}
+
+impl Default for EngineLimits {
+    fn default() -> Self {
+        Self {
+            max_concurrent_steps: 10_000,
+            per_type: BTreeMap::new(),
+            cancel_grace: std::time::Duration::from_secs(10),
+            breaker: Some(BreakerConfig::default()),
+        }
+    }
+}
+
+/// Configures an engine.
+#[derive(Debug, Default)]
+#[must_use]
+pub struct EngineBuilder {
+    registry: ExecutorRegistry,
+    storage: Option<Arc<dyn Storage>>,
+    runtime: Option<Arc<dyn Runtime>>,
+    workflows: Vec<Workflow>,
+    capabilities: BTreeSet<String>,
+    classifier: ErrorClassifier,
+    limits: EngineLimits,
+    budget: RetryBudget,
+    placements: BTreeMap<String, Placement>,
+}
+
+impl EngineBuilder {
+    /// One executor for all steps of a type.
+    pub fn executor(mut self, name: impl Into<String>, executor: impl StepExecutor) -> Self {
+        self.registry.register(name, executor);
+        self
+    }
+
+    /// An executor per step of a type, made from the step's configuration before a run starts.
+    pub fn executor_factory<E: StepExecutor>(
+        mut self,
+        name: impl Into<String>,
+        factory: impl Fn(&Json) -> Result<E, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.registry.register_factory(name, factory);
+        self
+    }
+
+    /// All executors at once, replacing the built-in ones too.
+    pub fn registry(mut self, registry: ExecutorRegistry) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// Where runs are kept; in memory by default.
+    pub fn storage(mut self, storage: impl Storage) -> Self {
+        self.storage = Some(Arc::new(storage));
+        self
+    }
+
+    /// Where time and threads come from; by default the runtime that the engine is built in, where
+    /// the crate has a feature for it, or else [`Host`](crate::runtime::Host).
+    pub fn runtime(mut self, runtime: impl Runtime) -> Self {
+        self.runtime = Some(Arc::new(runtime));
+        self
+    }
+
+    /// A workflow that sub-workflow steps may name.
+    pub fn workflow(mut self, workflow: &Workflow) -> Self {
+        self.workflows.push(workflow.clone());
+        self
+    }
+
+    /// Something that the engine offers to steps that need it.
+    pub fn capability(mut self, name: impl Into<String>) -> Self {
+        self.capabilities.insert(name.into());
+        self
+    }
+
+    /// How errors of steps are told apart.
+    pub fn classifier(mut self, classifier: ErrorClassifier) -> Self {
+        self.classifier = classifier;
+        self
+    }
+
+    /// Limits over all runs.
+    pub fn limits(mut self, limits: EngineLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How much of all attempts may be retries.
+    pub fn retry_budget(mut self, budget: RetryBudget) -> Self {
+        self.budget = budget;
+        self
+    }
+
+    /// Where steps of a type run, instead of where measuring says.
+    pub fn placement(mut self, name: impl Into<String>, placement: Placement) -> Self {
+        self.placements.insert(name.into(), placement);
+        self
+    }
+
+    /// The engine.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] for a limit of no step at all.
+    pub fn build(self) -> Result<Engine> {
+        let none = self.limits.per_type.iter().find(|(_, limit)| **limit == 0);
+        if self.limits.max_concurrent_steps == 0 || none.is_some() {
+            let of = none.map_or(String::new(), |(name, _)| format!(" of type `{name}`"));
+            let message = format!("an engine that may run no step{of} at once never ends a run");
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
+        let runtime = self.runtime.unwrap_or_else(defaults::runtime);
+        let owner = (u128::from(runtime.random()) << 64) | u128::from(runtime.random());
+        let workflows = self.workflows.into_iter().map(|w| (w.id().to_string(), w)).collect();
+        Ok(Engine(Arc::new(Inner {
+            storage: self.storage.unwrap_or_else(defaults::storage),
+            registry: self.registry,
+            workflows: Mutex::new(workflows),
+            capabilities: self.capabilities,
+            classifier: self.classifier,
+            slots: Slots::new(self.limits.max_concurrent_steps),
+            limits: self.limits,
+            budget: Mutex::new(self.budget),
+            first_attempts: Default::default(),
+            sampler: sampler::Sampler::default(),
+            types: Mutex::default(),
+            placements: self.placements,
+            prepared: Mutex::default(),
+            owner: Owner(owner),
+            runs: Mutex::default(),
+            serving: futures::task::AtomicWaker::new(),
+            runtime,
+        })))
+    }
+}

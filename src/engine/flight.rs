@@ -1,0 +1,209 @@
+//! One attempt in the air: its future, wherever it is polled, guarded against panics.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::channel::oneshot;
+use futures::future::BoxFuture;
+
+use super::admission::TypeState;
+use super::lock;
+use super::placement::Placement;
+use crate::error::{ErrorClass, StepError};
+use crate::executor::{Attempt, ExecutionContext, StepExecutor};
+use crate::runtime::Runtime;
+use crate::value::Value;
+
+type StepResult = Result<Value, StepError>;
+
+/// An attempt that has come down.
+pub(crate) struct Landed {
+    pub(crate) attempt: Arc<Attempt>,
+    /// None when it was dropped on purpose: the run knows already.
+    pub(crate) result: Option<StepResult>,
+}
+
+/// An attempt in the air.
+pub(crate) struct Flight {
+    attempt: Arc<Attempt>,
+    work: Work,
+}
+
+enum Work {
+    Here(Watched),
+    There {
+        result: oneshot::Receiver<Option<StepResult>>,
+        /// What the runtime gave back, to be polled here after all.
+        inline: Option<BoxFuture<'static, ()>>,
+    },
+}
+
+impl Flight {
+    /// Starts an attempt where it belongs.
+    pub(crate) fn launch(
+        attempt: Arc<Attempt>,
+        executor: Arc<dyn StepExecutor>,
+        kind: Arc<TypeState>,
+        runtime: &Arc<dyn Runtime>,
+        (placement, measured): (Placement, bool),
+    ) -> Self {
+        let watched = Watched {
+            attempt: Arc::clone(&attempt),
+            executor: Some(executor),
+            future: None,
+            meter: measured.then(|| (kind, Duration::ZERO)),
+            span: tracing::Span::none(),
+        };
+        let work = match placement {
+            Placement::InPlace => Work::Here(watched),
+            Placement::Spawned => spawn(watched, &**runtime),
+            Placement::Blocking => block(watched, &**runtime),
+        };
+        Self { attempt, work }
+    }
+
+    pub(crate) fn attempt(&self) -> &Arc<Attempt> {
+        &self.attempt
+    }
+}
+
+fn spawn(watched: Watched, runtime: &dyn Runtime) -> Work {
+    let (sender, result) = oneshot::channel();
+    let task = Box::pin(async move {
+        // Nobody listens any more when the run was dropped meanwhile.
+        let _ = sender.send(watched.await);
+    });
+    Work::There { result, inline: runtime.spawn(task).err() }
+}
+
+fn block(watched: Watched, runtime: &dyn Runtime) -> Work {
+    let (sender, result) = oneshot::channel();
+    let shared = Arc::new(Mutex::new(Some(watched)));
+    let taken = Arc::clone(&shared);
+    let work = move || {
+        let watched = lock(&taken).take();
+        if let Some(watched) = watched {
+            let _ = sender.send(futures::executor::block_on(watched));
+        }
+    };
+    let refused = runtime.spawn_blocking(Box::new(work)).is_err();
+    let back = if refused { lock(&shared).take() } else { None };
+    match back {
+        Some(watched) => Work::Here(watched),
+        None => Work::There { result, inline: None },
+    }
+}
+
+impl Future for Flight {
+    type Output = Landed;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Landed> {
+        let polled = match &mut self.work {
+            Work::Here(watched) => Pin::new(watched).poll(context),
+            Work::There { result, inline } => {
+                if inline.as_mut().is_some_and(|task| task.as_mut().poll(context).is_ready()) {
+                    *inline = None;
+                }
+                Pin::new(result).poll(context).map(|result| {
+                    let lost = || StepError::retryable("the runtime dropped the step");
+                    result.unwrap_or_else(|_| Some(Err(lost())))
+                })
+            }
+        };
+        polled.map(|result| Landed { attempt: Arc::clone(&self.attempt), result })
+    }
+}
+
+/// The future of an attempt, with its panics caught, its work measured, and a way to drop it.
+struct Watched {
+    attempt: Arc<Attempt>,
+    /// Taken when the future is made, at the first poll: making it may panic or work, too.
+    executor: Option<Arc<dyn StepExecutor>>,
+    future: Option<BoxFuture<'static, StepResult>>,
+    meter: Option<(Arc<TypeState>, Duration)>,
+    span: tracing::Span,
+}
+
+impl Watched {
+    fn poll_once(&mut self, context: &mut Context<'_>) -> Poll<StepResult> {
+        if let Some(executor) = self.executor.take() {
+            self.span = span(&self.attempt);
+            let _entered = self.span.enter();
+            self.future = Some(executor.attempt(ExecutionContext::new(Arc::clone(&self.attempt))));
+        }
+        let _entered = self.span.enter();
+        match &mut self.future {
+            Some(future) => future.as_mut().poll(context),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Future for Watched {
+    type Output = Option<StepResult>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<StepResult>> {
+        if self.attempt.is_aborted() {
+            self.drop_future();
+            return Poll::Ready(None);
+        }
+        let runtime = self.meter.is_some().then(|| Arc::clone(&self.attempt.run.runtime));
+        let begin = runtime.as_ref().map(|runtime| runtime.monotonic());
+        let polled = catch_unwind(AssertUnwindSafe(|| self.poll_once(context)));
+        if let (Some((kind, busy)), Some(runtime), Some(begin)) = (&mut self.meter, runtime, begin)
+        {
+            *busy += runtime.monotonic().saturating_sub(begin);
+            if !matches!(polled, Ok(Poll::Pending)) {
+                kind.measured.add(*busy);
+            }
+        }
+        match polled {
+            Ok(Poll::Ready(result)) => Poll::Ready(Some(result)),
+            Ok(Poll::Pending) => {
+                self.attempt.holder.register(context.waker());
+                // It may have been aborted before the waker was there.
+                if self.attempt.is_aborted() {
+                    self.drop_future();
+                    return Poll::Ready(None);
+                }
+                Poll::Pending
+            }
+            Err(panic) => {
+                self.drop_future();
+                let message = format!("the step panicked: {}", message(&*panic));
+                Poll::Ready(Some(Err(StepError::new(ErrorClass::Panic, message))))
+            }
+        }
+    }
+}
+
+impl Watched {
+    /// Drops the step's future; its destructors are the step's code, too.
+    fn drop_future(&mut self) {
+        let future = self.future.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+    }
+}
+
+fn span(attempt: &Attempt) -> tracing::Span {
+    if !tracing::enabled!(target: "stepwell", tracing::Level::INFO) {
+        return tracing::Span::none();
+    }
+    let step = attempt.run.state().path(attempt.key);
+    tracing::info_span!(
+        target: "stepwell",
+        "workflow.step",
+        run_id = %attempt.run.id,
+        step,
+        attempt = attempt.number,
+    )
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}

@@ -1,0 +1,210 @@
+//! A run from outside: look at it, wait for it, say something to it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use futures::Stream;
+use futures::channel::mpsc;
+use futures::future::{Either, select};
+
+use super::driver::Replies;
+use super::report::Run;
+use super::{Engine, Slot};
+use crate::error::{Error, ErrorKind, Result};
+use crate::executor::RunEvent;
+use crate::id::RunId;
+use crate::journal::{Outcome, Reason, RunStatus, Signal};
+use crate::run::{Explanation, Progress, Rejection};
+use crate::storage::Message;
+use crate::value::Value;
+use crate::workflow::Metadata;
+
+/// How a run is started.
+#[derive(Clone, Debug, Default)]
+pub struct StartOptions {
+    /// Its id; none makes a new one.
+    pub id: Option<String>,
+    /// For whom.
+    pub user: Option<String>,
+    /// Values of the workflow's variables.
+    pub variables: BTreeMap<String, Value>,
+    /// Free data, which steps can read.
+    pub metadata: Metadata,
+}
+
+impl StartOptions {
+    /// A run of this id.
+    #[must_use]
+    pub fn id(id: impl Into<String>) -> Self {
+        Self { id: Some(id.into()), ..Self::default() }
+    }
+
+    /// The value of a variable.
+    #[must_use]
+    pub fn variable(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.variables.insert(name.into(), value.into());
+        self
+    }
+
+    /// For whom.
+    #[must_use]
+    pub fn user(mut self, user: impl Into<String>) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+}
+
+/// A run of this engine. Cloning shares it; dropping it changes nothing about the run.
+#[derive(Clone)]
+pub struct RunHandle {
+    engine: Engine,
+    slot: Arc<Slot>,
+}
+
+impl RunHandle {
+    pub(super) fn new(engine: Engine, slot: Arc<Slot>) -> Self {
+        Self { engine, slot }
+    }
+
+    /// The run's id.
+    #[must_use]
+    pub fn id(&self) -> &RunId {
+        &self.slot.context.id
+    }
+
+    /// What has become of it.
+    #[must_use]
+    pub fn status(&self) -> RunStatus {
+        self.slot.context.state().status()
+    }
+
+    /// How far it is.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let now = self.engine.runtime().now();
+        self.slot.context.state().progress(now)
+    }
+
+    /// Everything that happens from now on; ends with the run. Nothing is lost to a slow reader: it
+    /// costs memory instead.
+    pub fn events(&self) -> impl Stream<Item = RunEvent> + Send + Unpin + use<> {
+        let (sender, receiver) = mpsc::unbounded();
+        if !self.slot.context.has_ended() {
+            self.slot.context.observe(sender);
+        }
+        receiver
+    }
+
+    /// Waits for the run's end, and drives it there unless somebody else does. May be dropped and
+    /// called again.
+    ///
+    /// # Errors
+    /// What the storage says.
+    pub async fn outcome(&self) -> Result<Outcome> {
+        loop {
+            if self.slot.context.has_ended()
+                && let Some(outcome) = self.slot.context.state().outcome().cloned()
+            {
+                return Ok(outcome);
+            }
+            self.slot.driver.lock().await.drive(|| false).await?;
+        }
+    }
+
+    /// The run as it is now, to be looked at at leisure.
+    #[must_use]
+    pub fn snapshot(&self) -> Run {
+        Run::new(Arc::clone(&self.slot.context))
+    }
+
+    /// Why the step at this path is where it is; none when there is no such step, or not yet.
+    #[must_use]
+    pub fn explain(&self, path: &str) -> Option<Explanation> {
+        let explanation = {
+            let state = self.slot.context.state();
+            state.explain(state.find(path)?)?
+        };
+        Some(match explanation {
+            Explanation::Ready { since, limit: None } => {
+                Explanation::Ready { since, limit: self.slot.context.full() }
+            }
+            other => other,
+        })
+    }
+
+    /// Sends a signal; a step that waits for it takes it, now or when it comes to wait.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Rejected`] when the run has ended or keeps too many signals; what the storage
+    /// says.
+    pub async fn signal(&self, name: impl Into<String>, payload: impl Into<Value>) -> Result<()> {
+        let signal = Signal { name: name.into(), payload: payload.into() };
+        self.say(Message::Signal(signal)).await
+    }
+
+    /// Starts no more steps. Running ones go on to their end, waits and delays go on; the run's time
+    /// limit stands still.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Rejected`] when it has ended, is stopping or paused; what the storage says.
+    pub async fn pause(&self, reason: Reason) -> Result<()> {
+        self.say(Message::Pause(reason)).await
+    }
+
+    /// Starts steps again.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Rejected`] when it is not paused; what the storage says.
+    pub async fn resume(&self, reason: Reason) -> Result<()> {
+        self.say(Message::Resume(reason)).await
+    }
+
+    /// Stops the run: running steps are asked to stop, and dropped after the engine's grace period;
+    /// nothing else is started.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Rejected`] when it has ended or is stopping; what the storage says.
+    pub async fn cancel(&self, reason: Reason) -> Result<()> {
+        self.say(Message::Cancel(reason)).await
+    }
+
+    /// Posts a message and waits for what the run makes of it: from whoever drives it, or by driving
+    /// it for one turn.
+    async fn say(&self, message: Message) -> Result<()> {
+        if self.slot.context.has_ended() {
+            return Err(self.rejected(&Rejection::Finished));
+        }
+        let number = self.engine.inner().storage.post(self.id(), message).await?;
+        let replies: Arc<Replies> = Arc::clone(&self.slot.replies);
+        let mut answer = replies.answer(number);
+        self.slot.context.wake_driver();
+        loop {
+            match select(answer, self.slot.driver.lock()).await {
+                Either::Left((Ok(Ok(())), _)) => return Ok(()),
+                Either::Left((Ok(Err(rejection)), _)) => return Err(self.rejected(&rejection)),
+                Either::Left((Err(_), _)) => return Err(self.rejected(&Rejection::Finished)),
+                Either::Right((mut driver, waiting)) => {
+                    answer = waiting;
+                    if self.slot.context.has_ended() {
+                        return match answer.try_recv() {
+                            Ok(Some(Ok(()))) => Ok(()),
+                            _ => Err(self.rejected(&Rejection::Finished)),
+                        };
+                    }
+                    driver.turn().await?;
+                }
+            }
+        }
+    }
+
+    fn rejected(&self, rejection: &Rejection) -> Error {
+        Error::new(ErrorKind::Rejected, rejection.to_string()).of_run(self.id())
+    }
+}
+
+impl fmt::Debug for RunHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RunHandle({}, {})", self.id(), self.status())
+    }
+}

@@ -1,0 +1,315 @@
+//! The shell: starts what the core calls ready, and tells it what became of it.
+//!
+//! Nothing here decides what a workflow means; see [`crate::run`]. An [`Engine`] spawns nothing
+//! behind your back: awaiting [`Engine::execute`] or [`RunHandle::outcome`] drives that run, and
+//! [`Engine::serve`] drives all.
+
+mod admission;
+mod builder;
+mod defaults;
+mod driver;
+mod flight;
+mod handle;
+mod placement;
+mod prepare;
+mod report;
+mod retrying;
+mod sampler;
+mod serve;
+
+pub use builder::{EngineBuilder, EngineLimits};
+pub use handle::{RunHandle, StartOptions};
+pub use placement::Placement;
+pub use report::Run;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::executor::{ExecutorRegistry, RunContext};
+use crate::id::RunId;
+use crate::retry::{ErrorClassifier, RetryBudget};
+use crate::run::{Command, RunState};
+use crate::runtime::Runtime;
+use crate::storage::{Created, NewRun, Owner, RunQuery, Storage, Summary};
+use crate::value::{Json, Value};
+use crate::workflow::{Program, Variable, Workflow};
+use admission::{Slots, TypeState};
+use driver::Driver;
+use prepare::Prepared;
+
+/// Runs workflows. Cloning shares it.
+///
+/// ```
+/// use serde_json::json;
+/// use stepwell::{Engine, Step, Workflow, executor_fn};
+///
+/// let engine = Engine::builder()
+///     .executor("greet", executor_fn(|ctx| async move {
+///         let name: String = ctx.input("name")?;
+///         Ok(format!("Hello, {name}!"))
+///     }))
+///     .build()?;
+/// let workflow = Workflow::builder("greeting")
+///     .step(Step::task("hello", "greet").input("name", "input.name"))
+///     .build()?;
+/// let run = futures::executor::block_on(engine.execute(&workflow, json!({"name": "Ada"})))?;
+/// assert_eq!(run.output().unwrap(), "Hello, Ada!");
+/// # Ok::<(), stepwell::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    registry: ExecutorRegistry,
+    workflows: Mutex<BTreeMap<String, Workflow>>,
+    capabilities: BTreeSet<String>,
+    pub(crate) classifier: ErrorClassifier,
+    pub(crate) limits: EngineLimits,
+    pub(crate) budget: Mutex<RetryBudget>,
+    pub(crate) first_attempts: AtomicU64,
+    pub(crate) slots: Slots,
+    pub(crate) sampler: sampler::Sampler,
+    types: Mutex<BTreeMap<String, Arc<TypeState>>>,
+    placements: BTreeMap<String, Placement>,
+    prepared: Mutex<HashMap<usize, (std::sync::Weak<Program>, Arc<Prepared>)>>,
+    pub(crate) owner: Owner,
+    pub(crate) runs: Mutex<HashMap<RunId, Arc<Slot>>>,
+    /// Wakes [`Engine::serve`] when there is something new.
+    pub(crate) serving: futures::task::AtomicWaker,
+}
+
+/// A run that this engine holds.
+pub(crate) struct Slot {
+    pub(crate) context: Arc<RunContext>,
+    /// Whoever has the lock drives.
+    pub(crate) driver: futures::lock::Mutex<Driver>,
+    pub(crate) replies: Arc<driver::Replies>,
+}
+
+impl Engine {
+    /// Begins to configure an engine.
+    #[must_use]
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::default()
+    }
+
+    /// Makes a workflow known by its id, for sub-workflow steps; replaces the one of the same id for
+    /// runs that start from now on.
+    pub fn define(&self, workflow: &Workflow) {
+        lock(&self.0.workflows).insert(workflow.id().to_string(), workflow.clone());
+    }
+
+    /// Starts a run and drives it to its end.
+    ///
+    /// # Errors
+    /// Only when the run could not be started or stored; a run that failed is an `Ok`.
+    pub async fn execute(&self, workflow: &Workflow, input: impl Into<Value>) -> Result<Run> {
+        let handle = self.start(workflow, input).await?;
+        handle.outcome().await?;
+        Ok(handle.snapshot())
+    }
+
+    /// Starts a run under a new id. Nothing of it runs before it is driven.
+    ///
+    /// # Errors
+    /// As [`start_with`](Self::start_with).
+    pub async fn start(&self, workflow: &Workflow, input: impl Into<Value>) -> Result<RunHandle> {
+        self.start_with(workflow, input, StartOptions::default()).await
+    }
+
+    /// Starts a run. Starting twice under one id is starting once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for executors and workflows that nobody registered, naming the known
+    /// ones; [`ErrorKind::Configuration`] for configurations and variables that cannot work and
+    /// capabilities that the engine does not offer; [`ErrorKind::AlreadyExists`] for an id that a
+    /// run of another workflow has.
+    pub async fn start_with(
+        &self,
+        workflow: &Workflow,
+        input: impl Into<Value>,
+        options: StartOptions,
+    ) -> Result<RunHandle> {
+        let (program, linked) = self.link(workflow)?;
+        let prepared = self.prepare(&program)?;
+        let variables = variables(&program.unit(0).variables, options.variables)?;
+        let id = match options.id {
+            Some(id) => {
+                RunId::new(&id).map_err(|reason| Error::new(ErrorKind::Configuration, reason))?
+            }
+            None => self.new_id(),
+        };
+        let new = NewRun {
+            id: id.clone(),
+            owner: self.0.owner,
+            workflow: workflow.clone(),
+            linked,
+            user: options.user.clone(),
+            metadata: options.metadata.clone(),
+            at: self.0.runtime.now(),
+        };
+        match self.0.storage.create(new).await? {
+            Created::New => {}
+            Created::Exists(other) if other == workflow.id() => return self.run(&id).await,
+            Created::Exists(other) => {
+                let message = format!("the id belongs to a run of workflow `{other}`");
+                return Err(Error::new(ErrorKind::AlreadyExists, message).of_run(&id));
+            }
+        }
+        let state = RunState::new(id, program);
+        let context =
+            RunContext::new(state, options.user, options.metadata, Arc::clone(&self.0.runtime));
+        let slot = self.keep(context, prepared);
+        let seed = self.0.runtime.random();
+        let start = Command::Start { input: input.into(), variables, seed };
+        slot.driver.lock().await.begin(start).await?;
+        Ok(RunHandle::new(self.clone(), slot))
+    }
+
+    /// A handle for a run that was started before, here or elsewhere.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is none.
+    pub async fn run(&self, id: &RunId) -> Result<RunHandle> {
+        if let Some(slot) = lock(&self.0.runs).get(id) {
+            return Ok(RunHandle::new(self.clone(), Arc::clone(slot)));
+        }
+        let slot = self.load(id).await?;
+        Ok(RunHandle::new(self.clone(), slot))
+    }
+
+    /// Summaries of runs, newest first.
+    ///
+    /// # Errors
+    /// What the storage says.
+    pub async fn list(&self, query: RunQuery) -> Result<Vec<Summary>> {
+        self.0.storage.list(query).await
+    }
+
+    /// The runtime that the engine uses.
+    #[must_use]
+    pub fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.0.runtime
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.0
+    }
+
+    /// Takes a stored run into memory.
+    pub(crate) async fn load(&self, id: &RunId) -> Result<Arc<Slot>> {
+        let Some(stored) = self.0.storage.load(id).await? else {
+            return Err(Error::new(ErrorKind::NotFound, "there is no such run").of_run(id));
+        };
+        let find =
+            |name: &str| stored.linked.iter().find(|workflow| workflow.id() == name).cloned();
+        let program = Program::link(&stored.workflow, find, Vec::new)?;
+        let prepared = self.prepare(&program)?;
+        let state = RunState::replay(id.clone(), program, &stored.journal);
+        let context =
+            RunContext::new(state, stored.user, stored.metadata, Arc::clone(&self.0.runtime));
+        context.wake_driver();
+        Ok(self.keep(context, prepared))
+    }
+
+    fn keep(&self, context: RunContext, prepared: Arc<Prepared>) -> Arc<Slot> {
+        let context = Arc::new(context);
+        let driver = Driver::new(Arc::clone(&self.0), Arc::clone(&context), prepared);
+        let replies = Arc::clone(&driver.replies);
+        let driver = futures::lock::Mutex::new(driver);
+        let slot = Arc::new(Slot { context, driver, replies });
+        let mut runs = lock(&self.0.runs);
+        let id = slot.context.id.clone();
+        // Somebody else may have loaded it in between; there must be one driver only.
+        let kept = runs.entry(id).or_insert_with(|| Arc::clone(&slot));
+        let kept = Arc::clone(kept);
+        drop(runs);
+        self.0.serving.wake();
+        kept
+    }
+
+    fn link(&self, workflow: &Workflow) -> Result<(Arc<Program>, Vec<Workflow>)> {
+        let known = lock(&self.0.workflows);
+        let find = |name: &str| match name {
+            name if name == workflow.id() => Some(workflow.clone()),
+            name => known.get(name).cloned(),
+        };
+        let names = || known.keys().map(String::as_str).collect();
+        let program = Program::link(workflow, find, names)?;
+        let linked = program.units().iter().skip(1).filter_map(|unit| find(&unit.workflow));
+        Ok((Arc::clone(&program), linked.collect()))
+    }
+
+    /// The executors of a program's steps, made once as long as the program lives.
+    fn prepare(&self, program: &Arc<Program>) -> Result<Arc<Prepared>> {
+        let key = Arc::as_ptr(program) as usize;
+        let mut prepared = lock(&self.0.prepared);
+        if let Some((known, ready)) = prepared.get(&key)
+            && known.upgrade().is_some_and(|known| Arc::ptr_eq(&known, program))
+        {
+            return Ok(Arc::clone(ready));
+        }
+        prepared.retain(|_, (program, _)| program.strong_count() > 0);
+        let ready = Arc::new(Prepared::of(program, &self.0)?);
+        prepared.insert(key, (Arc::downgrade(program), Arc::clone(&ready)));
+        Ok(ready)
+    }
+
+    fn new_id(&self) -> RunId {
+        let runtime = &self.0.runtime;
+        let millis = u64::try_from(runtime.now().as_micros() / 1000).unwrap_or(0);
+        let mut random = [0; 10];
+        random[..8].copy_from_slice(&runtime.random().to_le_bytes());
+        random[8..].copy_from_slice(&runtime.random().to_le_bytes()[..2]);
+        RunId::generated(millis, random)
+    }
+}
+
+/// What a run was given, with defaults, checked against what the workflow declares.
+fn variables(
+    declared: &BTreeMap<String, Variable>,
+    mut given: BTreeMap<String, Value>,
+) -> Result<Value> {
+    let refuse = |message: String| Err(Error::new(ErrorKind::Configuration, message));
+    let mut all = serde_json::Map::new();
+    for (name, variable) in declared {
+        let value = match (given.remove(name), &variable.default) {
+            (Some(value), _) => value,
+            (None, Some(default)) => default.clone(),
+            (None, None) if variable.required => {
+                return refuse(format!("vars.{name}: a value of {} is required", variable.kind));
+            }
+            (None, None) => Value::NULL,
+        };
+        if !variable.kind.admits(&value) && !(value.is_null() && !variable.required) {
+            return refuse(format!("vars.{name}: expected {}, given {value:.40}", variable.kind));
+        }
+        all.insert(name.clone(), value.into_json());
+    }
+    if let Some(unknown) = given.keys().next() {
+        let near = crate::error::nearest(unknown, declared.keys().map(String::as_str));
+        let hint = near.map_or(String::new(), |near| format!(" (did you mean `{near}`?)"));
+        return refuse(format!("vars.{unknown}: the workflow has no such variable{hint}"));
+    }
+    Ok(if all.is_empty() { Value::NULL } else { Json::Object(all).into() })
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code of a user runs while one of these is held, so none is left half-changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("runtime", &self.0.runtime)
+            .field("storage", &self.0.storage)
+            .field("executors", &self.0.registry)
+            .finish_non_exhaustive()
+    }
+}

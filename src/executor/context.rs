@@ -1,0 +1,483 @@
+//! What a step sees of its run while it works.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::channel::mpsc::UnboundedSender;
+use futures::task::AtomicWaker;
+use serde::de::DeserializeOwned;
+
+use crate::error::{ErrorClass, StepError};
+use crate::id::{RunId, StepKey};
+use crate::journal::{Recorded, StepStatus};
+use crate::plan::ExecutionPlan;
+use crate::run::{AttemptRecord, RunState};
+use crate::runtime::Runtime;
+use crate::time::Timestamp;
+use crate::value::{Json, Value};
+use crate::workflow::Metadata;
+
+/// One run, as its steps, its handles and its driver share it.
+#[derive(Debug)]
+pub(crate) struct RunContext {
+    pub(crate) id: RunId,
+    pub(crate) user: Option<String>,
+    pub(crate) metadata: Metadata,
+    pub(crate) runtime: Arc<dyn Runtime>,
+    state: Mutex<RunState>,
+    observers: Mutex<Vec<UnboundedSender<RunEvent>>>,
+    observed: AtomicBool,
+    /// Wakes whoever drives the run: a message came, or room.
+    pub(crate) driver: AtomicWaker,
+    pub(crate) has_mail: AtomicBool,
+    pub(crate) has_room: AtomicBool,
+    /// The run's end is stored.
+    ended: AtomicBool,
+    /// Why ready steps wait for room, as the driver last saw it.
+    full: Mutex<Option<String>>,
+}
+
+impl RunContext {
+    pub(crate) fn new(
+        state: RunState,
+        user: Option<String>,
+        metadata: Metadata,
+        runtime: Arc<dyn Runtime>,
+    ) -> Self {
+        Self {
+            id: state.id().clone(),
+            user,
+            metadata,
+            runtime,
+            state: Mutex::new(state),
+            observers: Mutex::new(Vec::new()),
+            observed: AtomicBool::new(false),
+            driver: AtomicWaker::new(),
+            has_mail: AtomicBool::new(false),
+            has_room: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            full: Mutex::new(None),
+        }
+    }
+
+    /// The state; never held across an await.
+    pub(crate) fn state(&self) -> MutexGuard<'_, RunState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn observe(&self, observer: UnboundedSender<RunEvent>) {
+        self.observers.lock().unwrap_or_else(PoisonError::into_inner).push(observer);
+        self.observed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_observed(&self) -> bool {
+        self.observed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn publish(&self, event: &RunEvent) {
+        if self.is_observed() {
+            let mut observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner);
+            observers.retain(|observer| observer.unbounded_send(event.clone()).is_ok());
+            self.observed.store(!observers.is_empty(), Ordering::Release);
+        }
+    }
+
+    /// Ends the streams of all observers.
+    pub(crate) fn end_observation(&self) {
+        self.observers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.observed.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn set_full(&self, reason: Option<String>) {
+        *self.full.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    pub(crate) fn full(&self) -> Option<String> {
+        self.full.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_ended(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn wake_for_room(&self) {
+        self.has_room.store(true, Ordering::Release);
+        self.driver.wake();
+    }
+
+    pub(crate) fn wake_driver(&self) {
+        self.has_mail.store(true, Ordering::Release);
+        self.driver.wake();
+    }
+}
+
+/// Something that a run's observers see.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum RunEvent {
+    /// An event of the journal, stored already.
+    Journal {
+        /// The path of the step that it is about; empty when it is about the run.
+        step: String,
+        /// The event.
+        recorded: Recorded,
+    },
+    /// A step says how far it is.
+    Progress {
+        /// The path of the step.
+        step: String,
+        /// From 0 to 1.
+        fraction: f64,
+        /// What it is at.
+        message: String,
+    },
+    /// A step says something.
+    Log {
+        /// The path of the step.
+        step: String,
+        /// Which attempt.
+        attempt: u32,
+        /// When.
+        at: Timestamp,
+        /// How important it is.
+        level: LogLevel,
+        /// What it says.
+        message: String,
+    },
+}
+
+/// How important a log line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// For finding mistakes.
+    Debug,
+    /// For following along.
+    Info,
+    /// Something is odd.
+    Warning,
+    /// Something is wrong.
+    Error,
+}
+
+/// What a step sees of its run while it works. Cloning shares it.
+#[derive(Clone)]
+pub struct ExecutionContext(Arc<Attempt>);
+
+/// One attempt of one step.
+pub(crate) struct Attempt {
+    pub(crate) run: Arc<RunContext>,
+    pub(crate) key: StepKey,
+    pub(crate) number: u32,
+    /// The body that the step stands in, known even when its scope is gone.
+    pub(crate) body: (u32, u32),
+    /// Memory and CPU that it holds of the run's limits.
+    pub(crate) resources: (u64, u32),
+    config: Value,
+    inputs: Value,
+    cancelled: AtomicBool,
+    aborted: AtomicBool,
+    /// The step that waits for its cancellation.
+    listener: AtomicWaker,
+    /// The driver's place for this attempt.
+    pub(crate) holder: AtomicWaker,
+}
+
+impl Attempt {
+    pub(crate) fn new(
+        run: Arc<RunContext>,
+        key: StepKey,
+        number: u32,
+        body: (u32, u32),
+        resources: (u64, u32),
+        config: Value,
+        inputs: Value,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            run,
+            key,
+            number,
+            body,
+            resources,
+            config,
+            inputs,
+            cancelled: AtomicBool::new(false),
+            aborted: AtomicBool::new(false),
+            listener: AtomicWaker::new(),
+            holder: AtomicWaker::new(),
+        })
+    }
+
+    /// Asks the step to stop.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        self.listener.wake();
+    }
+
+    /// Has the step's future dropped.
+    pub(crate) fn abort(&self) {
+        self.cancel();
+        self.aborted.store(true, Ordering::Release);
+        self.holder.wake();
+    }
+
+    pub(crate) fn is_aborted(&self) -> bool {
+        self.aborted.load(Ordering::Acquire)
+    }
+
+    fn path(&self) -> String {
+        self.run.state().path(self.key)
+    }
+}
+
+impl ExecutionContext {
+    pub(crate) const fn new(attempt: Arc<Attempt>) -> Self {
+        Self(attempt)
+    }
+
+    /// The workflow's id; inside a sub-workflow that one's.
+    #[must_use]
+    pub fn workflow_id(&self) -> String {
+        self.0.run.state().unit(self.0.key).map_or_else(String::new, |unit| unit.workflow.clone())
+    }
+
+    /// The run's id.
+    #[must_use]
+    pub fn execution_id(&self) -> &RunId {
+        &self.0.run.id
+    }
+
+    /// For whom the run was started.
+    #[must_use]
+    pub fn user_id(&self) -> Option<&str> {
+        self.0.run.user.as_deref()
+    }
+
+    /// The path of this step, as in `build/tests[3]/unit`.
+    #[must_use]
+    pub fn step(&self) -> String {
+        self.0.path()
+    }
+
+    /// What the run was started with besides its input.
+    #[must_use]
+    pub fn metadata(&self) -> &Metadata {
+        &self.0.run.metadata
+    }
+
+    /// The step's configuration.
+    #[must_use]
+    pub fn config(&self) -> &Value {
+        &self.0.config
+    }
+
+    /// A part of the step's configuration.
+    ///
+    /// # Errors
+    /// Class configuration, when it is missing or of another shape.
+    pub fn config_as<T: DeserializeOwned>(&self, name: &str) -> Result<T, StepError> {
+        part(&self.0.config, name, "config", ErrorClass::Configuration)
+    }
+
+    /// All inputs of the step, a map; null when it has none.
+    #[must_use]
+    pub fn inputs(&self) -> &Value {
+        &self.0.inputs
+    }
+
+    /// One input of the step.
+    ///
+    /// # Errors
+    /// Class validation, when it is missing or of another shape.
+    pub fn input<T: DeserializeOwned>(&self, name: &str) -> Result<T, StepError> {
+        part(&self.0.inputs, name, "input", ErrorClass::Validation)
+    }
+
+    /// The input of the run, or of the sub-workflow that the step belongs to.
+    #[must_use]
+    pub fn run_input(&self) -> Value {
+        self.read("input")
+    }
+
+    /// The variables of the run, a map.
+    #[must_use]
+    pub fn variables(&self) -> Value {
+        self.read("vars")
+    }
+
+    /// The value of an expression, as one written in this step's definition would see it.
+    ///
+    /// # Errors
+    /// Class validation, with what is wrong with the expression.
+    pub fn evaluate(&self, expression: &str) -> Result<Value, StepError> {
+        let invalid = |message| StepError::new(ErrorClass::Validation, message);
+        let expr =
+            crate::expr::Expr::parse(expression).map_err(|error| invalid(error.to_string()))?;
+        let now = self.0.run.runtime.now();
+        let value = self.0.run.state().evaluate(self.0.key, &expr, now);
+        value.map(Value::from).map_err(|error| invalid(error.to_string()))
+    }
+
+    fn read(&self, root: &str) -> Value {
+        self.evaluate(root).unwrap_or_default()
+    }
+
+    /// The output of a step beside or around this one; none when it has not succeeded.
+    #[must_use]
+    pub fn output_of(&self, step: &str) -> Option<Value> {
+        let state = self.0.run.state();
+        let key = state.visible(self.0.key, step)?;
+        (state.step_status(key)? == StepStatus::Succeeded).then(|| state.output(key))
+    }
+
+    /// The outputs of all steps that this one depends on and that succeeded, by id.
+    #[must_use]
+    pub fn results(&self) -> Vec<(String, Value)> {
+        let ids = self.step_dependencies_of_self();
+        ids.into_iter().filter_map(|id| self.output_of(&id).map(|output| (id, output))).collect()
+    }
+
+    fn step_dependencies_of_self(&self) -> Vec<String> {
+        let id = self.plan().ids().get(self.0.key.step as usize).map(ToString::to_string);
+        id.map_or_else(Vec::new, |id| self.step_dependencies(&id))
+    }
+
+    /// The plan that this step stands in.
+    #[must_use]
+    pub fn plan(&self) -> Arc<ExecutionPlan> {
+        let state = self.0.run.state();
+        let program = Arc::clone(state.program());
+        let body = state.body_of(self.0.key);
+        Arc::clone(&program.unit(body.0).body(body.1).plan)
+    }
+
+    /// The ids of the steps that a step beside this one depends on.
+    #[must_use]
+    pub fn step_dependencies(&self, step: &str) -> Vec<String> {
+        let plan = self.plan();
+        let Some(at) = plan.index(step) else { return Vec::new() };
+        plan.predecessors(at).iter().map(|link| plan.id(link.step).to_string()).collect()
+    }
+
+    /// Whether a step beside or around this one may start.
+    #[must_use]
+    pub fn is_step_ready(&self, step: &str) -> bool {
+        let state = self.0.run.state();
+        let status = state.visible(self.0.key, step).and_then(|key| state.step_status(key));
+        status == Some(StepStatus::Ready)
+    }
+
+    /// Which attempt this is, from 1.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.0.number
+    }
+
+    /// How often the step was begun before.
+    #[must_use]
+    pub fn retry_count(&self) -> u32 {
+        self.0.number.saturating_sub(1)
+    }
+
+    /// The attempts of this step that failed.
+    #[must_use]
+    pub fn error_history(&self) -> Vec<AttemptRecord> {
+        self.0.run.state().error_history(self.0.key).to_vec()
+    }
+
+    /// The same text for every attempt of this step instance in this run, also after a crash: for
+    /// services that do a thing once per key.
+    #[must_use]
+    pub fn idempotency_key(&self) -> String {
+        format!("{}/{}", self.0.run.id, self.0.path())
+    }
+
+    /// The payload of the signal that this step waited for with
+    /// [`StepError::wait_for_signal`], once it has come.
+    #[must_use]
+    pub fn signal(&self) -> Option<Value> {
+        self.0.run.state().taken_signal(self.0.key).cloned()
+    }
+
+    /// Whether the step has been asked to stop.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Completes when the step is asked to stop. A step that goes on all the same is dropped after
+    /// the grace period. One task of a step may await this at a time.
+    pub fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
+        let attempt = Arc::clone(&self.0);
+        poll_fn(move |context| {
+            attempt.listener.register(context.waker());
+            if attempt.cancelled.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        })
+    }
+
+    /// Completes after this long, by the engine's clock: virtual in tests.
+    pub fn sleep(&self, length: Duration) -> impl Future<Output = ()> + Send + 'static {
+        let runtime = &self.0.run.runtime;
+        runtime.sleep_until(runtime.now() + length)
+    }
+
+    /// The time, by the engine's clock.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.0.run.runtime.now()
+    }
+
+    /// Tells the run's observers how far the step is, from 0 to 1.
+    pub fn progress(&self, fraction: f64, message: impl Into<String>) {
+        if self.0.run.is_observed() {
+            let fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
+            let (step, message) = (self.0.path(), message.into());
+            self.0.run.publish(&RunEvent::Progress { step, fraction, message });
+        }
+    }
+
+    /// Tells the run's observers, and the `tracing` subscriber, something.
+    pub fn log(&self, level: LogLevel, message: impl Into<String>) {
+        let message = message.into();
+        match level {
+            LogLevel::Debug => tracing::debug!(target: "stepwell::step", "{message}"),
+            LogLevel::Info => tracing::info!(target: "stepwell::step", "{message}"),
+            LogLevel::Warning => tracing::warn!(target: "stepwell::step", "{message}"),
+            LogLevel::Error => tracing::error!(target: "stepwell::step", "{message}"),
+        }
+        if self.0.run.is_observed() {
+            let (step, attempt, at) = (self.0.path(), self.0.number, self.now());
+            self.0.run.publish(&RunEvent::Log { step, attempt, at, level, message });
+        }
+    }
+}
+
+impl fmt::Debug for ExecutionContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExecutionContext")
+            .field("run", &self.0.run.id)
+            .field("step", &self.0.key)
+            .field("attempt", &self.0.number)
+            .finish_non_exhaustive()
+    }
+}
+
+fn part<T: DeserializeOwned>(
+    whole: &Json,
+    name: &str,
+    what: &str,
+    class: ErrorClass,
+) -> Result<T, StepError> {
+    let value = whole.get(name).unwrap_or(&Json::Null);
+    T::deserialize(value).map_err(|error| {
+        let missing = if whole.get(name).is_none() { " is missing and" } else { "" };
+        StepError::new(class, format!("{what} `{name}`{missing} does not fit: {error}"))
+    })
+}

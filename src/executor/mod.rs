@@ -1,0 +1,96 @@
+//! Executors: what does the work of a step.
+
+mod builtin;
+mod closure;
+mod context;
+mod registry;
+#[cfg(feature = "shell")]
+mod shell;
+
+pub use builtin::{Ai, AiModel, AiRequest, ScriptedModel};
+#[cfg(feature = "schema")]
+pub use builtin::{SchemaViolation, validate_schema};
+pub use closure::{ExecutorFn, TypedFn, executor_fn, typed_fn};
+pub(crate) use context::{Attempt, RunContext};
+pub use context::{ExecutionContext, LogLevel, RunEvent};
+pub use registry::ExecutorRegistry;
+#[cfg(feature = "shell")]
+pub use shell::{OUTPUT_BYTES_MAX, Shell};
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+
+use crate::error::StepError;
+use crate::value::{Json, Value};
+
+/// Does the work of one type of step.
+///
+/// # Contract
+/// - `execute` may be called many times at once, for different steps.
+/// - It may be called again for the same step: after a failure, and after a crash for an attempt
+///   whose end was not recorded. [`ExecutionContext::idempotency_key`] is the same then.
+/// - Its future may be dropped at any await: on a time-out, or when it does not stop in time after
+///   [`ExecutionContext::cancelled`].
+/// - A panic fails the attempt; nothing else.
+///
+/// ```
+/// use stepwell::{ExecutionContext, Json, StepError, StepExecutor, Value, async_trait};
+///
+/// struct Greet;
+///
+/// #[async_trait]
+/// impl StepExecutor for Greet {
+///     async fn execute(&self, ctx: ExecutionContext) -> Result<Value, StepError> {
+///         let name: String = ctx.input("name")?;
+///         Ok(format!("{}, {name}!", ctx.config()["greeting"].as_str().unwrap_or("Hello")).into())
+///     }
+///
+///     fn validate_config(&self, config: &Json) -> Result<(), String> {
+///         match &config["greeting"] {
+///             Json::Null | Json::String(_) => Ok(()),
+///             other => Err(format!("`greeting` must be text, not {other}")),
+///         }
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait StepExecutor: Send + Sync + 'static {
+    /// Does the work.
+    async fn execute(&self, ctx: ExecutionContext) -> Result<Value, StepError>;
+
+    /// Whether a step's configuration can work; asked for every step before a run starts.
+    ///
+    /// # Errors
+    /// What is wrong with it, as a sentence.
+    fn validate_config(&self, config: &Json) -> Result<(), String> {
+        let _ = config;
+        Ok(())
+    }
+
+    /// Runs before each `execute`; its failure is the attempt's.
+    async fn pre_execute(&self, ctx: &ExecutionContext) -> Result<(), StepError> {
+        let _ = ctx;
+        Ok(())
+    }
+
+    /// Runs after each `execute`, with its result; not when the attempt was dropped.
+    async fn post_execute(&self, ctx: &ExecutionContext, result: &Result<Value, StepError>) {
+        let _ = (ctx, result);
+    }
+
+    /// The three in a row, as one future. There is no need to write it; executors without hooks may,
+    /// to save the boxes of those.
+    fn attempt(
+        self: Arc<Self>,
+        ctx: ExecutionContext,
+    ) -> BoxFuture<'static, Result<Value, StepError>> {
+        Box::pin(async move {
+            self.pre_execute(&ctx).await?;
+            let result = self.execute(ctx.clone()).await;
+            self.post_execute(&ctx, &result).await;
+            result
+        })
+    }
+}

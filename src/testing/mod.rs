@@ -1,0 +1,5 @@
+//! For tests of your own workflows: time that costs nothing, and order that depends on a seed only.
+
+mod virtual_runtime;
+
+pub use virtual_runtime::{Stalled, VirtualRuntime};

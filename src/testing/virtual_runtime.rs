@@ -1,0 +1,276 @@
+//! A runtime whose time moves only when nothing else can.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use crate::runtime::{BlockingWork, Runtime};
+use crate::time::Timestamp;
+
+/// Owns time, order and chance: a wait of thirty days takes microseconds, and a run depends on
+/// nothing but the seed. Time begins at 2026-01-01T00:00:00Z.
+///
+/// ```
+/// use std::time::Duration;
+/// use stepwell::Runtime;
+/// use stepwell::testing::VirtualRuntime;
+///
+/// let time = VirtualRuntime::new(7);
+/// let begin = time.now();
+/// let month = Duration::from_secs(30 * 86_400);
+/// time.block_on(time.sleep_until(begin + month)).unwrap();
+/// assert_eq!(time.now().since(begin), month);
+/// ```
+#[derive(Clone)]
+pub struct VirtualRuntime(Arc<Mutex<World>>);
+
+struct World {
+    now: Timestamp,
+    monotonic: Duration,
+    rng: StdRng,
+    timers: BTreeMap<(Timestamp, u64), Waker>,
+    next_timer: u64,
+    spawned: Vec<Task>,
+}
+
+struct Task {
+    future: BoxFuture<'static, ()>,
+    woken: Arc<Flag>,
+}
+
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Nothing can run and no timer is set: what is awaited will never come.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("at {at}: nothing can run and no timer is set; what is awaited never comes")]
+pub struct Stalled {
+    /// The virtual time.
+    pub at: Timestamp,
+}
+
+/// 2026-01-01T00:00:00Z.
+const BEGIN: Timestamp = Timestamp::from_micros(1_767_225_600_000_000);
+
+impl VirtualRuntime {
+    /// A runtime whose order and random numbers follow from this seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(Arc::new(Mutex::new(World {
+            now: BEGIN,
+            monotonic: Duration::ZERO,
+            rng: StdRng::seed_from_u64(seed),
+            timers: BTreeMap::new(),
+            next_timer: 0,
+            spawned: Vec::new(),
+        })))
+    }
+
+    /// Runs a future, and all that it spawns, until it has a result.
+    ///
+    /// # Errors
+    /// [`Stalled`] when it never will.
+    pub fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Stalled> {
+        let mut future = pin!(future);
+        let woken = Arc::new(Flag(AtomicBool::new(true)));
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut tasks: Vec<Task> = Vec::new();
+        loop {
+            tasks.append(&mut self.world().spawned);
+            let mut runnable: Vec<usize> =
+                (0..tasks.len()).filter(|at| tasks[*at].woken.0.load(Ordering::Relaxed)).collect();
+            let main = woken.0.load(Ordering::Relaxed);
+            if runnable.is_empty() && !main {
+                self.advance_to_next()?;
+                continue;
+            }
+            if main {
+                runnable.push(tasks.len());
+            }
+            let chosen = self.world().rng.random_range(0..runnable.len());
+            let chosen = runnable[chosen];
+            if chosen == tasks.len() {
+                woken.0.store(false, Ordering::Relaxed);
+                if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker))
+                {
+                    self.world().spawned.append(&mut tasks);
+                    return Ok(output);
+                }
+                continue;
+            }
+            let task = &mut tasks[chosen];
+            task.woken.0.store(false, Ordering::Relaxed);
+            let waker = Waker::from(Arc::clone(&task.woken));
+            if task.future.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+                drop(tasks.swap_remove(chosen));
+            }
+        }
+    }
+
+    /// Moves time on; timers that become due fire when something is next run.
+    pub fn advance(&self, length: Duration) {
+        let mut world = self.world();
+        world.now = world.now + length;
+        world.monotonic += length;
+        let later = (world.now + Duration::from_micros(1), 0);
+        let due = world.timers.split_off(&later);
+        let fired = std::mem::replace(&mut world.timers, due);
+        drop(world);
+        fired.into_values().for_each(Waker::wake);
+    }
+
+    /// How many sleeps have not ended.
+    #[must_use]
+    pub fn pending_timers(&self) -> usize {
+        self.world().timers.len()
+    }
+
+    fn advance_to_next(&self) -> Result<(), Stalled> {
+        let (now, next) = {
+            let world = self.world();
+            (world.now, world.timers.first_key_value().map(|((at, _), _)| *at))
+        };
+        match next.filter(|at| *at < Timestamp::MAX) {
+            Some(at) => {
+                self.advance(at.since(now));
+                Ok(())
+            }
+            None => Err(Stalled { at: now }),
+        }
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Runtime for VirtualRuntime {
+    fn now(&self) -> Timestamp {
+        self.world().now
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.world().monotonic
+    }
+
+    fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
+        Box::pin(Sleep { runtime: self.clone(), at, timer: None })
+    }
+
+    fn spawn(&self, future: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        let future = std::panic::AssertUnwindSafe(future).catch_unwind().map(drop).boxed();
+        let woken = Arc::new(Flag(AtomicBool::new(true)));
+        self.world().spawned.push(Task { future, woken });
+        Ok(())
+    }
+
+    fn spawn_blocking(&self, work: BlockingWork) -> Result<(), BlockingWork> {
+        let _ = self.spawn(Box::pin(async move { work() }));
+        Ok(())
+    }
+
+    fn is_parallel(&self) -> bool {
+        false
+    }
+
+    fn random(&self) -> u64 {
+        self.world().rng.random()
+    }
+}
+
+impl fmt::Debug for VirtualRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VirtualRuntime({})", self.world().now)
+    }
+}
+
+struct Sleep {
+    runtime: VirtualRuntime,
+    at: Timestamp,
+    timer: Option<(Timestamp, u64)>,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let runtime = self.runtime.clone();
+        let mut world = runtime.world();
+        if world.now >= self.at {
+            return Poll::Ready(());
+        }
+        let at = self.at;
+        let timer = *self.timer.get_or_insert_with(|| {
+            world.next_timer += 1;
+            (at, world.next_timer)
+        });
+        world.timers.insert(timer, context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(timer) = self.timer {
+            self.runtime.world().timers.remove(&timer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(seed: u64) -> Vec<u32> {
+        let time = VirtualRuntime::new(seed);
+        let log = Arc::new(Mutex::new(Vec::new()));
+        for task in 0..6 {
+            let log = Arc::clone(&log);
+            let sleeping = time.sleep_until(BEGIN + Duration::from_secs(1));
+            let work = async move {
+                sleeping.await;
+                log.lock().unwrap().push(task);
+            };
+            assert!(time.spawn(Box::pin(work)).is_ok());
+        }
+        time.block_on(time.sleep_until(BEGIN + Duration::from_secs(2))).unwrap();
+        log.lock().unwrap().clone()
+    }
+
+    #[test]
+    fn the_order_follows_from_the_seed() {
+        assert_eq!(order(3), order(3));
+        assert!((0..8).any(|seed| order(seed) != order(3)));
+    }
+
+    #[test]
+    fn waiting_for_nothing_is_reported() {
+        let time = VirtualRuntime::new(1);
+        assert_eq!(time.block_on(std::future::pending::<()>()), Err(Stalled { at: BEGIN }));
+    }
+
+    #[test]
+    fn a_dropped_sleep_is_forgotten() {
+        let time = VirtualRuntime::new(1);
+        let mut sleep = time.sleep_until(BEGIN + Duration::from_secs(9));
+        assert!((&mut sleep).now_or_never().is_none());
+        assert_eq!(time.pending_timers(), 1);
+        drop(sleep);
+        assert_eq!(time.pending_timers(), 0);
+    }
+}
