@@ -1,5 +1,12 @@
-//! Durable workflows inside your own program.
+#![doc = include_str!("../README.md")]
+//!
+//! # Where to go from here
+//!
+//! [`Workflow`] and [`Step`] define, [`Engine`] runs, [`RunHandle`] watches and steers.
+//! [`expr`](crate::guide::conditions) explains conditions, [`guide::runtimes`] where steps run, and
+//! [`guide::architecture`] how it all fits.
 #![forbid(unsafe_code)]
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -7,6 +14,7 @@ pub mod engine;
 pub mod error;
 pub mod executor;
 pub mod expr;
+pub mod guide;
 pub mod id;
 pub mod journal;
 pub mod plan;

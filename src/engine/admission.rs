@@ -237,6 +237,6 @@ pub(crate) struct EveryNth(AtomicU32);
 impl EveryNth {
     /// True once in `n` calls, the first included.
     pub(crate) fn is_due(&self, n: u32) -> bool {
-        self.0.fetch_add(1, Ordering::Relaxed) % n == 0
+        self.0.fetch_add(1, Ordering::Relaxed).is_multiple_of(n)
     }
 }

@@ -55,7 +55,7 @@ impl Flight {
             attempt: Arc::clone(&attempt),
             executor: Some(executor),
             future: None,
-            meter: measured.then(|| (kind, Duration::ZERO)),
+            meter: measured.then_some((kind, Duration::ZERO)),
             span: tracing::Span::none(),
         };
         let work = match placement {

@@ -76,12 +76,15 @@ pub(crate) struct Inner {
     pub(crate) sampler: sampler::Sampler,
     types: Mutex<BTreeMap<String, Arc<TypeState>>>,
     placements: BTreeMap<String, Placement>,
-    prepared: Mutex<HashMap<usize, (std::sync::Weak<Program>, Arc<Prepared>)>>,
+    prepared: Mutex<HashMap<usize, ForProgram>>,
     pub(crate) owner: Owner,
     pub(crate) runs: Mutex<HashMap<RunId, Arc<Slot>>>,
     /// Wakes [`Engine::serve`] when there is something new.
     pub(crate) serving: futures::task::AtomicWaker,
 }
+
+/// Executors made for a program, by its address, as long as it lives.
+type ForProgram = (std::sync::Weak<Program>, Arc<Prepared>);
 
 /// A run that this engine holds.
 pub(crate) struct Slot {
@@ -93,7 +96,6 @@ pub(crate) struct Slot {
 
 impl Engine {
     /// Begins to configure an engine.
-    #[must_use]
     pub fn builder() -> EngineBuilder {
         EngineBuilder::default()
     }
@@ -286,7 +288,8 @@ fn variables(
             }
             (None, None) => Value::NULL,
         };
-        if !variable.kind.admits(&value) && !(value.is_null() && !variable.required) {
+        let left_out = value.is_null() && !variable.required;
+        if !left_out && !variable.kind.admits(&value) {
             return refuse(format!("vars.{name}: expected {}, given {value:.40}", variable.kind));
         }
         all.insert(name.clone(), value.into_json());

@@ -73,8 +73,8 @@ impl Prepared {
         match kinds.first() {
             None => Ok(Self { units }),
             Some(kind) => {
-                let message =
-                    format!("the run cannot start:\n  {}", problems.to_string().trim_end());
+                let list = problems.to_string().trim_end().replace('\n', "\n  ");
+                let message = format!("the run cannot start:\n  {list}");
                 Err(Error::new(*kind, message))
             }
         }

@@ -115,7 +115,7 @@ impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Condition => "its condition is false",
-            Self::Upstream => "what it depends on did not succeed",
+            Self::Upstream => "no path led to it",
         })
     }
 }

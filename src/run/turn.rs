@@ -402,11 +402,10 @@ impl<'a> Turn<'a> {
             .state
             .steps()
             .filter(|(key, status)| {
-                let node = self.state.node(*key);
-                !status.is_end()
-                    && node.is_some_and(|node| node.trigger != Trigger::Always)
-                    // A composite step ends with its bodies.
-                    && !(*status == StepStatus::Running && !node.is_some_and(is_task))
+                let Some(node) = self.state.node(*key) else { return false };
+                // A composite step ends with its bodies.
+                let alone = is_task(node) || *status != StepStatus::Running;
+                !status.is_end() && alone && node.trigger != Trigger::Always
             })
             .map(|(key, _)| key)
             .collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::kind::{Case, LoopCondition, StepKind, Wait, When};
-use super::names::{Frame, Names, Visible, predecessor};
+use super::names::{Frame, Names, Visible};
 use super::program::{Body, BodyOutput, Node, NodeKind, Turns, Unit, WaitFor};
 use super::settings::Trigger;
 use super::step::MISPLACED;
@@ -151,10 +151,8 @@ impl<'a> Compiler<'a> {
             entries[*step as usize].mentions.push((*on, *kind));
         }
         if shape == Shape::Chain {
-            for at in 1..steps.len() {
-                if predecessor(steps, at).is_some() {
-                    entries[at].mentions.push((at as u32 - 1, EdgeKind::After));
-                }
+            for (before, entry) in entries.iter_mut().skip(1).enumerate() {
+                entry.mentions.push((before as u32, EdgeKind::After));
             }
         }
         DagResolver::resolve(&entries, path, self.problems)
@@ -177,10 +175,8 @@ impl<'a> Compiler<'a> {
             None => self.retry.clone(),
         };
         self.check_join(step, &here);
-        let when = match &step.when {
-            Some(when) => Some(self.condition(when, &format!("{}.when", here()), &[], true)),
-            None => None,
-        };
+        let when =
+            step.when.as_ref().map(|w| self.condition(w, &format!("{}.when", here()), &[], true));
         let mut inputs = Vec::with_capacity(step.inputs.len());
         for (name, text) in &step.inputs {
             let place = format!("{}.inputs.{name}", here());

@@ -6,7 +6,6 @@ use super::Step;
 use super::settings::{Variable, VariableType};
 use crate::error::nearest;
 use crate::expr::{Type, TypeScope};
-use crate::id::StepId;
 use crate::value::Json;
 
 /// The bodies around the place that is being compiled, outermost first.
@@ -115,9 +114,4 @@ fn of(variable: &Variable) -> Type {
         VariableType::Array => Type::List(Box::new(Type::Any)),
         VariableType::Object => Type::Object { fields: BTreeMap::new(), open: true },
     }
-}
-
-/// The ids of the steps of a body in order, as a chain needs them.
-pub(super) fn predecessor(steps: &[Step], at: usize) -> Option<&StepId> {
-    Some(&steps.get(at.checked_sub(1)?)?.id)
 }

@@ -1,0 +1,15 @@
+//! The guide, as chapters.
+
+#[doc = include_str!("architecture.md")]
+pub mod architecture {}
+
+#[doc = include_str!("conditions.md")]
+pub mod conditions {}
+
+#[doc = include_str!("runtimes.md")]
+pub mod runtimes {}
+
+#[doc = include_str!("testing.md")]
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing {}
