@@ -61,7 +61,7 @@ fn main() -> Result<(), AnyError> {
     let (mut workers, mut real, mut svg, mut files) = (8, None, None, Vec::new());
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or(format!("{word} needs a value"));
+        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value"));
         match word.as_str() {
             "--workers" => workers = value()?.parse()?,
             "--real" => real = Some(value()?.parse::<f64>()?),
