@@ -97,6 +97,9 @@ pub struct Failure {
     /// The messages of the causes, outermost first; at most [`CAUSES_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub causes: Vec<String>,
+    /// For a composite step: the path of the step inside it that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// How long the other side asked to be left alone.
     #[serde(
         default,
@@ -114,12 +117,21 @@ pub const CAUSES_MAX: usize = 16;
 impl Failure {
     /// A failure of this class; an over-long message is cut.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, message: clip(message.into()), causes: Vec::new(), retry_after: None }
+        Self {
+            class,
+            message: clip(message.into()),
+            causes: Vec::new(),
+            origin: None,
+            retry_after: None,
+        }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(origin) = &self.origin {
+            write!(f, "in step {origin}: ")?;
+        }
         write!(f, "{}: {}", self.class, self.message)?;
         for cause in &self.causes {
             write!(f, ": {cause}")?;

@@ -4,7 +4,7 @@ use serde_json::Map;
 
 use super::turn::{Turn, Work};
 use super::{FOR_EACH_ITEMS_MAX, SUB_WORKFLOW_DEPTH_MAX};
-use crate::error::{ErrorClass, Failure};
+use crate::error::ErrorClass;
 use crate::id::StepKey;
 use crate::journal::{CancelReason, Event, Outcome, ScopeOpened, SkipReason, StepStatus};
 use crate::value::{Json, Value};
@@ -211,13 +211,10 @@ impl Turn<'_> {
 
     fn bad_end(&mut self, step: StepKey, outcome: Outcome) -> Next {
         match outcome {
-            Outcome::Failed { step: path, failure } => {
-                let mut causes = vec![format!("{}: {}", failure.class, failure.message)];
-                causes.extend(failure.causes);
-                let mut outer = Failure::new(failure.class, format!("step {path} failed"));
-                causes.truncate(crate::error::CAUSES_MAX);
-                outer.causes = causes;
-                let failure = Box::new(outer);
+            Outcome::Failed { step: path, mut failure } => {
+                // The innermost step is the one to look at, however many bodies are around it.
+                failure.origin.get_or_insert(path);
+                let failure = Box::new(failure);
                 self.end(step, Event::StepFailed { step, failure });
             }
             Outcome::Cancelled | Outcome::TimedOut | Outcome::Succeeded(_) => {

@@ -121,7 +121,7 @@ impl<'a> Compiler<'a> {
         let frame = self.names.frames.pop()?;
         let plan = self.plan(steps, &frame, path, shape)?;
         let nodes: Vec<Node> = nodes.into_iter().collect::<Option<_>>()?;
-        let sinks: Vec<u32> = plan.sinks().collect();
+        let sinks: Vec<u32> = (0..plan.len() as u32).filter(|step| is_last(&plan, *step)).collect();
         let body = self.bodies.get_mut(number as usize)?;
         body.output = match (shape, sinks.as_slice()) {
             (Shape::Parallel, _) => BodyOutput::Map((0..steps.len() as u32).collect()),
@@ -442,6 +442,13 @@ fn plan_step(step: &Step) -> PlanStep<'_> {
         }
     }
     entry
+}
+
+/// Whether nothing regularly comes after a step: what follows a failure or a false condition is
+/// another way to end.
+fn is_last(plan: &ExecutionPlan, step: u32) -> bool {
+    let detour = |kind| matches!(kind, EdgeKind::OnFailure | EdgeKind::Otherwise);
+    plan.successors(step).iter().all(|link| detour(link.kind))
 }
 
 /// A step reached only by `on_failure` and `otherwise` is reached by any of them.

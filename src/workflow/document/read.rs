@@ -66,10 +66,12 @@ fn syntax(path: &str, error: &impl fmt::Display) -> Error {
     // Some parsers add an excerpt of the source; the first line is the message.
     let text = error.to_string();
     let message = text.lines().next().unwrap_or_default();
+    // Advice for programmers of that parser, not for authors of documents.
+    let message = message.replace(", set DuplicateKeyPolicy in Options if acceptable", "");
     Error::new(
         ErrorKind::Syntax,
         match path {
-            "" | "." | "?" => message.to_string(),
+            "" | "." | "?" => message,
             path => format!("{path}: {message}"),
         },
     )

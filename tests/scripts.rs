@@ -1,0 +1,283 @@
+//! What runs do, as scripts: a workflow, commands, and under each the events that it causes.
+//!
+//! `UPDATE=1 cargo test --all-features --test scripts` writes what happens now into the files; the
+//! difference is to be read, not believed. Every script is also replayed event by event, and the
+//! state must come out the same.
+#![cfg(feature = "yaml")]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+use stepwell::journal::{Reason, Recorded, Signal, Waiting};
+use stepwell::run::{Command, Report, RetryAllowance, RunState};
+use stepwell::workflow::Program;
+use stepwell::{
+    ErrorClass, Event, Failure, Outcome, RunId, StepKey, StepStatus, Timestamp, Value, Workflow,
+};
+
+#[test]
+fn every_script_does_what_it_says() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut wrong = Vec::new();
+    for file in &files {
+        let text = std::fs::read_to_string(file).unwrap();
+        let name = file.file_stem().unwrap().to_string_lossy();
+        let now = Script::run(&name, &text);
+        if now != text && std::env::var_os("UPDATE").is_some() {
+            std::fs::write(file, &now).unwrap();
+        } else if now != text {
+            wrong.push(format!("== {name}\n{}", difference(&text, &now)));
+        }
+    }
+    assert!(files.len() >= 120, "only {} scripts", files.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn difference(expected: &str, found: &str) -> String {
+    let (a, b): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), found.lines().collect());
+    let at = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+    let line = |lines: &[&str]| lines.get(at).copied().unwrap_or("(end)").to_string();
+    format!("line {}\n  expected {}\n  found    {}", at + 1, line(&a), line(&b))
+}
+
+struct Script {
+    state: RunState,
+    program: Arc<Program>,
+    now: Timestamp,
+    journal: Vec<Recorded>,
+    /// Paths of steps whose scopes are gone by the time that they are printed.
+    paths: std::collections::BTreeMap<StepKey, String>,
+}
+
+impl Script {
+    /// The text again, with what happens now under each command.
+    fn run(name: &str, text: &str) -> String {
+        let (head, body) = text.split_once("\n----\n").unwrap_or_else(|| panic!("{name}: no ----"));
+        let mut definitions = head.split("\n====\n");
+        let first = definitions.next().unwrap();
+        // The first lines say what the script shows.
+        let comment = first.lines().take_while(|line| line.starts_with('#')).count();
+        let yaml: Vec<&str> = first.lines().skip(comment).collect();
+        let mut out = format!("{head}\n----\n");
+        let workflow = match Workflow::from_yaml(&yaml.join("\n")) {
+            Ok(workflow) => workflow,
+            Err(error) => {
+                return format!("{out}refused\n  {}\n", error.to_string().replace('\n', "\n  "));
+            }
+        };
+        let others: Vec<Workflow> =
+            definitions.map(|yaml| Workflow::from_yaml(yaml).unwrap()).collect();
+        let find = |id: &str| {
+            let all = std::iter::once(&workflow).chain(&others);
+            all.into_iter().find(|other| other.id() == id).cloned()
+        };
+        let program = match Program::link(&workflow, find, Vec::new) {
+            Ok(program) => program,
+            Err(error) => {
+                return format!("{out}refused\n  {}\n", error.to_string().replace('\n', "\n  "));
+            }
+        };
+        let mut script = Self {
+            state: RunState::new(RunId::new(name).unwrap(), Arc::clone(&program)),
+            program,
+            now: Timestamp::EPOCH,
+            journal: Vec::new(),
+            paths: Default::default(),
+        };
+        for command in body.lines().filter(|line| !line.starts_with("  ")) {
+            let _ = writeln!(out, "{command}");
+            for line in script.command(command) {
+                let _ = writeln!(out, "  {line}");
+            }
+        }
+        script.check(name);
+        out
+    }
+
+    fn command(&mut self, text: &str) -> Vec<String> {
+        let mut words = text.splitn(3, ' ');
+        let verb = words.next().unwrap();
+        let first = words.next().unwrap_or_default();
+        let rest = words.next().unwrap_or_default();
+        let json = |text: &str| -> Value {
+            if text.is_empty() { Value::NULL } else { serde_json::from_str(text).unwrap() }
+        };
+        match verb {
+            "start" => {
+                let input = json(first);
+                self.decide(Command::Start { input, variables: json(rest), seed: 1 })
+            }
+            "go" => {
+                let mut lines = Vec::new();
+                while let Some(step) = self.state.first_ready() {
+                    let now = self.decide(Command::Dispatch { step });
+                    if now.first().is_some_and(|line| line.starts_with("rejected")) {
+                        return now;
+                    }
+                    lines.extend(now);
+                }
+                lines
+            }
+            "dispatch" => self.with(first, |step, _| Command::Dispatch { step }),
+            "ok" => self.report(first, Report::Succeeded(json(rest))),
+            "fail" => {
+                let (class, message) = rest.split_once(' ').unwrap_or((rest, "no"));
+                let class: ErrorClass = serde_json::from_value(Json::from(class)).unwrap();
+                let failure = Failure::new(class, message);
+                self.report(first, Report::Failed { failure, retry: RetryAllowance::Allowed })
+            }
+            "suspend" => {
+                let wait = stepwell::StepError::wait_for_signal(rest, (), None);
+                self.report(first, Report::Suspended(wait.into_failure().unwrap_err()))
+            }
+            "late" => {
+                let attempt = rest.parse().unwrap();
+                let result = Report::Succeeded(Value::NULL);
+                self.with(first, |step, _| Command::Report { step, attempt, result })
+            }
+            "after" => {
+                self.now = self.now + stepwell::time::parse_duration(first).unwrap();
+                self.decide(Command::Tick)
+            }
+            "signal" => {
+                let signal = Signal { name: first.into(), payload: json(rest) };
+                self.decide(Command::Signal(signal))
+            }
+            "pause" => self.decide(Command::Pause(Reason::new("ann", "look"))),
+            "resume" => self.decide(Command::Resume(Reason::new("ann", "go"))),
+            "cancel" => {
+                let grace = std::time::Duration::from_secs(10);
+                self.decide(Command::Cancel { reason: Reason::new("bob", "stop"), grace })
+            }
+            "explain" => {
+                let found = self.state.find(first).and_then(|step| self.state.explain(step));
+                vec![found.map_or_else(|| "no such step".into(), |why| why.to_string())]
+            }
+            "progress" => vec![self.state.progress(self.now).to_string()],
+            "due" => vec![
+                self.state.next_due(self.now).map_or_else(|| "never".into(), |at| at.to_string()),
+            ],
+            "journal" => vec![self.journal.len().to_string()],
+            other => panic!("no command {other}"),
+        }
+    }
+
+    fn report(&mut self, path: &str, result: Report) -> Vec<String> {
+        self.with(path, |step, attempt| Command::Report { step, attempt, result })
+    }
+
+    fn with(&mut self, path: &str, make: impl FnOnce(StepKey, u32) -> Command) -> Vec<String> {
+        match self.state.find(path) {
+            Some(step) => {
+                let attempt = self.state.attempt(step);
+                self.decide(make(step, attempt))
+            }
+            None => vec!["no such step".into()],
+        }
+    }
+
+    fn decide(&mut self, command: Command) -> Vec<String> {
+        let before = self.state.clone();
+        let first = self.journal.len();
+        if let Err(rejection) = self.state.decide_into(command, self.now, &mut self.journal) {
+            assert_eq!(self.state, before, "a rejection changed the state");
+            assert_eq!(self.journal.len(), first);
+            return vec![format!("rejected: {rejection}")];
+        }
+        // Scopes come and go inside one command; replaying it shows each step's path in time.
+        let mut replayed = before;
+        let mut lines = Vec::new();
+        for recorded in &self.journal[first..] {
+            replayed.apply(recorded.at, &recorded.event);
+            for (step, _) in replayed.steps() {
+                self.paths.entry(step).or_insert_with(|| replayed.path(step));
+            }
+            lines.push(self.describe(&recorded.event));
+        }
+        assert_eq!(replayed, self.state, "replay and live state differ");
+        lines
+    }
+
+    fn describe(&self, event: &Event) -> String {
+        let path = |step: &StepKey| self.paths.get(step).cloned().unwrap_or_default();
+        match event {
+            Event::RunStarted(_) => "run started".into(),
+            Event::StepReady { step } => format!("{} ready", path(step)),
+            Event::StepStarted { step, attempt } => {
+                format!("{} started, attempt {attempt}", path(step))
+            }
+            Event::StepSucceeded { step, output } => format!("{} succeeded: {output}", path(step)),
+            Event::AttemptFailed { step, failed } => {
+                let step = path(step);
+                format!(
+                    "{step} attempt {} failed ({}), next at {}",
+                    failed.attempt, failed.failure, failed.retry_at
+                )
+            }
+            Event::StepFailed { step, failure } => format!("{} failed: {failure}", path(step)),
+            Event::StepSkipped { step, reason } => format!("{} skipped: {reason}", path(step)),
+            Event::StepCancelRequested { step, reason, .. } => {
+                format!("{} asked to stop: {reason:?}", path(step))
+            }
+            Event::StepCancelled { step, reason } => {
+                format!("{} cancelled: {reason:?}", path(step))
+            }
+            Event::WaitStarted { step, wait } => match &**wait {
+                Waiting::Until(at) => format!("{} waits until {at}", path(step)),
+                Waiting::Signal(name, until) => {
+                    let until = until.map_or(String::new(), |at| format!(" until {at}"));
+                    format!("{} waits for signal {name}{until}", path(step))
+                }
+                Waiting::Condition(until) => {
+                    let until = until.map_or(String::new(), |at| format!(" until {at}"));
+                    format!("{} waits for its condition{until}", path(step))
+                }
+            },
+            Event::StepSuspended { step, suspension, .. } => {
+                format!("{} suspended for signal {}", path(step), suspension.signal)
+            }
+            Event::SignalReceived { signal } => format!("signal {} kept", signal.name),
+            Event::SignalTaken { step, signal } => {
+                format!("signal {} taken by {}", signal.name, path(step))
+            }
+            Event::ItemsListed { step, items } => format!("{} items {items}", path(step)),
+            Event::ScopeOpened { scope, opened } => {
+                format!("scope {scope} opened for {}, index {}", path(&opened.parent), opened.index)
+            }
+            Event::ScopeClosed { scope, outcome } => format!("scope {scope} {}", ended(outcome)),
+            Event::RunStopping => "run stopping".into(),
+            Event::RunPaused { by } => format!("run paused {by}"),
+            Event::RunResumed { by, deadline } => format!("run resumed {by}, limit {deadline}"),
+            Event::RunCancelRequested { by, .. } => format!("run cancelling {by}"),
+            Event::RunFinished { outcome } => format!("run {}", ended(outcome)),
+            other => format!("{other:?}"),
+        }
+    }
+
+    /// What must be true of every journal.
+    fn check(&self, name: &str) {
+        let replayed =
+            RunState::replay(RunId::new(name).unwrap(), Arc::clone(&self.program), &self.journal);
+        assert_eq!(replayed, self.state, "{name}: replaying the journal gives another state");
+        let ended = self.state.status().is_end();
+        let alive = self.journal.is_empty()
+            || ended
+            || self.state.first_ready().is_some()
+            || self.state.next_due(self.now).is_some()
+            || self.state.steps().any(|(_, status)| status == StepStatus::Waiting);
+        assert!(alive, "{name}: stranded");
+    }
+}
+
+fn ended(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Succeeded(output) => format!("succeeded: {output}"),
+        other => other.to_string(),
+    }
+}
