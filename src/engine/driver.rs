@@ -185,7 +185,7 @@ impl Driver {
         Ok(())
     }
 
-    async fn mail(&self) -> Result<Vec<(u64, Message)>> {
+    async fn mail(&mut self) -> Result<Vec<(u64, Message)>> {
         if !self.run.has_mail.swap(false, Ordering::AcqRel) {
             return Ok(Vec::new());
         }

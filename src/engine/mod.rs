@@ -225,6 +225,9 @@ impl Engine {
         let replies = Arc::clone(&driver.replies);
         let driver = futures::lock::Mutex::new(driver);
         let slot = Arc::new(Slot { context, driver, replies });
+        if slot.context.has_ended() {
+            return slot;
+        }
         let mut runs = lock(&self.0.runs);
         let id = slot.context.id.clone();
         // Somebody else may have loaded it in between; there must be one driver only.

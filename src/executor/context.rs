@@ -53,14 +53,14 @@ impl RunContext {
             user,
             metadata,
             runtime,
-            state: Mutex::new(state),
             observers: Mutex::new(Vec::new()),
             observed: AtomicBool::new(false),
             driver: AtomicWaker::new(),
             has_mail: AtomicBool::new(false),
             has_room: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
+            ended: AtomicBool::new(state.outcome().is_some()),
             full: Mutex::new(None),
+            state: Mutex::new(state),
         }
     }
 

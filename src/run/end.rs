@@ -25,7 +25,8 @@ impl Turn<'_> {
         for link in scope.body(&program).plan.successors(step.step) {
             self.push(Work::Consider(StepKey { scope: step.scope, step: link.step }));
         }
-        if open > 0 {
+        // An accepted cancel is what the run ends with, even if its last step succeeds meanwhile.
+        if open > 0 || (parent.is_none() && self.state.cancelling.is_some()) {
             return;
         }
         let outcome = self.outcome(step.scope);

@@ -242,7 +242,8 @@ impl<'a> Turn<'a> {
         if cell.attempt != attempt {
             return Err(Rejection::WrongAttempt { expected: cell.attempt, given: attempt });
         }
-        let cancel = cell.more.as_ref().and_then(|more| more.cancel);
+        let own = cell.more.as_ref().and_then(|more| more.cancel);
+        let cancel = own.or_else(|| self.state.cancelling.map(|_| CancelReason::Run));
         match (result, cancel) {
             // What was done is done, even by a step that was asked to stop.
             (Report::Succeeded(output), _) => {
