@@ -128,7 +128,7 @@ pub enum TimeError {
 /// a real date and such a length inside what a timestamp can hold.
 pub const DURATION_MAX: Duration = Duration::from_secs(36_500 * 86_400);
 
-/// Reads a length of time: numbers with units `ms`, `s`, `m`, `h`, `d`, largest first or not, as in
+/// Reads a length of time: numbers with units `us`, `ms`, `s`, `m`, `h`, `d`, largest first or not, as in
 /// `1h30m`; a bare number is seconds.
 ///
 /// # Errors
@@ -156,6 +156,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, TimeError> {
         let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
         let unit = match &rest[..letters] {
             "" if digits == text.trim().len() => 1.0,
+            "us" => 0.000_001,
             "ms" => 0.001,
             "s" => 1.0,
             "m" => 60.0,
@@ -169,7 +170,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, TimeError> {
     seconds(total).ok_or_else(|| TimeError::TooLong(clip(text)))
 }
 
-/// The shortest text that [`parse_duration`] reads back; lengths are kept to the millisecond.
+/// The shortest text that [`parse_duration`] reads back; lengths are kept to the microsecond.
 #[must_use]
 pub fn format_duration(length: Duration) -> String {
     let mut text = String::new();
@@ -180,8 +181,11 @@ pub fn format_duration(length: Duration) -> String {
             seconds %= size;
         }
     }
-    if length.subsec_millis() > 0 || text.is_empty() {
-        text.push_str(&format!("{}ms", length.subsec_millis()));
+    let (millis, micros) = (length.subsec_millis(), length.subsec_micros() % 1000);
+    if micros > 0 {
+        text.push_str(&format!("{}us", length.subsec_micros()));
+    } else if millis > 0 || text.is_empty() {
+        text.push_str(&format!("{millis}ms"));
     }
     text
 }
@@ -189,7 +193,9 @@ pub fn format_duration(length: Duration) -> String {
 /// A length of time from seconds, if it is one and not over [`DURATION_MAX`].
 fn seconds(seconds: f64) -> Option<Duration> {
     let length = Duration::try_from_secs_f64(seconds).ok()?;
-    (length <= DURATION_MAX).then_some(Duration::from_micros(length.as_micros() as u64))
+    // Nearest, not next below: 0.1 s is a little less than that in binary.
+    let micros = (length.as_nanos() + 500) / 1000;
+    (length <= DURATION_MAX).then_some(Duration::from_micros(micros as u64))
 }
 
 /// Errors quote what was given, but never a whole document.

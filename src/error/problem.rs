@@ -108,6 +108,12 @@ impl Problems {
         }
     }
 
+    /// Whether further ones are only counted: their texts, and hints above all, are wasted.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.list.len() >= PROBLEMS_MAX
+    }
+
     /// Adds all of another list.
     pub fn extend(&mut self, other: Self) {
         let errors =

@@ -229,8 +229,8 @@ pub struct ScopeOpened {
     pub body: u32,
     /// Which item or turn this is, from 0.
     pub index: u32,
-    /// The input, for a sub-workflow.
-    pub input: Option<Value>,
+    /// The input, for a sub-workflow; null for other bodies.
+    pub input: Value,
 }
 
 /// Who did something to a run, and why.

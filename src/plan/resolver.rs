@@ -120,7 +120,11 @@ fn edges(
             None => {
                 let place = format!("{path}.{}.{field}", step.id);
                 let problem = Problem::error(place, format!("there is no step `{id}` here"));
-                problems.push(problem.suggest(id.as_str(), steps.iter().map(|s| s.id.as_str())));
+                problems.push(if problems.is_full() {
+                    problem
+                } else {
+                    problem.suggest(id.as_str(), steps.iter().map(|s| s.id.as_str()))
+                });
                 None
             }
         };

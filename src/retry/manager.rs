@@ -172,7 +172,9 @@ fn delay(config: &RetryConfig, attempt: u32, previous: Duration, seed: Seed) -> 
             (widest - base).mul_add(seed.fraction(), base).min(cap)
         }
     };
-    Duration::try_from_secs_f64(seconds).unwrap_or(config.max_delay).min(config.max_delay)
+    // Whole microseconds, which is what the journal keeps.
+    let delay = Duration::try_from_secs_f64(seconds).unwrap_or(config.max_delay);
+    Duration::from_micros(delay.min(config.max_delay).as_micros() as u64)
 }
 
 #[cfg(test)]

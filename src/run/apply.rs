@@ -199,7 +199,7 @@ impl RunState {
         if self.node(opened.parent).is_some_and(sub_workflow) {
             scope.depth += 1;
             let variables = super::composite::defaults(self.program.unit(opened.unit));
-            let input = opened.input.clone().unwrap_or_default();
+            let input = opened.input.clone();
             scope.own = Some(Box::new(Own { input, variables }));
         }
         self.counts[StepStatus::Pending.slot()] += scope.open;

@@ -13,7 +13,7 @@ use crate::workflow::{NodeKind, Turns, Unit};
 /// What a composite step does next.
 enum Next {
     /// Open this body of this unit, as this item or turn.
-    Open { unit: u32, body: u32, index: u32, input: Option<Value> },
+    Open { unit: u32, body: u32, index: u32, input: Value },
     /// Ends well.
     Succeed(Value),
     /// Is left out after all: no case held.
@@ -57,7 +57,7 @@ impl Turn<'_> {
         self.emit(Event::StepStarted { step, attempt: 1 });
         if let Some(body) = body {
             let unit = self.state.unit_index(step);
-            return self.follow(step, Next::Open { unit, body, index: 0, input: None });
+            return self.follow(step, Next::Open { unit, body, index: 0, input: Value::NULL });
         }
         if matches!(self.state.node(step).map(|n| &n.kind), Some(NodeKind::ForEach { .. })) {
             self.list_items(step);
@@ -129,7 +129,7 @@ impl Turn<'_> {
                 let free = *concurrency == 0 || open < *concurrency;
                 if begun < items && free && !self.state.stopping {
                     let unit = self.state.unit_index(step);
-                    Next::Open { unit, body: *body, index: begun, input: None }
+                    Next::Open { unit, body: *body, index: begun, input: Value::NULL }
                 } else if open > 0 {
                     Next::Wait
                 } else {
@@ -151,7 +151,7 @@ impl Turn<'_> {
         };
         let unit = self.state.unit_index(step);
         match &node.kind {
-            NodeKind::Body(body) => Next::Open { unit, body: *body, index: 0, input: None },
+            NodeKind::Body(body) => Next::Open { unit, body: *body, index: 0, input: Value::NULL },
             NodeKind::Loop { .. } => self.next_turn(step),
             NodeKind::Workflow { name, input } => {
                 let depth = self.state.scope(step.scope).map_or(0, |scope| scope.depth);
@@ -171,7 +171,7 @@ impl Turn<'_> {
                         .map_or(Json::Null, std::borrow::Cow::into_owned)),
                 };
                 match input {
-                    Ok(input) => Next::Open { unit, body: 0, index: 0, input: Some(input.into()) },
+                    Ok(input) => Next::Open { unit, body: 0, index: 0, input: input.into() },
                     Err(error) => Next::Fail(ErrorClass::Validation, format!("`input`: {error}")),
                 }
             }
@@ -204,7 +204,7 @@ impl Turn<'_> {
             }
             Ok(true) => {
                 let unit = self.state.unit_index(step);
-                Next::Open { unit, body: *body, index: begun, input: None }
+                Next::Open { unit, body: *body, index: begun, input: Value::NULL }
             }
         }
     }

@@ -1,0 +1,348 @@
+//! Properties over random workflows and random sequences of commands.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use serde_json::json;
+use stepwell::journal::{Reason, Recorded, Signal};
+use stepwell::plan::EdgeKind;
+use stepwell::run::{Command, Report, RetryAllowance, RunState};
+use stepwell::workflow::{Case, FailurePolicy, NodeKind};
+use stepwell::{
+    ErrorClass, Event, Failure, RetryConfig, RunId, Step, StepKey, StepStatus, Timestamp, Trigger,
+    Value, Wait, Workflow,
+};
+
+/// Steps of one body: each depends on some before it.
+fn body(depth: u32) -> BoxedStrategy<Vec<Step>> {
+    prop::collection::vec((step(depth), any::<[u8; 4]>()), 1..5)
+        .prop_map(|steps| {
+            let ids: Vec<String> = (0..steps.len()).map(|at| format!("s{at}")).collect();
+            let mut built: Vec<Step> = Vec::new();
+            for (at, (mut step, dice)) in steps.into_iter().enumerate() {
+                step.id = ids[at].as_str().into();
+                if at > 0 {
+                    let before = usize::from(dice[0]) % at;
+                    match dice[1] % 7 {
+                        0..3 => step.after.push(ids[before].as_str().into()),
+                        3 => built[before].on_failure.push(ids[at].as_str().into()),
+                        4 => built[before].otherwise.push(ids[at].as_str().into()),
+                        5 => built[before].always.push(ids[at].as_str().into()),
+                        _ => {}
+                    }
+                    let other = usize::from(dice[2]) % at;
+                    if dice[2] > 128 && other != before {
+                        step.after.push(ids[other].as_str().into());
+                    }
+                }
+                step.trigger = match dice[3] % 12 {
+                    0 => Some(Trigger::AnySucceeded),
+                    1 => Some(Trigger::AllDone),
+                    2 => Some(Trigger::AnyFailed),
+                    3 => Some(Trigger::NoneFailed),
+                    4 => Some(Trigger::AtLeast(1)),
+                    5 => Some(Trigger::Always),
+                    6 => Some(Trigger::AllFailed),
+                    _ => None,
+                };
+                step.cancel_rest = dice[3] > 230;
+                built.push(step);
+            }
+            built
+        })
+        .boxed()
+}
+
+fn step(depth: u32) -> BoxedStrategy<Step> {
+    let task = (any::<bool>(), 0..5_u8).prop_map(|(retry, extra)| {
+        let mut step = Step::task("x", "t");
+        if retry {
+            step = step.retry(RetryConfig::attempts(3));
+        }
+        match extra {
+            0 => step.when("input.yes"),
+            1 => step.when("input.no"),
+            2 => step.attempt_timeout(Duration::from_secs(5)),
+            3 => step.timeout(Duration::from_secs(20)),
+            _ => step,
+        }
+    });
+    let wait = prop_oneof![
+        Just(Wait::For(Duration::from_secs(30))),
+        Just(Wait::signal("go")),
+        Just(Wait::signal("go").timeout(Duration::from_secs(60))),
+        Just(Wait::condition("now() > 50")),
+    ]
+    .prop_map(|wait| Step::wait("x", wait));
+    if depth == 0 {
+        return prop_oneof![4 => task, 1 => wait].boxed();
+    }
+    let inner = move || body(depth - 1);
+    prop_oneof![
+        6 => task,
+        2 => wait,
+        1 => inner().prop_map(|steps| Step::parallel("x", steps)),
+        1 => inner().prop_map(|steps| Step::sequence("x", plain(steps))),
+        1 => (inner(), inner()).prop_map(|(a, b)| {
+            Step::choice("x", [Case::when("input.no", a), Case::otherwise(b)])
+        }),
+        1 => inner().prop_map(|steps| Step::for_each("x", "input.items", steps).concurrency(2)),
+        1 => inner().prop_map(|steps| Step::while_loop("x", "turn < 2", steps)),
+        1 => Just(Step::workflow("x", "child")),
+    ]
+    .boxed()
+}
+
+/// Steps of a chain have no edges of their own that could run against it.
+fn plain(mut steps: Vec<Step>) -> Vec<Step> {
+    for step in &mut steps {
+        step.after.clear();
+        step.on_failure.clear();
+        step.otherwise.clear();
+        step.always.clear();
+    }
+    steps
+}
+
+fn child() -> Workflow {
+    let steps = [Step::task("a", "t"), Step::task("b", "t").after("a")];
+    Workflow::builder("child").steps(steps).build().unwrap()
+}
+
+struct Life {
+    state: RunState,
+    journal: Vec<Recorded>,
+    now: Timestamp,
+    /// Tasks that run, with their attempts.
+    running: BTreeMap<StepKey, u32>,
+    ended: BTreeSet<StepKey>,
+    attempts: BTreeMap<StepKey, u32>,
+}
+
+impl Life {
+    fn ask(&mut self, command: Command) {
+        let before = (self.state.clone(), self.journal.len());
+        match self.state.decide_into(command, self.now, &mut self.journal) {
+            Err(_) => {
+                assert_eq!(self.state, before.0, "a rejection changes nothing");
+                assert_eq!(self.journal.len(), before.1);
+            }
+            Ok(()) => {
+                let mut state = before.0;
+                for recorded in self.journal[before.1..].to_vec() {
+                    self.watch(&state, &recorded.event);
+                    state.apply(recorded.at, &recorded.event);
+                }
+                assert_eq!(state, self.state, "what was decided is what was applied");
+            }
+        }
+    }
+
+    /// Checks one event against the state before it.
+    fn watch(&mut self, state: &RunState, event: &Event) {
+        let mut end = |step: &StepKey| {
+            assert!(self.ended.insert(*step), "{step:?} ended twice");
+            self.running.remove(step);
+        };
+        match event {
+            Event::StepReady { step } => {
+                let node = state.node(*step).unwrap();
+                let edges = Self::edges(state, *step);
+                let met = |kind: EdgeKind, status: StepStatus| match kind {
+                    EdgeKind::Always => status.is_end(),
+                    EdgeKind::OnFailure => status == StepStatus::Failed,
+                    _ => status.is_end(),
+                };
+                if state.attempt(*step) == 0 && node.trigger == Trigger::AllSucceeded {
+                    for (kind, status) in edges {
+                        assert!(
+                            met(kind, status),
+                            "{step:?} is ready before its dependencies ended"
+                        );
+                    }
+                }
+            }
+            Event::StepStarted { step, attempt } => {
+                assert!(!self.ended.contains(step), "{step:?} starts after its end");
+                let last = self.attempts.insert(*step, *attempt).unwrap_or(0);
+                assert_eq!(*attempt, last + 1, "attempts count up by one");
+                if matches!(state.node(*step).unwrap().kind, NodeKind::Task { .. }) {
+                    assert_eq!(state.step_status(*step), Some(StepStatus::Ready));
+                    self.running.insert(*step, *attempt);
+                }
+            }
+            Event::AttemptFailed { step, .. } | Event::StepSuspended { step, .. } => {
+                self.running.remove(step);
+            }
+            Event::StepSucceeded { step, .. }
+            | Event::StepFailed { step, .. }
+            | Event::StepSkipped { step, .. }
+            | Event::StepCancelled { step, .. } => end(step),
+            Event::RunFinished { .. } => self.running.clear(),
+            _ => {}
+        }
+    }
+
+    fn edges(state: &RunState, step: StepKey) -> Vec<(EdgeKind, StepStatus)> {
+        let (unit, body) = state.body_of(step);
+        let plan = Arc::clone(&state.program().unit(unit).body(body).plan);
+        plan.predecessors(step.step)
+            .iter()
+            .map(|link| {
+                let key = StepKey { scope: step.scope, step: link.step };
+                (link.kind, state.step_status(key).unwrap())
+            })
+            .collect()
+    }
+
+    /// Every run that is not finished has something ready, running, due, waited for, or is paused.
+    fn assert_alive(&self) {
+        let state = &self.state;
+        let alive = state.status().is_end()
+            || state.first_ready().is_some()
+            || state.running() > 0
+            || state.next_due(self.now).is_some()
+            || state.steps().any(|(_, status)| status == StepStatus::Waiting);
+        assert!(alive, "stranded: {:#?}", self.journal);
+        let running: BTreeSet<StepKey> = state
+            .steps()
+            .filter(|(step, status)| {
+                let node = state.node(*step).unwrap();
+                *status == StepStatus::Running && matches!(node.kind, NodeKind::Task { .. })
+            })
+            .map(|(step, _)| step)
+            .collect();
+        if !state.status().is_end() {
+            assert_eq!(state.running() as usize, running.len(), "the count of running tasks");
+        }
+    }
+}
+
+fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> {
+    let Ok(workflow) = Workflow::builder("w").steps(steps).on_failure(policy).build() else {
+        return Vec::new();
+    };
+    let child = child();
+    let find = |id: &str| (id == "child").then(|| child.clone());
+    let program = stepwell::workflow::Program::link(&workflow, find, Vec::new).unwrap();
+    let id = RunId::new("r").unwrap();
+    let mut life = Life {
+        state: RunState::new(id.clone(), Arc::clone(&program)),
+        journal: Vec::new(),
+        now: Timestamp::EPOCH,
+        running: BTreeMap::new(),
+        ended: BTreeSet::new(),
+        attempts: BTreeMap::new(),
+    };
+    let input: Value = json!({"yes": true, "no": false, "items": [1, 2, 3]}).into();
+    life.ask(Command::Start { input, variables: Value::NULL, seed: 5 });
+    life.assert_alive();
+    for roll in dice {
+        let (kind, which) = (roll % 32, usize::from(roll / 32));
+        let ready: Vec<StepKey> = life.state.ready().collect();
+        let running: Vec<(StepKey, u32)> = life.running.iter().map(|(k, a)| (*k, *a)).collect();
+        let report = |result| {
+            let (step, attempt) = *running.get(which % running.len().max(1))?;
+            Some(Command::Report { step, attempt, result })
+        };
+        let failed = |class| Report::Failed {
+            failure: Failure::new(class, "no"),
+            retry: RetryAllowance::Allowed,
+        };
+        let command = match kind {
+            0..10 => {
+                ready.get(which % ready.len().max(1)).map(|step| Command::Dispatch { step: *step })
+            }
+            10..18 => report(Report::Succeeded(json!(which).into())),
+            18..21 => report(failed(ErrorClass::Temporary)),
+            21..23 => report(failed(ErrorClass::Fatal)),
+            23 => {
+                // Of something that does not run, or of another attempt.
+                let step = StepKey { scope: u32::from(roll % 7), step: u32::from(roll % 5) };
+                Some(Command::Report {
+                    step,
+                    attempt: 1 + u32::from(roll % 3),
+                    result: failed(ErrorClass::Fatal),
+                })
+            }
+            24 | 25 => {
+                life.now = life.now + Duration::from_secs(u64::from(roll / 32) % 40);
+                Some(Command::Tick)
+            }
+            26 | 27 => Some(Command::Signal(Signal { name: "go".into(), payload: Value::NULL })),
+            28 => Some(Command::Pause(Reason::default())),
+            29 | 30 => Some(Command::Resume(Reason::default())),
+            _ if which % 16 == 0 => {
+                Some(Command::Cancel { reason: Reason::default(), grace: Duration::from_secs(10) })
+            }
+            _ => None,
+        };
+        if let Some(command) = command {
+            life.ask(command);
+            life.assert_alive();
+        }
+    }
+    // Replaying the whole journal, or any beginning of it, succeeds, and the whole gives this state.
+    assert_eq!(RunState::replay(id.clone(), Arc::clone(&program), &life.journal), life.state);
+    let half = life.journal.len() / 2;
+    let beginning = RunState::replay(id, program, &life.journal[..half]);
+    assert_eq!(beginning.version() as usize, half);
+    // A journal survives being written as text.
+    let text = serde_json::to_string(&life.journal).unwrap();
+    let back: Vec<Recorded> = serde_json::from_str(&text).unwrap();
+    for (read, written) in back.iter().zip(&life.journal) {
+        assert_eq!(read, written);
+    }
+    life.journal
+}
+
+#[test]
+fn the_properties_hold_over_random_workflows_and_commands() {
+    let mut runner = TestRunner::new(ProptestConfig { cases: 3_000, ..ProptestConfig::default() });
+    // Every kind of event must occur often enough for its rules to have been tried.
+    let seen = std::cell::RefCell::new(BTreeMap::<String, u32>::new());
+    let strategy = (
+        body(2),
+        prop_oneof![Just(FailurePolicy::Continue), Just(FailurePolicy::FailFast)],
+        prop::collection::vec(any::<u16>(), 0..150),
+    );
+    runner
+        .run(&strategy, |(steps, policy, dice)| {
+            for recorded in live(steps, policy, &dice) {
+                let name = format!("{:?}", recorded.event);
+                let name = name.split([' ', '(', '{']).next().unwrap().to_string();
+                *seen.borrow_mut().entry(name).or_insert(0) += 1;
+            }
+            Ok(())
+        })
+        .unwrap();
+    let seen = seen.into_inner();
+    for name in [
+        "AttemptFailed",
+        "ItemsListed",
+        "RunCancelRequested",
+        "RunFinished",
+        "RunPaused",
+        "RunResumed",
+        "RunStarted",
+        "RunStopping",
+        "ScopeClosed",
+        "ScopeOpened",
+        "SignalReceived",
+        "SignalTaken",
+        "StepCancelRequested",
+        "StepCancelled",
+        "StepFailed",
+        "StepReady",
+        "StepSkipped",
+        "StepStarted",
+        "StepSucceeded",
+        "WaitStarted",
+    ] {
+        assert!(seen.get(name).is_some_and(|count| *count > 20), "{name}: {seen:?}");
+    }
+}
