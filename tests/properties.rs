@@ -133,7 +133,8 @@ impl Life {
             }
             Ok(()) => {
                 let mut state = before.0;
-                for recorded in self.journal[before.1..].iter().cloned().collect::<Vec<_>>() {
+                let news = self.journal[before.1..].to_vec();
+                for recorded in news {
                     self.watch(&state, &recorded.event);
                     state.apply(recorded.at, &recorded.event);
                 }
