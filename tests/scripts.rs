@@ -239,8 +239,8 @@ impl Script {
                     format!("{} waits for its condition{until}", path(step))
                 }
             },
-            Event::StepSuspended { step, suspension, .. } => {
-                format!("{} suspended for signal {}", path(step), suspension.signal)
+            Event::StepSuspended { step, suspended } => {
+                format!("{} suspended for signal {}", path(step), suspended.suspension.signal)
             }
             Event::SignalReceived { signal } => format!("signal {} kept", signal.name),
             Event::SignalTaken { step, signal } => {

@@ -4,13 +4,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::driver::Site;
 use super::placement::{Measured, Placement};
+use super::prepare::Task;
+use super::sampler::Usage;
 use super::{Inner, lock};
 use crate::error::ErrorClass;
 use crate::executor::RunContext;
 use crate::retry::{CircuitBreaker, Permit};
 use crate::time::Timestamp;
-use crate::workflow::{Limits, Node};
+use crate::workflow::{Limits, Resources};
 
 /// Places that running steps hold, and the runs that wait for one.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ impl Slots {
     }
 
     /// Takes a place; if there is none, the run is woken when there is.
-    fn take(&self, run: &Arc<RunContext>) -> bool {
+    pub(crate) fn take(&self, run: &Arc<RunContext>) -> bool {
         if self.try_take() {
             return true;
         }
@@ -50,18 +53,29 @@ impl Slots {
         self.used.fetch_update(Ordering::SeqCst, Ordering::Relaxed, more).is_ok()
     }
 
+    /// Whether a run waits for a place.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.has_waiting.load(Ordering::SeqCst)
+    }
+
     /// Takes a place above the limit: for an attempt that runs already.
     pub(crate) fn take_anyway(&self) {
         self.used.fetch_add(1, Ordering::SeqCst);
     }
 
-    pub(crate) fn give_back(&self) {
-        self.used.fetch_sub(1, Ordering::SeqCst);
-        if self.has_waiting.load(Ordering::SeqCst) {
+    /// Gives places back and wakes those who wait for one; whether somebody did.
+    pub(crate) fn give_back(&self, places: usize) -> bool {
+        if places == 0 {
+            return false;
+        }
+        self.used.fetch_sub(places, Ordering::SeqCst);
+        let wanted = self.is_wanted();
+        if wanted {
             let waiting = std::mem::take(&mut *lock(&self.waiting));
             self.has_waiting.store(false, Ordering::SeqCst);
             waiting.iter().for_each(|run| run.wake_for_room());
         }
+        wanted
     }
 }
 
@@ -121,19 +135,69 @@ impl TypeState {
         }
     }
 
-    pub(crate) fn give_back(&self) {
-        if let Some(slots) = &self.slots {
-            slots.give_back();
-        }
+    fn give_back(&self) -> bool {
+        self.slots.as_ref().is_some_and(|slots| slots.give_back(1))
     }
 }
 
 /// What one run's steps hold now.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
-    pub(crate) steps: u32,
-    pub(crate) memory_mb: u64,
-    pub(crate) cpu_percent: u32,
+    steps: u32,
+    memory_mb: u64,
+    cpu_percent: u32,
+    /// Places in the engine that steps of this run have left in this turn, for the next ones.
+    spare: usize,
+    /// Somebody else was waiting for what a step of this run gave back.
+    was_wanted: bool,
+    /// What the process uses, if this turn has looked.
+    usage: Option<Usage>,
+}
+
+impl Held {
+    fn take(&mut self, task: &Task) {
+        self.steps += 1;
+        self.memory_mb = self.memory_mb.saturating_add(task.resources.memory_mb);
+        self.cpu_percent = self.cpu_percent.saturating_add(task.resources.cpu_percent);
+    }
+
+    /// Takes room above every limit: for an attempt that runs already.
+    pub(crate) fn take_anyway(&mut self, engine: &Inner, task: &Task) {
+        self.take(task);
+        engine.slots.take_anyway();
+        task.kind.take_anyway();
+    }
+
+    /// Gives back what an attempt of a task held.
+    pub(crate) fn give_back(&mut self, task: &Task) {
+        self.steps = self.steps.saturating_sub(1);
+        self.memory_mb = self.memory_mb.saturating_sub(task.resources.memory_mb);
+        self.cpu_percent = self.cpu_percent.saturating_sub(task.resources.cpu_percent);
+        self.spare += 1;
+        self.was_wanted |= task.kind.give_back();
+    }
+
+    /// Whether runs that were waiting should get a chance before this one takes room again.
+    pub(crate) fn yields(&mut self, engine: &Inner) -> bool {
+        if engine.slots.is_wanted() {
+            self.settle(engine);
+        }
+        std::mem::take(&mut self.was_wanted)
+    }
+
+    /// Gives the engine what this turn's steps left and did not take again.
+    pub(crate) fn settle(&mut self, engine: &Inner) {
+        self.usage = None;
+        self.was_wanted |= engine.slots.give_back(std::mem::take(&mut self.spare));
+    }
+
+    fn take_place(&mut self, site: &Site) -> bool {
+        if self.spare > 0 {
+            self.spare -= 1;
+            return true;
+        }
+        site.engine.slots.take(&site.run)
+    }
 }
 
 /// Why a step has to wait.
@@ -145,12 +209,15 @@ pub(crate) enum Full {
     Type(String),
     /// Until a time.
     Until(String, Timestamp),
+    /// Other runs that were waiting go first, once.
+    Others,
 }
 
 impl Full {
     pub(crate) fn reason(&self) -> &str {
         match self {
             Self::Run(reason) | Self::Type(reason) | Self::Until(reason, _) => reason,
+            Self::Others => "other runs go first",
         }
     }
 }
@@ -159,15 +226,8 @@ impl Full {
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Takes room for a step, or says why there is none.
-pub(crate) fn admit(
-    engine: &Inner,
-    run: &Arc<RunContext>,
-    limits: &Limits,
-    held: &Held,
-    node: &Node,
-    kind: &TypeState,
-    now: Timestamp,
-) -> Result<(), Full> {
+pub(crate) fn admit(site: &Site, held: &mut Held, task: &Task, now: Timestamp) -> Result<(), Full> {
+    let limits = &site.prepared.limits;
     if held.steps >= limits.max_concurrent_steps {
         let max = limits.max_concurrent_steps;
         return Err(Full::Run(format!("{max} steps of this run are running")));
@@ -175,46 +235,48 @@ pub(crate) fn admit(
     // A step of a run of which nothing runs is always let in, so that a limit below what one step
     // needs slows a run down and never stops it.
     if held.steps > 0 {
-        within_resources(engine, limits, held, node, now)?;
+        within_resources(&site.engine, limits, held, &task.resources, now)?;
     }
+    let kind = &task.kind;
     if let Some(until) = kind.denied(now) {
         let reason = format!("the circuit breaker of `{}` is open until {until}", kind.name);
         return Err(Full::Until(reason, until));
     }
-    if let Some(slots) = kind.slots.as_ref().filter(|slots| !slots.take(run)) {
+    if let Some(slots) = kind.slots.as_ref().filter(|slots| !slots.take(&site.run)) {
         let max = slots.max;
         return Err(Full::Type(format!("{max} steps of type `{}` are running", kind.name)));
     }
-    if !engine.slots.take(run) {
+    if !held.take_place(site) {
         kind.give_back();
-        let max = engine.slots.max;
+        let max = site.engine.slots.max;
         return Err(Full::Run(format!("{max} steps of this engine are running")));
     }
+    held.take(task);
     Ok(())
 }
 
 fn within_resources(
     engine: &Inner,
     limits: &Limits,
-    held: &Held,
-    node: &Node,
+    held: &mut Held,
+    wanted: &Resources,
     now: Timestamp,
 ) -> Result<(), Full> {
-    let memory = held.memory_mb.saturating_add(node.resources.memory_mb);
+    let memory = held.memory_mb.saturating_add(wanted.memory_mb);
     if memory > limits.max_memory_mb {
         let max = limits.max_memory_mb;
         return Err(Full::Run(format!(
             "its running steps and this one need {memory} MiB of {max}"
         )));
     }
-    let cpu = held.cpu_percent.saturating_add(node.resources.cpu_percent);
-    if node.resources.cpu_percent > 0 && cpu > limits.max_cpu_percent {
+    let cpu = held.cpu_percent.saturating_add(wanted.cpu_percent);
+    if wanted.cpu_percent > 0 && cpu > limits.max_cpu_percent {
         let max = limits.max_cpu_percent;
         return Err(Full::Run(format!(
             "its running steps and this one need {cpu} % CPU of {max} %"
         )));
     }
-    let usage = engine.sampler.usage(&*engine.runtime);
+    let usage = *held.usage.get_or_insert_with(|| engine.sampler.usage(&*engine.runtime));
     if usage.memory_mb > limits.max_memory_mb {
         let reason =
             format!("the process uses {} MiB of {}", usage.memory_mb, limits.max_memory_mb);

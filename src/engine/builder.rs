@@ -147,7 +147,6 @@ impl EngineBuilder {
             slots: Slots::new(self.limits.max_concurrent_steps),
             limits: self.limits,
             budget: Mutex::new(self.budget),
-            first_attempts: Default::default(),
             sampler: sampler::Sampler::default(),
             types: Mutex::default(),
             placements: self.placements,

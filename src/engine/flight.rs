@@ -13,29 +13,37 @@ use futures::future::BoxFuture;
 use super::admission::TypeState;
 use super::lock;
 use super::placement::Placement;
+use super::prepare::Task;
 use crate::error::{ErrorClass, StepError};
 use crate::executor::{Attempt, ExecutionContext, StepExecutor};
+use crate::id::StepKey;
 use crate::runtime::Runtime;
 use crate::value::Value;
 
 type StepResult = Result<Value, StepError>;
 
 /// An attempt that has come down.
+#[derive(Debug)]
 pub(crate) struct Landed {
-    pub(crate) attempt: Arc<Attempt>,
+    pub(crate) step: StepKey,
+    pub(crate) number: u32,
+    /// The body that the step stands in, known even when its scope is gone.
+    pub(crate) body: (u32, u32),
     /// None when it was dropped on purpose: the run knows already.
     pub(crate) result: Option<StepResult>,
 }
 
-/// An attempt in the air.
-pub(crate) struct Flight {
-    attempt: Arc<Attempt>,
-    work: Work,
+impl Landed {
+    pub(crate) fn dropped(attempt: &Attempt) -> Self {
+        Self { step: attempt.key, number: attempt.number, body: attempt.body, result: None }
+    }
 }
 
-enum Work {
+/// An attempt in the air.
+pub(crate) enum Flight {
     Here(Watched),
     There {
+        attempt: Arc<Attempt>,
         result: oneshot::Receiver<Option<StepResult>>,
         /// What the runtime gave back, to be polled here after all.
         inline: Option<BoxFuture<'static, ()>>,
@@ -46,41 +54,67 @@ impl Flight {
     /// Starts an attempt where it belongs.
     pub(crate) fn launch(
         attempt: Arc<Attempt>,
-        executor: Arc<dyn StepExecutor>,
-        kind: Arc<TypeState>,
+        task: &Task,
         runtime: &Arc<dyn Runtime>,
         (placement, measured): (Placement, bool),
     ) -> Self {
         let watched = Watched {
-            attempt: Arc::clone(&attempt),
-            executor: Some(executor),
+            attempt,
+            executor: Some(Arc::clone(&task.executor)),
             future: None,
-            meter: measured.then_some((kind, Duration::ZERO)),
+            meter: measured.then(|| (Arc::clone(&task.kind), Duration::ZERO)),
             span: tracing::Span::none(),
         };
-        let work = match placement {
-            Placement::InPlace => Work::Here(watched),
+        match placement {
+            Placement::InPlace => Self::Here(watched),
             Placement::Spawned => spawn(watched, &**runtime),
             Placement::Blocking => block(watched, &**runtime),
-        };
-        Self { attempt, work }
+        }
     }
 
     pub(crate) fn attempt(&self) -> &Arc<Attempt> {
-        &self.attempt
+        match self {
+            Self::Here(watched) => &watched.attempt,
+            Self::There { attempt, .. } => attempt,
+        }
+    }
+
+    pub(crate) fn into_attempt(self) -> Arc<Attempt> {
+        match self {
+            Self::Here(watched) => watched.attempt,
+            Self::There { attempt, .. } => attempt,
+        }
+    }
+
+    /// Polls the attempt once.
+    pub(crate) fn poll_once(&mut self, context: &mut Context<'_>) -> Poll<Option<StepResult>> {
+        match self {
+            Self::Here(watched) => Pin::new(watched).poll(context),
+            Self::There { result, inline, .. } => {
+                if inline.as_mut().is_some_and(|task| task.as_mut().poll(context).is_ready()) {
+                    *inline = None;
+                }
+                Pin::new(result).poll(context).map(|result| {
+                    let lost = || StepError::retryable("the runtime dropped the step");
+                    result.unwrap_or_else(|_| Some(Err(lost())))
+                })
+            }
+        }
     }
 }
 
-fn spawn(watched: Watched, runtime: &dyn Runtime) -> Work {
+fn spawn(watched: Watched, runtime: &dyn Runtime) -> Flight {
+    let attempt = Arc::clone(&watched.attempt);
     let (sender, result) = oneshot::channel();
     let task = Box::pin(async move {
         // Nobody listens any more when the run was dropped meanwhile.
         let _ = sender.send(watched.await);
     });
-    Work::There { result, inline: runtime.spawn(task).err() }
+    Flight::There { attempt, result, inline: runtime.spawn(task).err() }
 }
 
-fn block(watched: Watched, runtime: &dyn Runtime) -> Work {
+fn block(watched: Watched, runtime: &dyn Runtime) -> Flight {
+    let attempt = Arc::clone(&watched.attempt);
     let (sender, result) = oneshot::channel();
     let shared = Arc::new(Mutex::new(Some(watched)));
     let taken = Arc::clone(&shared);
@@ -93,8 +127,8 @@ fn block(watched: Watched, runtime: &dyn Runtime) -> Work {
     let refused = runtime.spawn_blocking(Box::new(work)).is_err();
     let back = if refused { lock(&shared).take() } else { None };
     match back {
-        Some(watched) => Work::Here(watched),
-        None => Work::There { result, inline: None },
+        Some(watched) => Flight::Here(watched),
+        None => Flight::There { attempt, result, inline: None },
     }
 }
 
@@ -102,24 +136,13 @@ impl Future for Flight {
     type Output = Landed;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Landed> {
-        let polled = match &mut self.work {
-            Work::Here(watched) => Pin::new(watched).poll(context),
-            Work::There { result, inline } => {
-                if inline.as_mut().is_some_and(|task| task.as_mut().poll(context).is_ready()) {
-                    *inline = None;
-                }
-                Pin::new(result).poll(context).map(|result| {
-                    let lost = || StepError::retryable("the runtime dropped the step");
-                    result.unwrap_or_else(|_| Some(Err(lost())))
-                })
-            }
-        };
-        polled.map(|result| Landed { attempt: Arc::clone(&self.attempt), result })
+        let polled = self.poll_once(context);
+        polled.map(|result| Landed { result, ..Landed::dropped(self.attempt()) })
     }
 }
 
 /// The future of an attempt, with its panics caught, its work measured, and a way to drop it.
-struct Watched {
+pub(crate) struct Watched {
     attempt: Arc<Attempt>,
     /// Taken when the future is made, at the first poll: making it may panic or work, too.
     executor: Option<Arc<dyn StepExecutor>>,

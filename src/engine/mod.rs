@@ -7,6 +7,7 @@
 mod admission;
 mod builder;
 mod defaults;
+mod desk;
 mod driver;
 mod flight;
 mod handle;
@@ -24,7 +25,6 @@ pub use report::Run;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -71,7 +71,6 @@ pub(crate) struct Inner {
     pub(crate) classifier: ErrorClassifier,
     pub(crate) limits: EngineLimits,
     pub(crate) budget: Mutex<RetryBudget>,
-    pub(crate) first_attempts: AtomicU64,
     pub(crate) slots: Slots,
     pub(crate) sampler: sampler::Sampler,
     types: Mutex<BTreeMap<String, Arc<TypeState>>>,

@@ -6,8 +6,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::admission::{EveryNth, TypeState};
-use crate::workflow::Node;
+use super::admission::EveryNth;
+use super::prepare::Task;
 
 /// Where steps of a type run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +57,9 @@ impl Measured {
 }
 
 /// Where a step goes, and whether its work is measured.
-pub(crate) fn place(parallel: bool, node: &Node, kind: &TypeState) -> (Placement, bool) {
-    if node.blocking {
+pub(crate) fn place(parallel: bool, task: &Task) -> (Placement, bool) {
+    let kind = &task.kind;
+    if task.blocking {
         return (Placement::Blocking, false);
     }
     if let Some(forced) = kind.forced {

@@ -7,12 +7,14 @@ use super::{Inner, lock};
 use crate::error::{Error, ErrorKind, Problem, Problems, Result, nearest};
 use crate::executor::StepExecutor;
 use crate::value::Value;
-use crate::workflow::{NodeKind, Program};
+use crate::workflow::{Limits, NodeKind, Program, Resources};
 
 /// The executors of a program's tasks.
 pub(crate) struct Prepared {
     /// By workflow, body and step; none for steps that are no tasks.
     units: Vec<Vec<Vec<Option<Task>>>>,
+    /// Those of the workflow itself; sub-workflows run inside them.
+    pub(crate) limits: Limits,
 }
 
 /// A task, ready to be run.
@@ -20,6 +22,8 @@ pub(crate) struct Task {
     pub(crate) executor: Arc<dyn StepExecutor>,
     pub(crate) kind: Arc<TypeState>,
     pub(crate) config: Value,
+    pub(crate) resources: Resources,
+    pub(crate) blocking: bool,
 }
 
 impl Prepared {
@@ -53,9 +57,13 @@ impl Prepared {
                         NodeKind::Task { executor, config } => {
                             let kind = Arc::clone(&types[*executor as usize]);
                             match engine.registry.create(&kind.name, config) {
-                                Ok(executor) => {
-                                    Some(Task { executor, kind, config: config.clone() })
-                                }
+                                Ok(executor) => Some(Task {
+                                    executor,
+                                    kind,
+                                    config: config.clone(),
+                                    resources: node.resources.clone(),
+                                    blocking: node.blocking,
+                                }),
                                 Err(error) => {
                                     kinds.push(error.kind());
                                     problems.push(Problem::error(at("task"), error.to_string()));
@@ -71,7 +79,7 @@ impl Prepared {
             units.push(bodies);
         }
         match kinds.first() {
-            None => Ok(Self { units }),
+            None => Ok(Self { units, limits: program.unit(0).limits.clone() }),
             Some(kind) => {
                 let list = problems.to_string().trim_end().replace('\n', "\n  ");
                 let message = format!("the run cannot start:\n  {list}");

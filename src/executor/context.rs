@@ -178,8 +178,6 @@ pub(crate) struct Attempt {
     pub(crate) number: u32,
     /// The body that the step stands in, known even when its scope is gone.
     pub(crate) body: (u32, u32),
-    /// Memory and CPU that it holds of the run's limits.
-    pub(crate) resources: (u64, u32),
     config: Value,
     inputs: Value,
     cancelled: AtomicBool,
@@ -191,28 +189,36 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) fn new(
-        run: Arc<RunContext>,
+    /// An attempt, in the memory of another that is over unless somebody kept a hold of it.
+    pub(crate) fn again(
+        spare: Option<Arc<Self>>,
+        run: &Arc<RunContext>,
         key: StepKey,
         number: u32,
         body: (u32, u32),
-        resources: (u64, u32),
         config: Value,
         inputs: Value,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        let fresh = |run| Self {
             run,
             key,
             number,
             body,
-            resources,
             config,
             inputs,
             cancelled: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             listener: AtomicWaker::new(),
             holder: AtomicWaker::new(),
-        })
+        };
+        if let Some(mut spare) = spare
+            && let Some(old) = Arc::get_mut(&mut spare)
+        {
+            let run = Arc::clone(&old.run);
+            *old = fresh(run);
+            return spare;
+        }
+        Arc::new(fresh(Arc::clone(run)))
     }
 
     /// Asks the step to stop.

@@ -103,9 +103,7 @@ pub enum Event {
         /// The step.
         step: StepKey,
         /// What it asks.
-        suspension: Box<Suspension>,
-        /// When it has waited for too long.
-        until: Option<Timestamp>,
+        suspended: Box<Suspended>,
     },
     /// A signal came, and is kept until a step waits for it.
     SignalReceived {
@@ -195,6 +193,15 @@ pub struct FailedAttempt {
     pub delay: Duration,
     /// When the next one may begin.
     pub retry_at: Timestamp,
+}
+
+/// A task that waits for a signal before it goes on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Suspended {
+    /// What it asks.
+    pub suspension: Suspension,
+    /// When it has waited for too long.
+    pub until: Option<Timestamp>,
 }
 
 /// What a wait waits for, with the times computed.

@@ -1,9 +1,7 @@
 //! The only code that changes a state: one event at a time.
 
-use std::sync::Arc;
-
 use super::scope::{AttemptRecord, Bodies, Own, Scope, TimerKind};
-use super::{RunState, Start, join};
+use super::{RunState, Start, join, scope_in};
 use crate::id::StepKey;
 use crate::journal::{Event, Outcome, ScopeOpened, StepStatus, Waiting};
 use crate::time::Timestamp;
@@ -30,10 +28,11 @@ impl RunState {
             }
             Event::StepStarted { step, attempt } => self.started(*step, *attempt, at),
             Event::StepSucceeded { step, output } => {
-                if let Some(cell) = self.cell_mut(*step) {
+                if self.ended(*step, StepStatus::Succeeded, at)
+                    && let Some(cell) = self.cell_mut(*step)
+                {
                     cell.output = output.clone();
                 }
-                self.ended(*step, StepStatus::Succeeded, at);
             }
             Event::AttemptFailed { step, failed } => {
                 self.clear_attempt_timers(*step);
@@ -48,7 +47,9 @@ impl RunState {
                 self.set_timer(*step, failed.retry_at, TimerKind::Retry);
             }
             Event::StepFailed { step, failure } => {
-                if let Some(cell) = self.cell_mut(*step) {
+                if self.ended(*step, StepStatus::Failed, at)
+                    && let Some(cell) = self.cell_mut(*step)
+                {
                     let attempt = cell.attempt;
                     let more = cell.more();
                     more.failures += 1;
@@ -56,10 +57,9 @@ impl RunState {
                     more.history.push(AttemptRecord { attempt, at, failure: failure.clone() });
                     more.failure = Some(failure);
                 }
-                self.ended(*step, StepStatus::Failed, at);
             }
             Event::StepSkipped { step, reason } => {
-                self.ended(*step, StepStatus::Skipped(*reason), at);
+                let _ = self.ended(*step, StepStatus::Skipped(*reason), at);
             }
             Event::StepCancelRequested { step, deadline, reason } => {
                 if let Some(cell) = self.cell_mut(*step) {
@@ -68,10 +68,11 @@ impl RunState {
                 self.set_timer(*step, *deadline, TimerKind::ForcedCancel);
             }
             Event::StepCancelled { step, reason } => {
-                if let Some(cell) = self.cell_mut(*step) {
+                if self.ended(*step, StepStatus::Cancelled, at)
+                    && let Some(cell) = self.cell_mut(*step)
+                {
                     cell.more().cancel = Some(*reason);
                 }
-                self.ended(*step, StepStatus::Cancelled, at);
             }
             Event::WaitStarted { step, wait } => {
                 self.set(*step, StepStatus::Waiting, at);
@@ -80,10 +81,11 @@ impl RunState {
                 }
                 self.wait(*step, (**wait).clone());
             }
-            Event::StepSuspended { step, suspension, until } => {
+            Event::StepSuspended { step, suspended } => {
                 self.clear_attempt_timers(*step);
                 self.set(*step, StepStatus::Waiting, at);
-                self.wait(*step, Waiting::Signal(suspension.signal.clone(), *until));
+                let signal = suspended.suspension.signal.clone();
+                self.wait(*step, Waiting::Signal(signal, suspended.until));
             }
             Event::SignalReceived { signal } => self.signals.push_back((**signal).clone()),
             Event::SignalTaken { step, signal } => {
@@ -119,11 +121,15 @@ impl RunState {
     }
 
     fn started(&mut self, step: StepKey, attempt: u32, at: Timestamp) {
-        let timeouts = self.node(step).map_or((None, None), |n| (n.attempt_timeout, n.timeout));
         self.set(step, StepStatus::Running, at);
-        if let Some(cell) = self.cell_mut(step) {
+        let Some(scope) = self.scope_mut(step.scope) else {
+            return;
+        };
+        if let Some(cell) = scope.cells.get_mut(step.step as usize) {
             cell.attempt = attempt;
         }
+        let node = scope.body.nodes.get(step.step as usize);
+        let timeouts = node.map_or((None, None), |node| (node.attempt_timeout, node.timeout));
         if let Some(limit) = timeouts.0 {
             self.set_timer(step, at + limit, TimerKind::AttemptTimeout);
         }
@@ -135,7 +141,13 @@ impl RunState {
 
     /// Sets a status and keeps what is counted and queued by status.
     fn set(&mut self, step: StepKey, status: StepStatus, at: Timestamp) {
-        let Some(cell) = self.cell_mut(step) else {
+        let Some(scope) = scope_in(&mut self.root, &mut self.inner, step.scope) else {
+            return;
+        };
+        let at_step = step.step as usize;
+        let (Some(cell), Some(node)) =
+            (scope.cells.get_mut(at_step), scope.body.nodes.get(at_step))
+        else {
             return;
         };
         let before = std::mem::replace(&mut cell.status, status);
@@ -143,28 +155,26 @@ impl RunState {
         self.counts[before.slot()] -= 1;
         self.counts[status.slot()] += 1;
         if before == StepStatus::Running || status == StepStatus::Running {
-            let task = self.node(step).is_some_and(super::turn::is_task);
+            let task = super::turn::is_task(node);
             self.tasks_running += u32::from(task && status == StepStatus::Running);
             self.tasks_running -= u32::from(task && before == StepStatus::Running);
         }
-        if before == StepStatus::Ready || status == StepStatus::Ready {
-            let priority = self.node(step).map(|node| node.priority).unwrap_or_default();
-            if before == StepStatus::Ready {
-                self.ready.remove(step, priority);
-            }
-            if status == StepStatus::Ready {
-                self.ready.push(step, priority);
-            }
+        if before == StepStatus::Ready {
+            self.ready.remove(step, node.priority);
+        }
+        if status == StepStatus::Ready {
+            self.ready.push(step, node.priority);
         }
     }
 
-    /// Ends a step, drops what it still had open, and tells the steps that wait for it.
-    fn ended(&mut self, step: StepKey, status: StepStatus, at: Timestamp) {
+    /// Ends a step, drops what it still had open, and tells the steps that wait for it. Whether the
+    /// step was there and had not ended.
+    fn ended(&mut self, step: StepKey, status: StepStatus, at: Timestamp) -> bool {
         let Some(cell) = self.cell_mut(step) else {
-            return;
+            return false;
         };
         if cell.status.is_end() {
-            return;
+            return false;
         }
         if cell.more.is_some() {
             self.clear_timers(step);
@@ -173,13 +183,12 @@ impl RunState {
             self.abandon(step);
         }
         self.set(step, status, at);
-        let program = Arc::clone(&self.program);
-        let Some(scope) = self.scope_mut(step.scope) else {
-            return;
+        let Some(Scope { open, body, cells, .. }) = self.scope_mut(step.scope) else {
+            return false;
         };
-        scope.open -= 1;
-        for link in scope.body(&program).plan.successors(step.step) {
-            if let Some(next) = scope.cells.get_mut(link.step as usize) {
+        *open -= 1;
+        for link in body.plan.successors(step.step) {
+            if let Some(next) = cells.get_mut(link.step as usize) {
                 match join::meaning(link.kind, status) {
                     join::Meaning::Met => next.met += 1,
                     join::Meaning::Failed => next.failed += 1,
@@ -187,6 +196,7 @@ impl RunState {
                 }
             }
         }
+        true
     }
 
     fn open_scope(&mut self, number: u32, opened: &ScopeOpened) {
@@ -266,7 +276,7 @@ impl RunState {
             return;
         };
         let mut queued = false;
-        for (cell, node) in scope.cells.iter().zip(&scope.body(&self.program).nodes) {
+        for (cell, node) in scope.cells.iter().zip(&scope.body.nodes) {
             let running = cell.status == StepStatus::Running && super::turn::is_task(node);
             self.tasks_running -= u32::from(running);
             // Ends stay counted: they are progress that was made.

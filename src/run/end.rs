@@ -16,15 +16,15 @@ impl Turn<'_> {
         if self.state.step_status(step) == Some(StepStatus::Failed) {
             self.stop_after(step);
         }
-        let program = std::sync::Arc::clone(&self.state.program);
         let Some(scope) = self.state.scope(step.scope) else {
             return;
         };
         let open = scope.open;
         let parent = scope.parent;
-        for link in scope.body(&program).plan.successors(step.step) {
-            self.push(Work::Consider(StepKey { scope: step.scope, step: link.step }));
-        }
+        let next = scope.body.plan.successors(step.step).iter();
+        self.work.extend(
+            next.map(|link| Work::Consider(StepKey { scope: step.scope, step: link.step })),
+        );
         // An accepted cancel is what the run ends with, even if its last step succeeds meanwhile.
         if open > 0 || (parent.is_none() && self.state.cancelling.is_some()) {
             return;
@@ -70,7 +70,7 @@ impl Turn<'_> {
         let Some(scope) = self.state.scope(number) else {
             return Ok(Value::NULL);
         };
-        let body = scope.body(&self.state.program);
+        let body = &scope.body;
         let of = |step: u32| scope.cells.get(step as usize).map(|cell| cell.output.clone());
         match &body.output {
             BodyOutput::Step(step) => Ok(of(*step).unwrap_or_default()),
@@ -107,7 +107,7 @@ fn was_caught(state: &RunState, step: StepKey) -> bool {
 }
 
 fn catchers(state: &RunState, step: StepKey) -> impl Iterator<Item = StepKey> + '_ {
-    let body = state.scope(step.scope).map(|scope| scope.body(&state.program));
+    let body = state.scope(step.scope).map(|scope| &scope.body);
     body.into_iter().flat_map(move |body| {
         body.plan.successors(step.step).iter().filter_map(move |link| {
             let catches =

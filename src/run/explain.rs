@@ -193,7 +193,7 @@ impl RunState {
         let Some(scope) = self.scope(step.scope) else {
             return Vec::new();
         };
-        let before = scope.body(&self.program).plan.predecessors(step.step);
+        let before = scope.body.plan.predecessors(step.step);
         let of = |link: &crate::plan::Link| {
             let key = StepKey { scope: step.scope, step: link.step };
             let status = self.step_status(key)?;

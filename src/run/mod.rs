@@ -93,6 +93,8 @@ pub struct RunState {
     counts: [u32; STATUS_SLOTS],
     /// Tasks, as opposed to composite steps, that run.
     tasks_running: u32,
+    /// What a turn has left to look at; empty between turns.
+    work: VecDeque<turn::Work>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -105,7 +107,7 @@ struct Start {
 }
 
 impl PartialEq for RunState {
-    /// Everything but the program, which both must share.
+    /// Everything that events make, and the same program.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.program, &other.program)
             && self.version == other.version
@@ -154,6 +156,7 @@ impl RunState {
             condition_waits: BTreeSet::new(),
             counts,
             tasks_running: 0,
+            work: VecDeque::new(),
             program,
         }
     }
@@ -353,25 +356,25 @@ impl RunState {
     #[must_use]
     pub fn node(&self, step: StepKey) -> Option<&Node> {
         let scope = self.scope(step.scope)?;
-        scope.body(&self.program).nodes.get(step.step as usize)
+        scope.body.nodes.get(step.step as usize)
     }
 
     /// The workflow that a step belongs to: the run's own, or a sub-workflow.
     #[must_use]
     pub fn unit(&self, step: StepKey) -> Option<&Unit> {
-        self.scope(step.scope).map(|scope| self.program.unit(scope.unit))
+        self.scope(step.scope).map(|scope| self.program.unit(scope.place.0))
     }
 
     /// The body that a step stands in: the number of its workflow inside the program, and its own.
     #[must_use]
     pub fn body_of(&self, step: StepKey) -> (u32, u32) {
-        self.scope(step.scope).map_or((0, 0), |scope| (scope.unit, scope.body))
+        self.scope(step.scope).map_or((0, 0), |scope| scope.place)
     }
 
     /// The number of the workflow that a step belongs to, inside the program.
     #[must_use]
     pub fn unit_index(&self, step: StepKey) -> u32 {
-        self.scope(step.scope).map_or(0, |scope| scope.unit)
+        self.scope(step.scope).map_or(0, |scope| scope.place.0)
     }
 
     /// The step of this id that can be seen from a step: beside it, or around it.
@@ -380,7 +383,7 @@ impl RunState {
         let mut scope = from.scope;
         loop {
             let here = self.scope(scope)?;
-            if let Some(step) = here.body(&self.program).plan.index(id) {
+            if let Some(step) = here.body.plan.index(id) {
                 return Some(StepKey { scope, step });
             }
             // A sub-workflow does not see the steps of the workflow that runs it.
@@ -402,7 +405,7 @@ impl RunState {
         let Some(scope) = self.scope(step.scope) else {
             return format!("{step:?}");
         };
-        let id = scope.body(&self.program).plan.ids().get(step.step as usize);
+        let id = scope.body.plan.ids().get(step.step as usize);
         let id = id.map_or("?", |id| id.as_str());
         match scope.parent {
             None => id.to_string(),
@@ -447,7 +450,7 @@ impl RunState {
     }
 
     fn scope_mut(&mut self, scope: u32) -> Option<&mut Scope> {
-        if scope == 0 { Some(&mut self.root) } else { self.inner.get_mut(&scope) }
+        scope_in(&mut self.root, &mut self.inner, scope)
     }
 
     fn cell(&self, step: StepKey) -> Option<&Cell> {
@@ -457,4 +460,13 @@ impl RunState {
     fn cell_mut(&mut self, step: StepKey) -> Option<&mut Cell> {
         self.scope_mut(step.scope)?.cells.get_mut(step.step as usize)
     }
+}
+
+/// The same for callers that have the rest of the state in hand.
+fn scope_in<'a>(
+    root: &'a mut Scope,
+    inner: &'a mut BTreeMap<u32, Scope>,
+    scope: u32,
+) -> Option<&'a mut Scope> {
+    if scope == 0 { Some(root) } else { inner.get_mut(&scope) }
 }

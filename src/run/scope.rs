@@ -1,5 +1,6 @@
 //! The state of one body that runs: one cell per step.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +14,9 @@ use crate::workflow::{Body, Program};
 /// A body that runs. The outermost one is scope 0.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Scope {
-    pub(super) unit: u32,
-    pub(super) body: u32,
+    /// The workflow inside the program, and the body inside that.
+    pub(super) place: (u32, u32),
+    pub(super) body: SharedBody,
     /// The composite step whose body this is.
     pub(super) parent: Option<StepKey>,
     /// Which item or turn.
@@ -109,9 +111,11 @@ pub(super) enum TimerKind {
 
 impl Scope {
     pub(super) fn new(program: &Program, unit: u32, body: u32) -> Self {
-        let steps = program.unit(unit).body(body).nodes.len();
+        let place = (unit, body);
+        let body = SharedBody(Arc::clone(program.unit(unit).body(body)));
+        let steps = body.nodes.len();
         Self {
-            unit,
+            place,
             body,
             parent: None,
             index: 0,
@@ -121,9 +125,23 @@ impl Scope {
             depth: 0,
         }
     }
+}
 
-    pub(super) fn body<'a>(&self, program: &'a Arc<Program>) -> &'a Body {
-        program.unit(self.unit).body(self.body)
+/// A body of the program, at hand: every event needs it.
+#[derive(Clone, Debug)]
+pub(super) struct SharedBody(Arc<Body>);
+
+impl Deref for SharedBody {
+    type Target = Body;
+
+    fn deref(&self) -> &Body {
+        &self.0
+    }
+}
+
+impl PartialEq for SharedBody {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 

@@ -21,10 +21,11 @@ pub(super) struct Turn<'a> {
     pub(super) state: &'a mut RunState,
     pub(super) now: Timestamp,
     events: &'a mut Vec<Recorded>,
-    work: VecDeque<Work>,
+    pub(super) work: VecDeque<Work>,
 }
 
 /// What is left to look at.
+#[derive(Clone, Debug)]
 pub(super) enum Work {
     /// A step may have become startable.
     Consider(StepKey),
@@ -38,15 +39,24 @@ pub(super) enum Work {
 const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl<'a> Turn<'a> {
-    pub(super) const fn new(
+    pub(super) fn new(
         state: &'a mut RunState,
         now: Timestamp,
         events: &'a mut Vec<Recorded>,
     ) -> Self {
-        Self { state, now, events, work: VecDeque::new() }
+        // The list is empty between turns; its memory is kept.
+        let work = std::mem::take(&mut state.work);
+        Self { state, now, events, work }
     }
 
     pub(super) fn take(mut self, command: Command) -> Result<(), Rejection> {
+        let answer = self.decide(command);
+        self.work.clear();
+        self.state.work = self.work;
+        answer
+    }
+
+    fn decide(&mut self, command: Command) -> Result<(), Rejection> {
         if self.state.outcome.is_some() {
             return Err(Rejection::Finished);
         }
@@ -120,7 +130,7 @@ impl<'a> Turn<'a> {
         let Some(here) = self.state.scope(scope) else {
             return;
         };
-        let roots: Vec<u32> = here.body(&self.state.program).plan.roots().collect();
+        let roots: Vec<u32> = here.body.plan.roots().collect();
         for step in roots {
             self.push(Work::Consider(StepKey { scope, step }));
         }
@@ -131,7 +141,7 @@ impl<'a> Turn<'a> {
         let Some(scope) = self.state.scope(step.scope) else {
             return;
         };
-        let body = scope.body(&self.state.program);
+        let body = &scope.body;
         let Some(cell) = scope.cells.get(step.step as usize) else {
             return;
         };
@@ -194,7 +204,7 @@ impl<'a> Turn<'a> {
         let Some(scope) = self.state.scope(step.scope) else {
             return;
         };
-        let before = scope.body(&self.state.program).plan.predecessors(step.step);
+        let before = scope.body.plan.predecessors(step.step);
         let open: Vec<StepKey> = before
             .iter()
             .map(|link| StepKey { scope: step.scope, step: link.step })

@@ -5,7 +5,7 @@ use super::turn::Turn;
 use super::view::View;
 use crate::error::{ErrorClass, Suspension};
 use crate::id::StepKey;
-use crate::journal::{Event, Signal, StepStatus, Waiting};
+use crate::journal::{Event, Signal, StepStatus, Suspended, Waiting};
 use crate::time::Timestamp;
 use crate::value::{Json, Value};
 use crate::workflow::{NodeKind, OnTimeout, Timeout, WaitFor};
@@ -50,8 +50,8 @@ impl Turn<'_> {
     pub(super) fn suspend(&mut self, step: StepKey, suspension: Suspension) {
         let until = suspension.timeout.map(|limit| self.now + limit);
         let name = suspension.signal.clone();
-        let suspension = Box::new(suspension);
-        self.emit(Event::StepSuspended { step, suspension, until });
+        let suspended = Box::new(Suspended { suspension, until });
+        self.emit(Event::StepSuspended { step, suspended });
         self.take_kept(step, &name);
     }
 

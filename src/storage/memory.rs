@@ -128,14 +128,14 @@ impl Storage for Memory {
         Reply::ready(Ok(Created::New))
     }
 
-    fn commit(&self, mut commit: Commit) -> Reply<Result<Vec<Recorded>>> {
+    fn commit(&self, run: &RunId, mut commit: Commit) -> Reply<Result<Vec<Recorded>>> {
         let mut inner = self.inner();
-        let Some(stored) = inner.runs.get_mut(&commit.run) else {
-            return Reply::ready(Err(not_found(&commit.run)));
+        let Some(stored) = inner.runs.get_mut(run) else {
+            return Reply::ready(Err(not_found(run)));
         };
         if stored.journal.len() as u64 != commit.expected {
             let message = "somebody else has written to this run";
-            return Reply::ready(Err(Error::new(ErrorKind::Conflict, message).of_run(&commit.run)));
+            return Reply::ready(Err(Error::new(ErrorKind::Conflict, message).of_run(run)));
         }
         stored.journal.append(&mut commit.events);
         stored.status = commit.status;
@@ -146,7 +146,7 @@ impl Storage for Memory {
             if commit.holding == Holding::Finished {
                 stored.journal.shrink_to_fit();
             }
-            inner.hold(&commit.run, commit.holding);
+            inner.hold(run, commit.holding);
         }
         Reply::ready(Ok(commit.events))
     }

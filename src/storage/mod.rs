@@ -37,7 +37,7 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
     fn create(&self, run: NewRun) -> Reply<Result<Created>>;
 
     /// Appends events and replaces the summary. Gives the emptied event buffer back.
-    fn commit(&self, commit: Commit) -> Reply<Result<Vec<Recorded>>>;
+    fn commit(&self, run: &RunId, commit: Commit) -> Reply<Result<Vec<Recorded>>>;
 
     /// A run with its journal; none when there is none.
     fn load(&self, run: &RunId) -> Reply<Result<Option<StoredRun>>>;
@@ -93,11 +93,9 @@ pub enum Created {
     Exists(String),
 }
 
-/// One atomic change.
+/// One atomic change of a run.
 #[derive(Clone, Debug)]
 pub struct Commit {
-    /// The run.
-    pub run: RunId,
     /// The length that its journal must have.
     pub expected: u64,
     /// What is appended.

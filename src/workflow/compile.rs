@@ -40,7 +40,7 @@ pub(super) fn compile(definition: &Definition, problems: &mut Problems) -> Optio
     Some(Unit {
         workflow: definition.id.clone(),
         executors: compiler.executors,
-        bodies: compiler.bodies,
+        bodies: compiler.bodies.into_iter().map(Arc::new).collect(),
         variables: definition.variables.clone(),
         limits: definition.limits.clone(),
         on_failure: definition.on_failure,

@@ -30,7 +30,7 @@ pub struct Unit {
     /// The workflow's id.
     pub workflow: String,
     /// Its bodies; the first is the workflow's own list of steps.
-    pub bodies: Vec<Body>,
+    pub bodies: Vec<Arc<Body>>,
     /// The executor types that its steps name, each once; nodes hold indices into it.
     pub executors: Vec<String>,
     /// Its variables.
@@ -240,7 +240,7 @@ impl Program {
 impl Unit {
     /// A body by its number; 0 is the workflow's own list of steps.
     #[must_use]
-    pub fn body(&self, body: u32) -> &Body {
+    pub fn body(&self, body: u32) -> &Arc<Body> {
         &self.bodies[body as usize]
     }
 
