@@ -1,9 +1,11 @@
 //! Names: of steps, of runs, and of one step instance inside a run.
 
+use std::cmp::Ordering;
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Longest name of a step, a workflow or a run, in bytes: names stand in every message and index.
 pub const NAME_BYTES_MAX: usize = 200;
@@ -90,8 +92,15 @@ impl fmt::Debug for StepId {
 /// The name of a run: given by whoever starts it, or a UUID version 7 (RFC 9562) made by the engine.
 ///
 /// Starting twice under one name is starting once.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct RunId(Arc<str>);
+#[derive(Clone)]
+pub struct RunId {
+    text: Arc<str>,
+    /// Computed once: a run is looked up at every commit.
+    hash: u64,
+}
+
+/// Keyed, as users choose names: nobody can make many that collide.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 impl RunId {
     /// A run id from text.
@@ -101,7 +110,11 @@ impl RunId {
     /// spaces at its ends.
     pub fn new(text: impl AsRef<str>) -> Result<Self, String> {
         check_name(text.as_ref(), &[])?;
-        Ok(Self(text.as_ref().into()))
+        Ok(Self::of(text.as_ref()))
+    }
+
+    fn of(text: &str) -> Self {
+        Self { hash: HASHER.hash_one(text), text: text.into() }
     }
 
     /// A time-ordered id from a time in milliseconds and 10 random bytes.
@@ -109,13 +122,45 @@ impl RunId {
     pub fn generated(millis: u64, random: [u8; 10]) -> Self {
         let mut text = uuid::Uuid::encode_buffer();
         let uuid = uuid::Builder::from_unix_timestamp_millis(millis, &random).into_uuid();
-        Self((&*uuid.as_hyphenated().encode_lower(&mut text)).into())
+        Self::of(uuid.as_hyphenated().encode_lower(&mut text))
     }
 
     /// The id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+}
+
+impl PartialEq for RunId {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.text == other.text
+    }
+}
+
+impl Eq for RunId {}
+
+impl PartialOrd for RunId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for RunId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+impl Hash for RunId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl Serialize for RunId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
     }
 }
 
@@ -127,13 +172,13 @@ impl<'de> Deserialize<'de> for RunId {
 
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl fmt::Debug for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        fmt::Debug::fmt(&self.text, f)
     }
 }
 

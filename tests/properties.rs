@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::json;
-use stepwell::journal::{Reason, Recorded, Signal};
+use stepwell::journal::{Recorded, Signal};
 use stepwell::plan::EdgeKind;
 use stepwell::run::{Command, Report, RetryAllowance, RunState};
 use stepwell::workflow::{Case, FailurePolicy, NodeKind};
@@ -251,7 +251,7 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
             Some(Command::Report { step, attempt, result })
         };
         let failed = |class| Report::Failed {
-            failure: Failure::new(class, "no"),
+            failure: Failure::new(class, "no").into(),
             retry: RetryAllowance::Allowed,
         };
         let command = match kind {
@@ -275,10 +275,10 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
                 Some(Command::Tick)
             }
             26 | 27 => Some(Command::Signal(Signal { name: "go".into(), payload: Value::NULL })),
-            28 => Some(Command::Pause(Reason::default())),
-            29 | 30 => Some(Command::Resume(Reason::default())),
+            28 => Some(Command::Pause(Box::default())),
+            29 | 30 => Some(Command::Resume(Box::default())),
             _ if which % 16 == 0 => {
-                Some(Command::Cancel { reason: Reason::default(), grace: Duration::from_secs(10) })
+                Some(Command::Cancel { reason: Box::default(), grace: Duration::from_secs(10) })
             }
             _ => None,
         };

@@ -130,11 +130,14 @@ impl Script {
                 let (class, message) = rest.split_once(' ').unwrap_or((rest, "no"));
                 let class: ErrorClass = serde_json::from_value(Json::from(class)).unwrap();
                 let failure = Failure::new(class, message);
-                self.report(first, Report::Failed { failure, retry: RetryAllowance::Allowed })
+                self.report(
+                    first,
+                    Report::Failed { failure: failure.into(), retry: RetryAllowance::Allowed },
+                )
             }
             "suspend" => {
                 let wait = stepwell::StepError::wait_for_signal(rest, (), None);
-                self.report(first, Report::Suspended(wait.into_failure().unwrap_err()))
+                self.report(first, Report::Suspended(wait.into_failure().unwrap_err().into()))
             }
             "late" => {
                 let attempt = rest.parse().unwrap();
@@ -149,11 +152,11 @@ impl Script {
                 let signal = Signal { name: first.into(), payload: json(rest) };
                 self.decide(Command::Signal(signal))
             }
-            "pause" => self.decide(Command::Pause(Reason::new("ann", "look"))),
-            "resume" => self.decide(Command::Resume(Reason::new("ann", "go"))),
+            "pause" => self.decide(Command::Pause(Reason::new("ann", "look").into())),
+            "resume" => self.decide(Command::Resume(Reason::new("ann", "go").into())),
             "cancel" => {
                 let grace = std::time::Duration::from_secs(10);
-                self.decide(Command::Cancel { reason: Reason::new("bob", "stop"), grace })
+                self.decide(Command::Cancel { reason: Reason::new("bob", "stop").into(), grace })
             }
             "explain" => {
                 let found = self.state.find(first).and_then(|step| self.state.explain(step));

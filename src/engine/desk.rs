@@ -49,7 +49,7 @@ impl Desk {
     /// is room now.
     pub(crate) fn turn(&mut self, site: &Site, state: &mut RunState, now: Timestamp) {
         self.report(site, state, now);
-        if state.next_due(now).is_some_and(|at| at <= now) {
+        if state.is_due(now) {
             // Refused only when the run has just ended.
             let _ = state.decide_into(Command::Tick, now, &mut self.events);
         }
@@ -95,7 +95,7 @@ impl Desk {
             Err(error) => error,
         };
         match error.into_failure() {
-            Err(suspension) => Report::Suspended(suspension),
+            Err(suspension) => Report::Suspended(Box::new(suspension)),
             Ok(mut failure) => {
                 failure.class = class.unwrap_or(failure.class);
                 let retry = if self.may_retry(engine, now) {
@@ -103,7 +103,7 @@ impl Desk {
                 } else {
                     RetryAllowance::Denied
                 };
-                Report::Failed { failure, retry }
+                Report::Failed { failure: Box::new(failure), retry }
             }
         }
     }

@@ -399,9 +399,10 @@ impl Site {
 fn command(site: &Site, message: Message) -> Command {
     match message {
         Message::Signal(signal) => Command::Signal(signal),
-        Message::Pause(reason) => Command::Pause(reason),
-        Message::Resume(reason) => Command::Resume(reason),
+        Message::Pause(reason) => Command::Pause(Box::new(reason)),
+        Message::Resume(reason) => Command::Resume(Box::new(reason)),
         Message::Cancel(reason) => {
+            let reason = Box::new(reason);
             Command::Cancel { reason, grace: site.engine.limits.cancel_grace }
         }
     }

@@ -199,8 +199,17 @@ impl Attempt {
         config: Value,
         inputs: Value,
     ) -> Arc<Self> {
-        let fresh = |run| Self {
-            run,
+        if let Some(mut spare) = spare
+            && let Some(old) = Arc::get_mut(&mut spare)
+        {
+            (old.key, old.number, old.body) = (key, number, body);
+            (old.config, old.inputs) = (config, inputs);
+            (*old.cancelled.get_mut(), *old.aborted.get_mut()) = (false, false);
+            (old.listener, old.holder) = (AtomicWaker::new(), AtomicWaker::new());
+            return spare;
+        }
+        Arc::new(Self {
+            run: Arc::clone(run),
             key,
             number,
             body,
@@ -210,15 +219,7 @@ impl Attempt {
             aborted: AtomicBool::new(false),
             listener: AtomicWaker::new(),
             holder: AtomicWaker::new(),
-        };
-        if let Some(mut spare) = spare
-            && let Some(old) = Arc::get_mut(&mut spare)
-        {
-            let run = Arc::clone(&old.run);
-            *old = fresh(run);
-            return spare;
-        }
-        Arc::new(fresh(Arc::clone(run)))
+        })
     }
 
     /// Asks the step to stop.

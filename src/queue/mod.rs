@@ -52,7 +52,7 @@ impl ReadyQueue {
         if self.len == 0 {
             return None;
         }
-        self.iter().next()
+        self.lanes.iter().rev().find_map(|lane| lane.front().copied())
     }
 
     /// How many there are.

@@ -41,13 +41,13 @@ pub enum Command {
     /// A signal.
     Signal(Signal),
     /// Start nothing more until resumed.
-    Pause(Reason),
+    Pause(Box<Reason>),
     /// Start steps again.
-    Resume(Reason),
+    Resume(Box<Reason>),
     /// Stop.
     Cancel {
         /// Who and why.
-        reason: Reason,
+        reason: Box<Reason>,
         /// How long running steps have to stop by themselves.
         grace: Duration,
     },
@@ -61,12 +61,12 @@ pub enum Report {
     /// Badly.
     Failed {
         /// Why.
-        failure: Failure,
+        failure: Box<Failure>,
         /// Whether the engine's budget allows another attempt.
         retry: RetryAllowance,
     },
     /// Not yet: it wants a signal first.
-    Suspended(Suspension),
+    Suspended(Box<Suspension>),
 }
 
 /// Whether the engine allows another attempt, whatever the policy says.

@@ -2,8 +2,8 @@
 
 use serde_json::Map;
 
-use super::RunState;
 use super::turn::{Turn, Work};
+use super::{RunState, scope_in};
 use crate::error::{ErrorClass, Failure};
 use crate::id::StepKey;
 use crate::journal::{CancelReason, Event, Outcome, StepStatus};
@@ -16,15 +16,14 @@ impl Turn<'_> {
         if self.state.step_status(step) == Some(StepStatus::Failed) {
             self.stop_after(step);
         }
-        let Some(scope) = self.state.scope(step.scope) else {
+        let RunState { root, inner, work, .. } = &mut *self.state;
+        let Some(scope) = scope_in(root, inner, step.scope) else {
             return;
         };
-        let open = scope.open;
-        let parent = scope.parent;
-        let next = scope.body.plan.successors(step.step).iter();
-        self.work.extend(
-            next.map(|link| Work::Consider(StepKey { scope: step.scope, step: link.step })),
-        );
+        let (open, parent) = (scope.open, scope.parent);
+        for link in scope.body.plan.successors(step.step) {
+            work.push_back(Work::Consider(StepKey { scope: step.scope, step: link.step }));
+        }
         // An accepted cancel is what the run ends with, even if its last step succeeds meanwhile.
         if open > 0 || (parent.is_none() && self.state.cancelling.is_some()) {
             return;

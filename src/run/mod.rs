@@ -293,6 +293,19 @@ impl RunState {
         [timer, limit, recheck].into_iter().flatten().min().filter(|at| *at < Timestamp::MAX)
     }
 
+    /// Whether time alone may move something: it is due, or a waiting condition reads the clock.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        let past = |at: &Timestamp| *at <= now;
+        let limit = match (&self.started, self.paused, &self.cancelling) {
+            (_, _, Some(deadline)) => past(deadline),
+            (Some(start), None, None) => past(&start.deadline),
+            _ => false,
+        };
+        let due = limit || self.timers.first().is_some_and(|(at, ..)| past(at));
+        self.outcome.is_none() && (due || self.condition_waits.iter().any(|s| self.reads_now(*s)))
+    }
+
     /// Whether nothing can happen to it but by time or from outside, so that nobody need hold it.
     #[must_use]
     pub fn is_parked(&self) -> bool {

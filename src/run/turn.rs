@@ -1,7 +1,5 @@
 //! One turn: a command, and everything that follows from it, until nothing moves.
 
-use std::collections::VecDeque;
-
 use super::command::{Command, Rejection, Report, RetryAllowance};
 use super::join::{self, Verdict};
 use super::scope::TimerKind;
@@ -21,7 +19,6 @@ pub(super) struct Turn<'a> {
     pub(super) state: &'a mut RunState,
     pub(super) now: Timestamp,
     events: &'a mut Vec<Recorded>,
-    pub(super) work: VecDeque<Work>,
 }
 
 /// What is left to look at.
@@ -39,24 +36,15 @@ pub(super) enum Work {
 const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
 
 impl<'a> Turn<'a> {
-    pub(super) fn new(
+    pub(super) const fn new(
         state: &'a mut RunState,
         now: Timestamp,
         events: &'a mut Vec<Recorded>,
     ) -> Self {
-        // The list is empty between turns; its memory is kept.
-        let work = std::mem::take(&mut state.work);
-        Self { state, now, events, work }
+        Self { state, now, events }
     }
 
     pub(super) fn take(mut self, command: Command) -> Result<(), Rejection> {
-        let answer = self.decide(command);
-        self.work.clear();
-        self.state.work = self.work;
-        answer
-    }
-
-    fn decide(&mut self, command: Command) -> Result<(), Rejection> {
         if self.state.outcome.is_some() {
             return Err(Rejection::Finished);
         }
@@ -65,7 +53,8 @@ impl<'a> Turn<'a> {
         }
         match command {
             Command::Start { input, variables, seed } => self.start(input, variables, seed)?,
-            Command::Dispatch { step } => self.dispatch(step)?,
+            // Nothing follows from a start.
+            Command::Dispatch { step } => return self.dispatch(step),
             Command::Report { step, attempt, result } => self.report(step, attempt, result)?,
             Command::Tick => self.tick(),
             Command::Signal(signal) => self.signal(signal)?,
@@ -84,7 +73,7 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn push(&mut self, work: Work) {
-        self.work.push_back(work);
+        self.state.work.push_back(work);
     }
 
     /// Ends a step with this event, and looks at what follows.
@@ -95,9 +84,9 @@ impl<'a> Turn<'a> {
 
     fn settle(&mut self) {
         loop {
-            while let Some(work) = self.work.pop_front() {
+            while let Some(work) = self.state.work.pop_front() {
                 if self.state.outcome.is_some() {
-                    return;
+                    return self.state.work.clear();
                 }
                 match work {
                     Work::Consider(step) => self.consider(step),
@@ -261,12 +250,12 @@ impl<'a> Turn<'a> {
             }
             (_, Some(reason)) => self.end(step, Event::StepCancelled { step, reason }),
             (Report::Failed { failure, retry }, None) => self.attempt_failed(step, failure, retry),
-            (Report::Suspended(suspension), None) => self.suspend(step, suspension),
+            (Report::Suspended(suspension), None) => self.suspend(step, *suspension),
         }
         Ok(())
     }
 
-    fn attempt_failed(&mut self, step: StepKey, failure: Failure, allowance: RetryAllowance) {
+    fn attempt_failed(&mut self, step: StepKey, failure: Box<Failure>, allowance: RetryAllowance) {
         let (Some(cell), Some(node)) = (self.state.cell(step), self.state.node(step)) else {
             return;
         };
@@ -282,11 +271,11 @@ impl<'a> Turn<'a> {
         match decision {
             Some(RetryDecision::RetryAfter(delay)) => {
                 let retry_at = self.now + delay;
+                let failure = *failure;
                 let failed = Box::new(FailedAttempt { attempt, failure, delay, retry_at });
                 self.emit(Event::AttemptFailed { step, failed });
             }
             Some(RetryDecision::GiveUp(_)) | None => {
-                let failure = Box::new(failure);
                 self.end(step, Event::StepFailed { step, failure });
             }
         }
@@ -328,7 +317,8 @@ impl<'a> Turn<'a> {
                 self.emit(Event::StepReady { step });
             }
             TimerKind::AttemptTimeout if status == StepStatus::Running => {
-                let failure = Failure::new(ErrorClass::Timeout, "the attempt took too long");
+                let failure =
+                    Box::new(Failure::new(ErrorClass::Timeout, "the attempt took too long"));
                 let result = Report::Failed { failure, retry: RetryAllowance::Allowed };
                 // Refused only if it ended in between, and then there is nothing to do.
                 let _ = self.report(step, attempt, result);
@@ -358,31 +348,31 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    fn pause(&mut self, by: Reason) -> Result<(), Rejection> {
+    fn pause(&mut self, by: Box<Reason>) -> Result<(), Rejection> {
         if self.state.cancelling.is_some() {
             return Err(Rejection::Stopping);
         }
         if self.state.paused.is_some() {
             return Err(Rejection::Paused);
         }
-        self.emit(Event::RunPaused { by: Box::new(by) });
+        self.emit(Event::RunPaused { by });
         Ok(())
     }
 
-    fn resume(&mut self, by: Reason) -> Result<(), Rejection> {
+    fn resume(&mut self, by: Box<Reason>) -> Result<(), Rejection> {
         let since = self.state.paused.ok_or(Rejection::NotPaused)?;
         let deadline = self.state.started.as_ref().map_or(Timestamp::MAX, |start| start.deadline);
         let deadline = deadline + self.now.since(since);
-        self.emit(Event::RunResumed { by: Box::new(by), deadline });
+        self.emit(Event::RunResumed { by, deadline });
         Ok(())
     }
 
-    fn cancel(&mut self, reason: Reason, grace: std::time::Duration) -> Result<(), Rejection> {
+    fn cancel(&mut self, by: Box<Reason>, grace: std::time::Duration) -> Result<(), Rejection> {
         if self.state.cancelling.is_some() {
             return Err(Rejection::Stopping);
         }
         let deadline = self.now + grace;
-        self.emit(Event::RunCancelRequested { by: Box::new(reason), deadline });
+        self.emit(Event::RunCancelRequested { by, deadline });
         Ok(())
     }
 

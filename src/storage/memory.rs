@@ -1,7 +1,9 @@
 //! Everything in this process's memory: the default, and what other storages are compared with.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustc_hash::FxHashMap;
 
 use super::{
     Commit, Created, Holding, LIST_MAX, Message, NewRun, Owner, Reply, RunQuery, Storage,
@@ -19,13 +21,13 @@ pub struct Memory(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    runs: HashMap<RunId, Stored>,
+    /// A run's id hashes to a keyed hash already.
+    runs: FxHashMap<RunId, Box<Stored>>,
     /// Parked runs by when they are due.
     due: BTreeSet<(Timestamp, RunId)>,
     /// Parked runs with a message.
     addressed: BTreeSet<RunId>,
     owners: BTreeMap<Owner, Timestamp>,
-    held: BTreeMap<Owner, BTreeSet<RunId>>,
     messages: u64,
 }
 
@@ -47,6 +49,9 @@ struct Rare {
     metadata: Metadata,
     inbox: Vec<(u64, Message)>,
 }
+
+/// Events that room is made for before they happen.
+const JOURNAL_RESERVED_MAX: usize = 100_000;
 
 impl Memory {
     /// An empty storage.
@@ -70,12 +75,7 @@ impl Inner {
                 }
                 self.addressed.remove(run);
             }
-            Holding::Held(owner) => {
-                if let Some(runs) = self.held.get_mut(&owner) {
-                    runs.remove(run);
-                }
-            }
-            Holding::Finished => {}
+            Holding::Held(_) | Holding::Finished => {}
         }
     }
 
@@ -89,10 +89,7 @@ impl Inner {
                     self.addressed.insert(run.clone());
                 }
             }
-            Holding::Held(owner) => {
-                self.held.entry(owner).or_default().insert(run.clone());
-            }
-            Holding::Finished => {}
+            Holding::Held(_) | Holding::Finished => {}
         }
     }
 
@@ -114,16 +111,17 @@ impl Storage for Memory {
         let plain = run.user.is_none() && run.metadata.is_empty();
         let rare = Rare { user: run.user, metadata: run.metadata, inbox: Vec::new() };
         let holding = Holding::Held(run.owner);
-        let stored = Stored {
+        // A step that goes well has three events; asking for them at once saves moving them.
+        let expected = 3 * run.workflow.plan().len() + 2;
+        let stored = Box::new(Stored {
             workflow: run.workflow,
             linked: run.linked,
-            journal: Vec::new(),
+            journal: Vec::with_capacity(expected.min(JOURNAL_RESERVED_MAX)),
             status: RunStatus::Pending,
             holding,
             created_at: run.at,
             rare: (!plain).then(|| Box::new(rare)),
-        };
-        inner.park(&run.id, holding, false);
+        });
         inner.runs.insert(run.id, stored);
         Reply::ready(Ok(Created::New))
     }
@@ -143,7 +141,7 @@ impl Storage for Memory {
             rare.inbox.retain(|(number, _)| !commit.consumed.contains(number));
         }
         if stored.holding != commit.holding {
-            if commit.holding == Holding::Finished {
+            if !matches!(commit.holding, Holding::Held(_)) {
                 stored.journal.shrink_to_fit();
             }
             inner.hold(run, commit.holding);
@@ -203,8 +201,16 @@ impl Storage for Memory {
             .map(|(other, _)| *other)
             .collect();
         for other in lapsed {
-            let held = inner.held.get(&other).into_iter().flatten();
-            runs.extend(held.take(limit.saturating_sub(runs.len())).cloned());
+            // Rare enough to look at every run for it; sorted, so that equal histories go equally.
+            let held = |stored: &Stored| stored.holding == Holding::Held(other);
+            let all = inner.runs.iter().filter(|(_, stored)| held(stored));
+            let mut left: Vec<RunId> = all.map(|(run, _)| run.clone()).collect();
+            left.sort_unstable();
+            let room = limit.saturating_sub(runs.len());
+            if left.len() <= room {
+                inner.owners.remove(&other);
+            }
+            runs.extend(left.into_iter().take(room));
         }
         for run in &runs {
             inner.hold(run, Holding::Held(owner));
