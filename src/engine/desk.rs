@@ -12,6 +12,7 @@ use crate::run::{Command, Report, RetryAllowance, RunState};
 use crate::runtime::Runtime;
 use crate::time::Timestamp;
 use crate::value::{Json, Value};
+use crate::workflow::Node;
 
 /// What one run has decided and not yet done, and the room that it takes.
 #[derive(Debug, Default)]
@@ -181,17 +182,22 @@ impl Desk {
     pub(crate) fn launch(&mut self, state: &RunState, step: StepKey, runtime: &dyn Runtime) {
         let number = state.attempt(step);
         self.first_attempts += u64::from(number == 1);
-        let (body, inputs) = (state.body_of(step), inputs(state, step, runtime));
+        let body = state.body_of(step);
+        let inputs = match state.node(step) {
+            Some(node) if !node.inputs.is_empty() => inputs(state, node, step, runtime.now()),
+            _ => Ok(Value::NULL),
+        };
         self.launches.push(Launch { step, number, body, inputs });
     }
 }
 
 /// The value of a step's inputs.
-fn inputs(state: &RunState, step: StepKey, runtime: &dyn Runtime) -> Result<Value, StepError> {
-    let Some(node) = state.node(step).filter(|node| !node.inputs.is_empty()) else {
-        return Ok(Value::NULL);
-    };
-    let now = runtime.now();
+fn inputs(
+    state: &RunState,
+    node: &Node,
+    step: StepKey,
+    now: Timestamp,
+) -> Result<Value, StepError> {
     let mut values = serde_json::Map::new();
     for (name, expr) in &node.inputs {
         let value = state.evaluate(step, expr, now).map_err(|error| {

@@ -23,7 +23,7 @@ use crate::executor::{Attempt, RunContext, RunEvent};
 use crate::id::StepKey;
 use crate::journal::{Event, Recorded, RunStatus, StepStatus};
 use crate::run::{Command, Rejection, RunState};
-use crate::storage::{Commit, Holding, Message};
+use crate::storage::{Commit, Holding, Message, Reply};
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -50,6 +50,16 @@ pub(crate) struct Site {
     pub(crate) run: Arc<RunContext>,
     pub(crate) prepared: Arc<Prepared>,
     parallel: bool,
+}
+
+/// What a commit leads to, once it is stored.
+struct After {
+    count: u64,
+    /// For the observers, if there are any.
+    observed: Option<Vec<Recorded>>,
+    /// Running attempts may have become unwanted.
+    disturbed: bool,
+    ended: bool,
 }
 
 /// What became of messages to the run, for those who wait to hear.
@@ -152,7 +162,10 @@ impl Driver {
 
     /// One turn: what came in, what is due, what can start, as one commit; then the starts.
     pub(crate) async fn turn(&mut self) -> Result<()> {
-        let mail = self.mail().await?;
+        let mail = match self.site.run.has_mail.load(Ordering::Acquire) {
+            true => self.mail().await?,
+            false => Vec::new(),
+        };
         let (mut consumed, mut answers) = (Vec::new(), Vec::new());
         let next = {
             let Self { site, desk, .. } = self;
@@ -179,9 +192,6 @@ impl Driver {
 
     async fn mail(&mut self) -> Result<Vec<(u64, Message)>> {
         let run = &self.site.run;
-        if !run.has_mail.load(Ordering::Acquire) {
-            return Ok(Vec::new());
-        }
         run.has_mail.store(false, Ordering::SeqCst);
         self.site.engine.storage.inbox(&run.id).await
     }
@@ -191,31 +201,48 @@ impl Driver {
     }
 
     /// Stores what was decided, and only then lets it have effects.
-    async fn commit(
+    async fn commit(&mut self, consumed: Vec<u64>, next: (RunStatus, Holding)) -> Result<()> {
+        let (reply, after) = self.store(consumed, next);
+        let emptied = match reply {
+            // Taken without waiting, which costs as much as a small step.
+            Reply::Ready(Some(answer)) => answer?,
+            reply => reply.await?,
+        };
+        self.stored(emptied, after);
+        Ok(())
+    }
+
+    fn store(
         &mut self,
         consumed: Vec<u64>,
         (status, holding): (RunStatus, Holding),
-    ) -> Result<()> {
+    ) -> (Reply<Result<Vec<Recorded>>>, After) {
         let events = std::mem::take(&mut self.desk.events);
-        let count = events.len() as u64;
-        let observed = self.site.run.is_observed().then(|| events.clone());
-        let disturbed = !self.in_air.is_empty() && events.iter().any(disturbs);
+        let after = After {
+            count: events.len() as u64,
+            observed: self.site.run.is_observed().then(|| events.clone()),
+            disturbed: !self.in_air.is_empty() && events.iter().any(disturbs),
+            ended: status.is_end(),
+        };
         let commit = Commit { expected: self.expected, events, status, consumed, holding };
         self.uncertain = true;
-        self.desk.events = self.site.engine.storage.commit(&self.site.run.id, commit).await?;
+        (self.site.engine.storage.commit(&self.site.run.id, commit), after)
+    }
+
+    fn stored(&mut self, mut emptied: Vec<Recorded>, after: After) {
         self.uncertain = false;
-        self.desk.events.clear();
-        self.expected += count;
-        if disturbed {
+        emptied.clear();
+        self.desk.events = emptied;
+        self.expected += after.count;
+        if after.disturbed {
             self.disturb();
         }
-        if let Some(events) = observed {
+        if let Some(events) = after.observed {
             self.publish(events);
         }
-        if status.is_end() {
+        if after.ended {
             self.site.run.set_ended();
         }
-        Ok(())
     }
 
     /// Cancels and aborts attempts that the run no longer wants.
@@ -257,7 +284,7 @@ impl Driver {
             let placed = place(site.parallel, task);
             let mut flight = Flight::launch(attempt, task, &site.engine.runtime, placed);
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-            match flight.poll_once(&mut context) {
+            match flight.poll_once(Some(&task.executor), &mut context) {
                 Poll::Ready(result) => {
                     desk.landed.push(Landed { step, number, body, result });
                     *spare = Some(flight.into_attempt());

@@ -60,7 +60,7 @@ impl Flight {
     ) -> Self {
         let watched = Watched {
             attempt,
-            executor: Some(Arc::clone(&task.executor)),
+            executor: (placement != Placement::InPlace).then(|| Arc::clone(&task.executor)),
             future: None,
             meter: measured.then(|| (Arc::clone(&task.kind), Duration::ZERO)),
             span: tracing::Span::none(),
@@ -86,10 +86,14 @@ impl Flight {
         }
     }
 
-    /// Polls the attempt once.
-    pub(crate) fn poll_once(&mut self, context: &mut Context<'_>) -> Poll<Option<StepResult>> {
+    /// Polls the attempt once; for the first time with its executor.
+    pub(crate) fn poll_once(
+        &mut self,
+        executor: Option<&Arc<dyn StepExecutor>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<StepResult>> {
         match self {
-            Self::Here(watched) => Pin::new(watched).poll(context),
+            Self::Here(watched) => watched.poll_once(executor, context),
             Self::There { result, inline, .. } => {
                 if inline.as_mut().is_some_and(|task| task.as_mut().poll(context).is_ready()) {
                     *inline = None;
@@ -136,7 +140,7 @@ impl Future for Flight {
     type Output = Landed;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Landed> {
-        let polled = self.poll_once(context);
+        let polled = self.poll_once(None, context);
         polled.map(|result| Landed { result, ..Landed::dropped(self.attempt()) })
     }
 }
@@ -144,19 +148,26 @@ impl Future for Flight {
 /// The future of an attempt, with its panics caught, its work measured, and a way to drop it.
 pub(crate) struct Watched {
     attempt: Arc<Attempt>,
-    /// Taken when the future is made, at the first poll: making it may panic or work, too.
+    /// What makes the future, where the first poll does not bring it along.
     executor: Option<Arc<dyn StepExecutor>>,
+    /// Made at the first poll: making it may panic or work, too.
     future: Option<BoxFuture<'static, StepResult>>,
     meter: Option<(Arc<TypeState>, Duration)>,
     span: tracing::Span,
 }
 
 impl Watched {
-    fn poll_once(&mut self, context: &mut Context<'_>) -> Poll<StepResult> {
-        if let Some(executor) = self.executor.take() {
+    fn advance(
+        &mut self,
+        executor: Option<&Arc<dyn StepExecutor>>,
+        context: &mut Context<'_>,
+    ) -> Poll<StepResult> {
+        let own = self.executor.take();
+        if let Some(executor) = executor.or(own.as_ref()) {
             self.span = span(&self.attempt);
             let _entered = self.span.enter();
-            self.future = Some(executor.attempt(ExecutionContext::new(Arc::clone(&self.attempt))));
+            let context = ExecutionContext::new(Arc::clone(&self.attempt));
+            self.future = Some(executor.attempt(executor, context));
         }
         let _entered = self.span.enter();
         match &mut self.future {
@@ -164,19 +175,19 @@ impl Watched {
             None => Poll::Pending,
         }
     }
-}
 
-impl Future for Watched {
-    type Output = Option<StepResult>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<StepResult>> {
+    fn poll_once(
+        &mut self,
+        executor: Option<&Arc<dyn StepExecutor>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<StepResult>> {
         if self.attempt.is_aborted() {
             self.drop_future();
             return Poll::Ready(None);
         }
         let runtime = self.meter.is_some().then(|| Arc::clone(&self.attempt.run.runtime));
         let begin = runtime.as_ref().map(|runtime| runtime.monotonic());
-        let polled = catch_unwind(AssertUnwindSafe(|| self.poll_once(context)));
+        let polled = catch_unwind(AssertUnwindSafe(|| self.advance(executor, context)));
         if let (Some((kind, busy)), Some(runtime), Some(begin)) = (&mut self.meter, runtime, begin)
         {
             *busy += runtime.monotonic().saturating_sub(begin);
@@ -201,6 +212,14 @@ impl Future for Watched {
                 Poll::Ready(Some(Err(StepError::new(ErrorClass::Panic, message))))
             }
         }
+    }
+}
+
+impl Future for Watched {
+    type Output = Option<StepResult>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<StepResult>> {
+        self.poll_once(None, context)
     }
 }
 

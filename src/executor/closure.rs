@@ -50,11 +50,12 @@ where
     }
 
     fn attempt(
-        self: Arc<Self>,
+        &self,
+        _: &Arc<dyn StepExecutor>,
         ctx: ExecutionContext,
     ) -> BoxFuture<'static, Result<Value, StepError>> {
-        // The closure itself may panic before there is a future; that belongs inside the attempt.
-        Box::pin(async move { (self.0)(ctx).await.map(Into::into) })
+        let work = (self.0)(ctx);
+        Box::pin(async move { work.await.map(Into::into) })
     }
 }
 

@@ -80,16 +80,18 @@ pub trait StepExecutor: Send + Sync + 'static {
         let _ = (ctx, result);
     }
 
-    /// The three in a row, as one future. There is no need to write it; executors without hooks may,
-    /// to save the boxes of those.
+    /// The three in a row, as one future; `shared` is this executor. There is no need to write it;
+    /// executors without hooks may, to save the boxes of those.
     fn attempt(
-        self: Arc<Self>,
+        &self,
+        shared: &Arc<dyn StepExecutor>,
         ctx: ExecutionContext,
     ) -> BoxFuture<'static, Result<Value, StepError>> {
+        let executor = Arc::clone(shared);
         Box::pin(async move {
-            self.pre_execute(&ctx).await?;
-            let result = self.execute(ctx.clone()).await;
-            self.post_execute(&ctx, &result).await;
+            executor.pre_execute(&ctx).await?;
+            let result = executor.execute(ctx.clone()).await;
+            executor.post_execute(&ctx, &result).await;
             result
         })
     }

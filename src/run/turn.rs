@@ -66,10 +66,13 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    /// The one way to change anything.
+    /// The one way to change anything. Inlined, so that an event is made where it stays.
+    #[inline]
     pub(super) fn emit(&mut self, event: Event) {
-        self.state.apply(self.now, &event);
         self.events.push(Recorded { at: self.now, event });
+        if let Some(last) = self.events.last() {
+            self.state.apply(self.now, &last.event);
+        }
     }
 
     pub(super) fn push(&mut self, work: Work) {
@@ -77,6 +80,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Ends a step with this event, and looks at what follows.
+    #[inline]
     pub(super) fn end(&mut self, step: StepKey, event: Event) {
         self.emit(event);
         self.push(Work::Ended(step));
