@@ -1,14 +1,13 @@
 //! Drives one run: turn after turn of decide, commit, launch, until nothing is left but to wait.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use futures::Stream;
-use futures::channel::oneshot;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 
@@ -17,12 +16,13 @@ use super::desk::{Desk, Launch};
 use super::flight::{Flight, Landed};
 use super::placement::place;
 use super::prepare::Prepared;
+use super::replies::Replies;
 use super::{Inner, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{Attempt, RunContext, RunEvent};
 use crate::id::StepKey;
 use crate::journal::{Event, Recorded, RunStatus, StepStatus};
-use crate::run::{Command, Rejection, RunState};
+use crate::run::{Command, RunState};
 use crate::storage::{Commit, Holding, Message, Reply};
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -31,9 +31,9 @@ use crate::value::Value;
 pub(crate) struct Driver {
     site: Site,
     desk: Desk,
-    flights: FuturesUnordered<Flight>,
-    /// Attempts that did not come down at once.
-    in_air: HashMap<(StepKey, u32), Arc<Attempt>>,
+    /// Made when the first attempt does not come down at once.
+    flights: Option<FuturesUnordered<Flight>>,
+    in_air: BTreeMap<(StepKey, u32), Arc<Attempt>>,
     /// An attempt that came down and that nobody else holds, to be used again.
     spare: Option<Arc<Attempt>>,
     /// The journal's length as far as this driver knows.
@@ -41,7 +41,6 @@ pub(crate) struct Driver {
     /// A commit was begun and its answer not seen: the state may be ahead of the journal.
     uncertain: bool,
     timer: Option<(Timestamp, BoxFuture<'static, ()>)>,
-    pub(crate) replies: Arc<Replies>,
 }
 
 /// What a run is driven with; the same all its life.
@@ -62,36 +61,6 @@ struct After {
     ended: bool,
 }
 
-/// What became of messages to the run, for those who wait to hear.
-#[derive(Default)]
-pub(crate) struct Replies(Mutex<HashMap<u64, Answer>>);
-
-enum Answer {
-    Given(Result<(), Rejection>),
-    Awaited(oneshot::Sender<Result<(), Rejection>>),
-}
-
-impl Replies {
-    /// The answer to a message that has been posted.
-    pub(crate) fn answer(&self, number: u64) -> oneshot::Receiver<Result<(), Rejection>> {
-        let (sender, receiver) = oneshot::channel();
-        let mut answers = lock(&self.0);
-        match answers.remove(&number) {
-            Some(Answer::Given(answer)) => drop(sender.send(answer)),
-            _ => drop(answers.insert(number, Answer::Awaited(sender))),
-        }
-        receiver
-    }
-
-    fn give(&self, number: u64, answer: Result<(), Rejection>) {
-        let mut answers = lock(&self.0);
-        match answers.remove(&number) {
-            Some(Answer::Awaited(sender)) => drop(sender.send(answer)),
-            _ => drop(answers.insert(number, Answer::Given(answer))),
-        }
-    }
-}
-
 /// Turns in a row before others on the same thread get a chance.
 const TURNS_BEFORE_YIELD: u32 = 64;
 
@@ -102,13 +71,12 @@ impl Driver {
         let mut driver = Self {
             site: Site { engine, run, prepared, parallel },
             desk: Desk::default(),
-            flights: FuturesUnordered::new(),
-            in_air: HashMap::new(),
+            flights: None,
+            in_air: BTreeMap::new(),
             spare: None,
             expected,
             uncertain: false,
             timer: None,
-            replies: Arc::default(),
         };
         driver.adopt();
         driver
@@ -130,13 +98,17 @@ impl Driver {
 
     /// Drives the run until it has ended, or, when `park` says so, until only time or a message can
     /// move it and nobody else holds it. Whether it has ended.
-    pub(crate) async fn drive(&mut self, park: impl Fn() -> bool) -> Result<bool> {
+    pub(crate) async fn drive(
+        &mut self,
+        replies: &Replies,
+        park: impl Fn() -> bool,
+    ) -> Result<bool> {
         let mut turns = 0;
         loop {
             if self.uncertain {
                 self.recover().await?;
             }
-            self.turn().await?;
+            self.turn(replies).await?;
             if self.site.run.has_ended() {
                 self.end();
                 return Ok(true);
@@ -152,7 +124,7 @@ impl Driver {
                 yield_now().await;
                 continue;
             }
-            let parked = self.flights.is_empty() && self.site.run.state().is_parked();
+            let parked = self.in_air.is_empty() && self.site.run.state().is_parked();
             if parked && park() && self.park().await? {
                 return Ok(false);
             }
@@ -161,7 +133,7 @@ impl Driver {
     }
 
     /// One turn: what came in, what is due, what can start, as one commit; then the starts.
-    pub(crate) async fn turn(&mut self) -> Result<()> {
+    pub(crate) async fn turn(&mut self, replies: &Replies) -> Result<()> {
         let mail = match self.site.run.has_mail.load(Ordering::Acquire) {
             true => self.mail().await?,
             false => Vec::new(),
@@ -184,7 +156,7 @@ impl Driver {
             self.commit(consumed, next).await?;
         }
         for (number, answer) in answers {
-            self.replies.give(number, answer);
+            replies.give(number, answer);
         }
         self.launch();
         Ok(())
@@ -292,7 +264,7 @@ impl Driver {
                 Poll::Pending => {
                     in_air.insert((step, number), Arc::clone(flight.attempt()));
                     // Polled again with the real waker when the driver rests.
-                    flights.push(flight);
+                    flights.get_or_insert_default().push(flight);
                 }
             }
         }
@@ -318,7 +290,9 @@ impl Driver {
             site.run.driver.register(context.waker());
             let mut moved = site.run.has_mail.load(Ordering::Acquire);
             moved |= site.run.has_room.swap(false, Ordering::AcqRel);
-            while let Poll::Ready(Some(landed)) = Pin::new(&mut *flights).poll_next(context) {
+            while let Some(flights) = flights
+                && let Poll::Ready(Some(landed)) = Pin::new(flights).poll_next(context)
+            {
                 in_air.remove(&(landed.step, landed.number));
                 desk.landed.push(landed);
                 moved = true;
@@ -394,11 +368,11 @@ impl Driver {
     /// Drops every attempt, and gives back what they hold.
     fn release(&mut self) {
         let Self { site, desk, flights, in_air, .. } = self;
-        for (_, attempt) in in_air.drain() {
+        for attempt in std::mem::take(in_air).into_values() {
             attempt.abort();
             desk.landed.push(Landed::dropped(&attempt));
         }
-        *flights = FuturesUnordered::new();
+        *flights = None;
         desk.forget_launches(site);
     }
 }

@@ -8,7 +8,6 @@ use futures::Stream;
 use futures::channel::mpsc;
 use futures::future::{Either, select};
 
-use super::driver::Replies;
 use super::report::Run;
 use super::{Engine, Slot};
 use crate::error::{Error, ErrorKind, Result};
@@ -108,7 +107,7 @@ impl RunHandle {
             {
                 return Ok(outcome);
             }
-            self.slot.driver.lock().await.drive(|| false).await?;
+            self.slot.driver.lock().await.drive(&self.slot.replies, || false).await?;
         }
     }
 
@@ -176,8 +175,7 @@ impl RunHandle {
             return Err(self.rejected(&Rejection::Finished));
         }
         let number = self.engine.inner().storage.post(self.id(), message).await?;
-        let replies: Arc<Replies> = Arc::clone(&self.slot.replies);
-        let mut answer = replies.answer(number);
+        let mut answer = self.slot.replies.answer(number);
         self.slot.context.wake_driver();
         loop {
             match select(answer, self.slot.driver.lock()).await {
@@ -192,7 +190,7 @@ impl RunHandle {
                             _ => Err(self.rejected(&Rejection::Finished)),
                         };
                     }
-                    driver.turn().await?;
+                    driver.turn(&self.slot.replies).await?;
                 }
             }
         }

@@ -13,6 +13,7 @@ mod flight;
 mod handle;
 mod placement;
 mod prepare;
+mod replies;
 mod report;
 mod retrying;
 mod sampler;
@@ -39,6 +40,7 @@ use crate::workflow::{Program, Variable, Workflow};
 use admission::{Slots, TypeState};
 use driver::Driver;
 use prepare::Prepared;
+use replies::Replies;
 
 /// Runs workflows. Cloning shares it.
 ///
@@ -90,7 +92,7 @@ pub(crate) struct Slot {
     pub(crate) context: Arc<RunContext>,
     /// Whoever has the lock drives.
     pub(crate) driver: futures::lock::Mutex<Driver>,
-    pub(crate) replies: Arc<driver::Replies>,
+    pub(crate) replies: Replies,
 }
 
 impl Engine {
@@ -221,9 +223,8 @@ impl Engine {
     fn keep(&self, context: RunContext, prepared: Arc<Prepared>) -> Arc<Slot> {
         let context = Arc::new(context);
         let driver = Driver::new(Arc::clone(&self.0), Arc::clone(&context), prepared);
-        let replies = Arc::clone(&driver.replies);
         let driver = futures::lock::Mutex::new(driver);
-        let slot = Arc::new(Slot { context, driver, replies });
+        let slot = Arc::new(Slot { context, driver, replies: Replies::default() });
         if slot.context.has_ended() {
             return slot;
         }

@@ -79,7 +79,7 @@ impl Engine {
         let id = slot.context.id.clone();
         // Two hold it when nobody has a handle: the engine's list and this.
         let alone = || Arc::strong_count(&slot) <= 2;
-        let driven = slot.driver.lock().await.drive(alone).await;
+        let driven = slot.driver.lock().await.drive(&slot.replies, alone).await;
         match driven {
             Ok(true) => {}
             Ok(false) => self.forget(&slot),

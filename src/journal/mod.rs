@@ -169,8 +169,6 @@ pub enum Event {
 /// How a run began.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunStarted {
-    /// The workflow's id.
-    pub workflow: String,
     /// The input.
     pub input: Value,
     /// The variables.

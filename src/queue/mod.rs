@@ -8,21 +8,23 @@ use crate::workflow::Priority;
 /// Ready steps of one run: by priority, and inside a priority in the order of becoming ready.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReadyQueue {
-    /// One lane a priority, least urgent first; made when it is first needed.
-    lanes: [VecDeque<StepKey>; Priority::ALL.len()],
+    /// Most steps are of normal priority, and in most runs all.
+    normal: VecDeque<StepKey>,
+    /// One lane a priority, least urgent first; that of normal ones stays empty.
+    others: Option<Box<[VecDeque<StepKey>; Priority::ALL.len()]>>,
     len: usize,
 }
 
 impl ReadyQueue {
     /// Adds a step behind all others of its priority.
     pub fn push(&mut self, step: StepKey, priority: Priority) {
-        self.lanes[priority as usize].push_back(step);
+        self.lane(priority).push_back(step);
         self.len += 1;
     }
 
     /// Takes a step out.
     pub fn remove(&mut self, step: StepKey, priority: Priority) {
-        let lane = &mut self.lanes[priority as usize];
+        let lane = self.lane(priority);
         if lane.front() == Some(&step) {
             lane.pop_front();
         } else if let Some(at) = lane.iter().position(|other| *other == step) {
@@ -33,26 +35,41 @@ impl ReadyQueue {
         self.len -= 1;
     }
 
+    fn lane(&mut self, priority: Priority) -> &mut VecDeque<StepKey> {
+        match priority {
+            Priority::Normal => &mut self.normal,
+            other => &mut self.others.get_or_insert_default()[other as usize],
+        }
+    }
+
     /// Takes out every step of a scope.
     pub fn remove_scope(&mut self, scope: u32) {
-        for lane in &mut self.lanes {
+        let others = self.others.iter_mut().flat_map(|lanes| lanes.iter_mut());
+        self.len = 0;
+        for lane in others.chain([&mut self.normal]) {
             lane.retain(|step| step.scope != scope);
+            self.len += lane.len();
         }
-        self.len = self.lanes.iter().map(VecDeque::len).sum();
     }
 
     /// All steps, the first to start first.
     pub fn iter(&self) -> impl Iterator<Item = StepKey> + '_ {
-        self.lanes.iter().rev().flat_map(|lane| lane.iter().copied())
+        let normal = Priority::Normal as usize;
+        let lanes = (0..Priority::ALL.len()).rev().filter_map(move |priority| {
+            let others = self.others.as_ref().map(|lanes| &lanes[priority]);
+            if priority == normal { Some(&self.normal) } else { others }
+        });
+        lanes.flat_map(|lane| lane.iter().copied())
     }
 
     /// The step that is to start first.
     #[must_use]
     pub fn first(&self) -> Option<StepKey> {
-        if self.len == 0 {
-            return None;
+        match (self.len, &self.others) {
+            (0, _) => None,
+            (_, None) => self.normal.front().copied(),
+            (_, Some(_)) => self.iter().next(),
         }
-        self.lanes.iter().rev().find_map(|lane| lane.front().copied())
     }
 
     /// How many there are.

@@ -111,8 +111,7 @@ impl<'a> Turn<'a> {
         }
         let unit = self.state.program.unit(0);
         let deadline = self.now + unit.limits.max_duration;
-        let workflow = unit.workflow.clone();
-        let started = RunStarted { workflow, input, variables, seed, deadline };
+        let started = RunStarted { input, variables, seed, deadline };
         self.emit(Event::RunStarted(Box::new(started)));
         self.begin_scope(0);
         Ok(())
