@@ -205,6 +205,11 @@ impl StepKey {
 
 /// Whether a text can be a name; the reason if not.
 pub(crate) fn check_name(text: &str, reserved: &[char]) -> Result<(), String> {
+    // Nearly all names are like this, and definitions can have very many.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    if (1..=NAME_BYTES_MAX).contains(&text.len()) && text.bytes().all(plain) {
+        return Ok(());
+    }
     if text.is_empty() {
         return Err("a name may not be empty".into());
     }

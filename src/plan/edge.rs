@@ -44,7 +44,7 @@ pub struct Edge {
 }
 
 /// One end of an edge, seen from the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Link {
     /// The step at that end.
     pub step: u32,

@@ -60,6 +60,28 @@ impl Rows {
         Self { starts, links: sorted }
     }
 
+    /// The same with each row in order, and every link once.
+    fn sorted(mut self) -> Self {
+        let mut kept = 0;
+        let mut begin = 0;
+        for row in 0..self.starts.len() - 1 {
+            let end = self.starts[row + 1] as usize;
+            let links = &mut self.links[begin..end];
+            links.sort_unstable();
+            let first = kept;
+            for at in begin..end {
+                if kept == first || self.links[kept - 1] != self.links[at] {
+                    self.links[kept] = self.links[at];
+                    kept += 1;
+                }
+            }
+            begin = end;
+            self.starts[row + 1] = kept as u32;
+        }
+        self.links.truncate(kept);
+        self
+    }
+
     fn row(&self, step: u32) -> &[Link] {
         &self.links[self.starts[step as usize] as usize..self.starts[step as usize + 1] as usize]
     }
@@ -74,13 +96,15 @@ impl ExecutionPlan {
     pub fn new(ids: Vec<StepId>, mut edges: Vec<Edge>) -> Result<Self, Cycle> {
         let steps = ids.len();
         edges.retain(|edge| (edge.from as usize) < steps && (edge.to as usize) < steps);
-        edges.sort_unstable_by_key(|edge| (edge.to, edge.from, edge.kind));
-        edges.dedup();
-        let after = edges.iter().map(|e| (e.from, Link { step: e.to, kind: e.kind }));
-        let before = edges.iter().map(|e| (e.to, Link { step: e.from, kind: e.kind }));
+        let given = edges.iter().map(|e| (e.to, Link { step: e.from, kind: e.kind }));
+        let before = Rows::of(steps, given).sorted();
+        drop(edges);
+        let turned = (0..steps as u32).flat_map(|to| {
+            before.row(to).iter().map(move |link| (link.step, Link { step: to, kind: link.kind }))
+        });
         let mut plan = Self {
-            after: Rows::of(steps, after),
-            before: Rows::of(steps, before),
+            after: Rows::of(steps, turned),
+            before,
             ids,
             order: Vec::with_capacity(steps),
             batches: vec![0],

@@ -116,11 +116,14 @@ impl<'a> Compiler<'a> {
             if let Some(frame) = self.names.frames.last_mut() {
                 frame.current = at as u32;
             }
-            nodes.push(self.node(step, (number, at as u32), path));
+            // A step that cannot be compiled has its problem; the others may have theirs.
+            nodes.extend(self.node(step, (number, at as u32), path));
         }
         let frame = self.names.frames.pop()?;
         let plan = self.plan(steps, &frame, path, shape)?;
-        let nodes: Vec<Node> = nodes.into_iter().collect::<Option<_>>()?;
+        if nodes.len() < steps.len() {
+            return None;
+        }
         let sinks: Vec<u32> = (0..plan.len() as u32).filter(|step| is_last(&plan, *step)).collect();
         let body = self.bodies.get_mut(number as usize)?;
         body.output = match (shape, sinks.as_slice()) {

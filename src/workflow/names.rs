@@ -1,5 +1,6 @@
 //! Which names an expression can see from where it stands.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 
 use super::Step;
@@ -18,7 +19,8 @@ pub(super) struct Names<'a> {
 /// One body, while its steps are compiled.
 pub(super) struct Frame<'a> {
     pub(super) steps: &'a [Step],
-    index: HashMap<&'a str, u32>,
+    /// Made when the first expression names a step; many workflows have none.
+    index: OnceCell<HashMap<&'a str, u32>>,
     /// The step that is being compiled.
     pub(super) current: u32,
     /// Names that the composite step around it gives its body.
@@ -29,11 +31,18 @@ pub(super) struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     pub(super) fn new(steps: &'a [Step], locals: &'static [&'static str]) -> Self {
-        let mut index = HashMap::with_capacity(steps.len());
-        for (at, step) in steps.iter().enumerate() {
-            index.entry(step.id.as_str()).or_insert(at as u32);
-        }
-        Self { steps, index, current: 0, locals, mentions: Vec::new() }
+        Self { steps, index: OnceCell::new(), current: 0, locals, mentions: Vec::new() }
+    }
+
+    fn find(&self, id: &str) -> Option<u32> {
+        let index = self.index.get_or_init(|| {
+            let mut index = HashMap::with_capacity(self.steps.len());
+            for (at, step) in self.steps.iter().enumerate() {
+                index.entry(step.id.as_str()).or_insert(at as u32);
+            }
+            index
+        });
+        index.get(id).copied()
     }
 }
 
@@ -44,7 +53,7 @@ impl Names<'_> {
             .iter()
             .enumerate()
             .rev()
-            .find_map(|(depth, frame)| frame.index.get(id).map(|at| (depth, *at)))
+            .find_map(|(depth, frame)| frame.find(id).map(|at| (depth, at)))
     }
 }
 
