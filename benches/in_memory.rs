@@ -260,9 +260,9 @@ fn parked() -> usize {
         for _ in 0..count {
             engine.start(&workflow, ()).await.unwrap();
         }
-        // Everything is parked after one round of serving.
+        // Long enough to park them all.
         let runtime = std::sync::Arc::clone(engine.runtime());
-        let soon = runtime.now() + std::time::Duration::from_millis(1);
+        let soon = runtime.now() + std::time::Duration::from_millis(500);
         engine.serve(runtime.sleep_until(soon)).await.unwrap();
     });
     let change = region.change();
