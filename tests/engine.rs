@@ -14,7 +14,7 @@ use stepwell::engine::EngineLimits;
 use stepwell::executor::{LogLevel, RunEvent};
 use stepwell::journal::Reason;
 use stepwell::run::Explanation;
-use stepwell::runtime::{Smol, threads};
+use stepwell::runtime::{Runtime, Smol, threads};
 use stepwell::testing::VirtualRuntime;
 use stepwell::workflow::{Limits, Resources};
 use stepwell::{
@@ -109,6 +109,8 @@ on_every_runtime! {
     sub_workflows_run
     explain_names_the_limit
     bad_input_fails_without_a_call
+    runs_take_turns_at_a_full_engine
+    room_is_given_back_by_a_run_that_timed_out
 }
 
 fn plain(steps: impl IntoIterator<Item = Step>) -> Workflow {
@@ -121,6 +123,20 @@ fn reason() -> Reason {
 }
 
 const MILLISECOND: Duration = Duration::from_millis(1);
+
+#[test]
+fn a_condition_on_the_clock_is_asked_again_and_again() {
+    let time = VirtualRuntime::new(3);
+    let engine = Engine::builder().runtime(time.clone()).build().unwrap();
+    let begin = time.now();
+    let until = begin.as_micros() / 1_000_000 + 90;
+    let wait = Wait::condition(format!("now() >= {until}"));
+    let run =
+        time.block_on(async { engine.execute(&plain([Step::wait("w", wait)]), ()).await.unwrap() });
+    assert_eq!(run.unwrap().status(), RunStatus::Succeeded);
+    let waited = time.now().since(begin);
+    assert!((89..=91).contains(&waited.as_secs()), "{waited:?}");
+}
 
 mod tests {
     use super::*;
@@ -453,6 +469,69 @@ mod tests {
         let run = engine.execute(&plain(steps), ()).await.unwrap();
         assert_eq!(run.status(), RunStatus::Succeeded);
         assert_eq!(seen.load(Ordering::SeqCst), 2, "two of 1,000 MiB fit into 2,048");
+    }
+
+    pub(super) async fn runs_take_turns_at_a_full_engine(builder: EngineBuilder) {
+        let limits = EngineLimits { max_concurrent_steps: 1, ..Default::default() };
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&log);
+        let engine = builder
+            .limits(limits)
+            .executor(
+                "t",
+                executor_fn(move |ctx| {
+                    seen.lock().unwrap().push(ctx.execution_id().clone());
+                    async move {
+                        ctx.sleep(MILLISECOND).await;
+                        Ok(())
+                    }
+                }),
+            )
+            .build()
+            .unwrap();
+        let workflow = plain((0..8).map(|at| Step::task(format!("s{at}"), "t")));
+        let a = engine.start(&workflow, ()).await.unwrap();
+        let b = engine.start(&workflow, ()).await.unwrap();
+        let (one, other) = futures::join!(a.outcome(), b.outcome());
+        assert!(one.unwrap().output().is_some() && other.unwrap().output().is_some());
+        let log = log.lock().unwrap();
+        let changes = log.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        assert_eq!(log.len(), 16);
+        assert!(changes >= 8, "one run had to wait for the whole other: {log:?}");
+    }
+
+    pub(super) async fn room_is_given_back_by_a_run_that_timed_out(builder: EngineBuilder) {
+        let limits = EngineLimits {
+            max_concurrent_steps: 2,
+            per_type: [("t".to_string(), 1)].into(),
+            ..Default::default()
+        };
+        let engine = builder
+            .limits(limits)
+            .executor(
+                "t",
+                executor_fn(|ctx| async move {
+                    match ctx.run_input().as_bool() {
+                        Some(true) => std::future::pending().await,
+                        _ => Ok(()),
+                    }
+                }),
+            )
+            .build()
+            .unwrap();
+        let limits = Limits {
+            max_cpu_percent: 100,
+            max_duration: Duration::from_millis(5),
+            ..Default::default()
+        };
+        let hangs = Workflow::builder("hangs").limits(limits).step(Step::task("a", "t"));
+        let hangs = hangs.build().unwrap();
+        for _ in 0..3 {
+            let run = engine.execute(&hangs, true).await.unwrap();
+            assert_eq!(run.outcome(), Some(Outcome::TimedOut));
+        }
+        let run = engine.execute(&plain([Step::task("a", "t")]), false).await.unwrap();
+        assert_eq!(run.status(), RunStatus::Succeeded);
     }
 
     pub(super) async fn an_open_circuit_breaker_holds_back(builder: EngineBuilder) {

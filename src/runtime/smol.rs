@@ -1,6 +1,7 @@
-//! smol's global executor.
+//! smol's executors.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -9,11 +10,34 @@ use futures::future::BoxFuture;
 use super::{BlockingWork, Host, Runtime};
 use crate::time::Timestamp;
 
-/// Spawns on smol's global executor, which has as many threads as the environment variable
-/// `SMOL_THREADS` says when it is first used, one if it says nothing.
+/// Spawns on an executor of smol: the global one, which has as many threads as the environment
+/// variable `SMOL_THREADS` says when it is first used, one if it says nothing; or one of the host's.
+///
+/// ```
+/// use std::sync::Arc;
+/// use stepwell::Engine;
+/// use stepwell::runtime::Smol;
+///
+/// let executor = Arc::new(smol::Executor::new());
+/// // The host runs it on as many threads as it likes.
+/// let runs = Arc::clone(&executor);
+/// std::thread::spawn(move || smol::block_on(runs.run(std::future::pending::<()>())));
+///
+/// let engine = Engine::builder().runtime(Smol::on(executor)).build()?;
+/// # Ok::<(), stepwell::Error>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Smol {
+    executor: Option<Arc<smol::Executor<'static>>>,
     host: Host,
+}
+
+impl Smol {
+    /// Spawns on this executor.
+    #[must_use]
+    pub fn on(executor: Arc<smol::Executor<'static>>) -> Self {
+        Self { executor: Some(executor), host: Host::default() }
+    }
 }
 
 impl Runtime for Smol {
@@ -30,7 +54,11 @@ impl Runtime for Smol {
     }
 
     fn spawn(&self, future: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
-        smol::spawn(AssertUnwindSafe(future).catch_unwind().map(drop)).detach();
+        let guarded = AssertUnwindSafe(future).catch_unwind().map(drop);
+        match &self.executor {
+            Some(executor) => executor.spawn(guarded).detach(),
+            None => smol::spawn(guarded).detach(),
+        }
         Ok(())
     }
 
