@@ -132,6 +132,16 @@ pub enum CancelReason {
     Run,
 }
 
+impl fmt::Display for CancelReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rest => "enough of what stands beside it had ended",
+            Self::Stopping => "another step failed",
+            Self::Run => "the run was cancelled",
+        })
+    }
+}
+
 /// What has become of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -49,6 +49,37 @@ fn every_problem_is_reported_at_once() {
 }
 
 #[test]
+fn steps_that_nothing_connects_are_a_warning() {
+    let ids: Vec<StepId> = (0..9).map(|at| format!("s{at}").into()).collect();
+    let after = [ids[0].clone()];
+    let mut problems = Problems::default();
+    let steps: Vec<PlanStep<'_>> = ids
+        .iter()
+        .enumerate()
+        .map(|(at, id)| PlanStep::new(id, if at == 1 { &after } else { &[] }))
+        .collect();
+    let plan = DagResolver::resolve(&steps, "steps", &mut problems);
+    assert!(plan.is_some() && !problems.has_errors());
+    let text = problems.to_string();
+    assert!(
+        text.contains("not connected with any other step: s2, s3, s4, s5, s6 and 2 more"),
+        "{text}"
+    );
+
+    let mut alone = Problems::default();
+    assert!(DagResolver::resolve(&steps[..1], "steps", &mut alone).is_some());
+    assert!(alone.is_empty(), "one step needs no company: {alone}");
+}
+
+#[test]
+fn edges_that_are_given_twice_count_once_and_rows_are_in_order() {
+    let plan = plan(&["a", "b", "c"], &[(1, 2), (0, 2), (1, 2), (0, 1), (0, 2)]).unwrap();
+    let before: Vec<u32> = plan.predecessors(2).iter().map(|link| link.step).collect();
+    let after: Vec<u32> = plan.successors(0).iter().map(|link| link.step).collect();
+    assert_eq!((before, after, plan.edge_count()), (vec![0, 1], vec![1, 2], 3));
+}
+
+#[test]
 fn the_critical_path_is_the_longest_chain() {
     use std::time::Duration;
     let plan = plan(&["a", "b", "c", "d"], &[(0, 1), (0, 2), (1, 3), (2, 3)]).unwrap();

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{RunState, join};
 use crate::id::StepKey;
-use crate::journal::{SkipReason, StepStatus, Waiting};
+use crate::journal::{CancelReason, SkipReason, StepStatus, Waiting};
 use crate::time::Timestamp;
 use crate::workflow::{NodeKind, Trigger};
 
@@ -14,7 +14,7 @@ use crate::workflow::{NodeKind, Trigger};
 pub enum Explanation {
     /// The run has not begun.
     RunNotStarted,
-    /// The run ended before the step was reached.
+    /// The run ended before the step did.
     RunEnded,
     /// Dependencies have not ended.
     WaitsFor {
@@ -93,8 +93,11 @@ pub enum Explanation {
         /// The dependencies that are the reason.
         dependencies: Vec<Dependency>,
     },
-    /// It was stopped, or never started.
-    Cancelled,
+    /// It was stopped, or will not be started.
+    Cancelled {
+        /// Why.
+        reason: CancelReason,
+    },
 }
 
 /// A step that another waits for.
@@ -135,7 +138,7 @@ impl RunState {
                 cancelling: self.is_cancelling(step),
             },
             StepStatus::Retrying => Explanation::RetryDue {
-                at: more.and_then(|m| m.timers.iter().map(|(at, _)| *at).min()).unwrap_or_default(),
+                at: more.and_then(|more| more.retry_at()).unwrap_or_default(),
                 attempts: cell.attempt,
                 failure: more
                     .and_then(|more| more.history.last())
@@ -155,7 +158,7 @@ impl RunState {
                     };
                     Explanation::WaitsForCondition { condition, until: *until }
                 }
-                None => Explanation::Cancelled,
+                None => return None,
             },
             StepStatus::Succeeded => Explanation::Succeeded,
             StepStatus::Failed => Explanation::Failed {
@@ -178,10 +181,11 @@ impl RunState {
                 let dependencies = self.dependencies(step, spoils);
                 Explanation::NotReached { trigger: node.trigger, dependencies }
             }
-            StepStatus::Cancelled if self.outcome.is_some() && cell.attempt == 0 => {
-                Explanation::RunEnded
-            }
-            StepStatus::Cancelled => Explanation::Cancelled,
+            StepStatus::Cancelled => match more.and_then(|more| more.cancel) {
+                Some(reason) => Explanation::Cancelled { reason },
+                // The end of the run is what ended it.
+                None => Explanation::RunEnded,
+            },
         })
     }
 
@@ -213,7 +217,7 @@ impl fmt::Display for Explanation {
             |at: &Option<Timestamp>| at.map_or_else(String::new, |at| format!(", until {at}"));
         match self {
             Self::RunNotStarted => f.write_str("the run has not begun"),
-            Self::RunEnded => f.write_str("the run ended before it was reached"),
+            Self::RunEnded => f.write_str("the run ended before it did"),
             Self::WaitsFor { dependencies, .. } => write!(f, "waits for {}", list(dependencies)),
             Self::Paused { since } => write!(f, "the run is paused since {since}"),
             Self::Cancelling => f.write_str("the run is being cancelled"),
@@ -243,7 +247,7 @@ impl fmt::Display for Explanation {
             Self::NotReached { dependencies, .. } => {
                 write!(f, "skipped because of {}", list(dependencies))
             }
-            Self::Cancelled => f.write_str("cancelled"),
+            Self::Cancelled { reason } => write!(f, "cancelled: {reason}"),
         }
     }
 }

@@ -158,3 +158,11 @@ impl Cell {
         self.more.as_ref().and_then(|more| more.waiting.as_ref())
     }
 }
+
+impl More {
+    /// When the next attempt begins.
+    pub(super) fn retry_at(&self) -> Option<Timestamp> {
+        let retry = self.timers.iter().find(|(_, kind)| *kind == TimerKind::Retry);
+        retry.map(|(at, _)| *at)
+    }
+}
