@@ -129,15 +129,16 @@ fn ai_asks_the_model_with_the_inputs_filled_in() {
         .executor("ai", Ai::new(model.clone()))
         .build()
         .unwrap();
-    let config = json!({"prompt": "Review {diff} of {n}", "system": "strict", "model": "m1"});
-    let step = Step::task("a", "ai").config(config).input("diff", "'+1'").input("n", "7");
+    let prompt = "Review {diff} of {n} {unknown} {";
+    let config = json!({"prompt": prompt, "system": "strict", "model": "m1"});
+    let step = Step::task("a", "ai").config(config).input("diff", "'+{n}'").input("n", "7");
     let flow = workflow([step]);
     let first = time.block_on(engine.execute(&flow, ())).unwrap().unwrap();
     assert_eq!(first.output().unwrap(), json!({"verdict": "fine"}));
     let asked = &model.asked()[0];
-    assert_eq!(asked.prompt, "Review +1 of 7");
+    assert_eq!(asked.prompt, "Review +{n} of 7 {unknown} {");
     assert_eq!((asked.system.as_deref(), asked.model.as_deref()), (Some("strict"), Some("m1")));
-    assert_eq!(asked.inputs, Value::from(json!({"diff": "+1", "n": 7})));
+    assert_eq!(asked.inputs, Value::from(json!({"diff": "+{n}", "n": 7})));
 
     let second = time.block_on(engine.execute(&flow, ())).unwrap().unwrap();
     let Some(Outcome::Failed { failure, .. }) = second.outcome() else { panic!("{second:?}") };
@@ -290,5 +291,176 @@ mod shell {
             assert_eq!(outcome.unwrap().status(), RunStatus::Failed);
             gone(&engine, process).await;
         });
+    }
+}
+
+#[cfg(feature = "request")]
+mod request {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread::JoinHandle;
+
+    use super::*;
+
+    use stepwell::RetryConfig;
+    use stepwell::executor::{ANSWER_BYTES_MAX, HttpRequest};
+
+    /// Gives these answers, one a connection; then what it was asked.
+    fn server(answers: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let serves = move || answers.iter().map(|answer| exchange(&listener, answer)).collect();
+        (address, std::thread::spawn(serves))
+    }
+
+    fn exchange(listener: &TcpListener, answer: &str) -> String {
+        let (mut socket, _) = listener.accept().unwrap();
+        let mut asked = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            let count = socket.read(&mut buffer).unwrap();
+            asked.extend_from_slice(&buffer[..count]);
+            let text = String::from_utf8_lossy(&asked);
+            if let Some((head, body)) = text.split_once("\r\n\r\n") {
+                let length = head.to_lowercase();
+                let length = length
+                    .split_once("content-length: ")
+                    .map_or(0, |(_, rest)| rest.lines().next().unwrap().trim().parse().unwrap());
+                if body.len() >= length || count == 0 {
+                    break;
+                }
+            }
+        }
+        // The client may have seen enough before the end.
+        let _ = socket.write_all(answer.as_bytes());
+        String::from_utf8(asked).unwrap()
+    }
+
+    fn answer(status: &str, headers: &str, body: &str) -> String {
+        let length = body.len();
+        format!(
+            "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+        )
+    }
+
+    fn run(step: Step, input: Json) -> Run {
+        let engine =
+            Engine::builder().executor_factory("http", HttpRequest::from_config).build().unwrap();
+        futures::executor::block_on(engine.execute(&workflow([step]), input)).unwrap()
+    }
+
+    #[test]
+    fn values_cannot_lead_elsewhere_and_json_comes_back_as_json() {
+        let json = "content-type: application/json; charset=utf-8\r\nx-trace: 7\r\n";
+        let (address, asked) = server(vec![answer("200 OK", json, r#"{"name": "Ann"}"#)]);
+        let config = json!({
+            "url": format!("{address}/users/{{id}}/posts?sort=new"),
+            "headers": {"Accept": "application/json"}
+        });
+        let step = Step::task("a", "http")
+            .config(config)
+            .input("id", "input.id")
+            .input("query", "input.query");
+        let done = run(step, json!({"id": "../x?y#z é", "query": {"q": "a b&c", "n": 3}}));
+        let output = done.output().unwrap();
+        assert_eq!(output["body"], json!({"name": "Ann"}));
+        assert_eq!((&output["status"], &output["headers"]["x-trace"]), (&json!(200), &json!("7")));
+        let asked = asked.join().unwrap().remove(0);
+        let line = asked.lines().next().unwrap();
+        assert_eq!(
+            line,
+            "GET /users/..%2Fx%3Fy%23z%20%C3%A9/posts?sort=new&n=3&q=a%20b%26c HTTP/1.1"
+        );
+        assert!(asked.contains("accept: application/json\r\n"), "{asked}");
+        assert!(!asked.contains("idempotency-key"), "{asked}");
+    }
+
+    #[test]
+    fn a_failing_server_is_asked_again_under_the_same_key() {
+        let answers = vec![
+            answer("503 Service Unavailable", "", "busy"),
+            answer("201 Created", "content-type: text/plain\r\n", "done"),
+        ];
+        let (address, asked) = server(answers);
+        let step = Step::task("a", "http")
+            .config(json!({"url": address, "method": "POST"}))
+            .input("body", "input")
+            .retry(RetryConfig::attempts(2).base_delay(Duration::ZERO));
+        let done = run(step, json!({"amount": 5}));
+        assert_eq!(done.output().unwrap()["body"], "done");
+        assert_eq!(done.error_history()[0].1.failure.class, ErrorClass::ServerError);
+        let asked = asked.join().unwrap();
+        let key = |asked: &str| {
+            let line = asked.lines().find(|line| line.starts_with("idempotency-key: "));
+            line.unwrap().to_string()
+        };
+        assert_eq!(key(&asked[0]), key(&asked[1]));
+        assert!(asked[1].ends_with(r#"{"amount":5}"#), "{}", asked[1]);
+    }
+
+    #[test]
+    fn refusals_have_the_class_that_fits_them() {
+        for (status, class) in [
+            ("400 Bad Request", ErrorClass::Validation),
+            ("401 Unauthorized", ErrorClass::Authentication),
+            ("403 Forbidden", ErrorClass::Permission),
+            ("429 Too Many Requests", ErrorClass::Temporary),
+            ("500 Internal Server Error", ErrorClass::ServerError),
+        ] {
+            let (address, asked) = server(vec![answer(status, "retry-after: 120\r\n", "no way")]);
+            let step = Step::task("a", "http").config(json!({"url": address}));
+            let failed = run(step.retry(RetryConfig::attempts(1)), Json::Null);
+            let Some(Outcome::Failed { failure, .. }) = failed.outcome() else {
+                panic!("{failed:?}")
+            };
+            assert_eq!(failure.class, class, "{status}");
+            assert_eq!(failure.retry_after, Some(Duration::from_secs(120)));
+            assert_eq!(failure.message, format!("the server said {status}: no way"));
+            asked.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_does_not_come_is_an_error_of_its_class() {
+        let once = |config: Json| {
+            let step = Step::task("a", "http").config(config).retry(RetryConfig::attempts(1));
+            let failed = run(step, Json::Null);
+            let Some(Outcome::Failed { failure, .. }) = failed.outcome() else {
+                panic!("{failed:?}")
+            };
+            failure.class
+        };
+        // Nobody listens there any more.
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        assert_eq!(once(json!({"url": format!("http://{gone}")})), ErrorClass::Connection);
+        // Somebody listens and says nothing.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        assert_eq!(once(json!({"url": url, "timeout": "50ms"})), ErrorClass::Timeout);
+        // Too much.
+        let body = "x".repeat(ANSWER_BYTES_MAX as usize + 1);
+        let (url, asked) = server(vec![answer("200 OK", "", &body)]);
+        assert_eq!(once(json!({"url": url})), ErrorClass::Validation);
+        asked.join().unwrap();
+        // Not what it says.
+        let kind = "content-type: application/json\r\n";
+        let (url, asked) = server(vec![answer("200 OK", kind, "<html>")]);
+        assert_eq!(once(json!({"url": url})), ErrorClass::ServerError);
+        asked.join().unwrap();
+    }
+
+    #[test]
+    fn wrong_configurations_are_refused_before_the_run_starts() {
+        for (config, complaint) in [
+            (json!({"url": "file:///etc/passwd"}), "must begin with https:// or http://"),
+            (json!({"url": "http://x", "method": "G T"}), "`method`"),
+            (json!({"url": "http://x", "headers": {"a b": "c"}}), "`headers`"),
+            (json!({"url": "http://x", "headers": {"a": "c\r\nd: e"}}), "`headers`"),
+            (json!({"url": "http://x", "timeout": "soon"}), "`timeout`"),
+            (json!({"uri": "http://x"}), "unknown field `uri`"),
+        ] {
+            let error = HttpRequest::from_config(&config).unwrap_err();
+            assert!(error.contains(complaint), "{error}");
+        }
     }
 }

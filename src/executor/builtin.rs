@@ -1,13 +1,4 @@
-//! The executors that come with the crate.
-//!
-//! | type | what it does | configuration | inputs |
-//! | --- | --- | --- | --- |
-//! | `input` | asks for something and waits for the answer, as a signal | `prompt`, `signal` (default: the step's id), `timeout`, `required` | |
-//! | `process` | builds a value from expressions | `set`: names to expressions, or `value`: one expression | |
-//! | `output` | gives its inputs as its output | | any |
-//! | `condition` | gives the value of the first case that holds | `cases`: list of `{when, value}`, `default` | |
-//! | `ai` | asks a model that you register with [`Ai`] | `prompt`, `system`, `model` | any, named in the prompt as `{name}` |
-//! | `validate` | checks its input `value` against a JSON Schema (feature `schema`) | `schema` | `value` |
+//! The executors that come with the crate; their table stands in the module above.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -53,6 +44,33 @@ fn expression(config: &Json, place: &str) -> Result<(), String> {
         },
         _ => Err(format!("`{place}` must be an expression")),
     }
+}
+
+/// A text with each `{name}` replaced by that input, once: what an input says is not looked at again.
+pub(super) fn fill(template: &str, inputs: &Json, write: impl Fn(String) -> String) -> String {
+    let mut filled = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        filled.push_str(before);
+        let named = after.split_once('}');
+        match named.and_then(|(name, after)| Some((inputs.get(name)?, after))) {
+            Some((value, after)) => {
+                filled.push_str(&write(text(value)));
+                rest = after;
+            }
+            None => {
+                filled.push('{');
+                rest = after;
+            }
+        }
+    }
+    filled.push_str(rest);
+    filled
+}
+
+/// A value as people write it: text without quotes.
+pub(super) fn text(value: &Json) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_string)
 }
 
 struct Input;
@@ -219,11 +237,7 @@ impl StepExecutor for Ai {
     async fn execute(&self, ctx: ExecutionContext) -> Result<Value, StepError> {
         let config = ctx.config();
         let text = |name: &str| config[name].as_str().map(str::to_string);
-        let mut prompt = text("prompt").unwrap_or_default();
-        for (name, value) in ctx.inputs().as_object().into_iter().flatten() {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_string);
-            prompt = prompt.replace(&format!("{{{name}}}"), &value);
-        }
+        let prompt = fill(config["prompt"].as_str().unwrap_or_default(), ctx.inputs(), |text| text);
         let (model, system) = (text("model"), text("system"));
         let inputs = ctx.inputs().clone();
         self.0.complete(AiRequest { model, system, prompt, inputs }).await

@@ -1,9 +1,25 @@
 //! Executors: what does the work of a step.
+//!
+//! Your own are [closures](executor_fn) or implement [`StepExecutor`]. These come with the crate; the
+//! first four, and `validate`, are there without being registered:
+//!
+//! | type | what it does | configuration | inputs |
+//! | --- | --- | --- | --- |
+//! | `input` | asks for something and waits for the answer, as a signal | `prompt`, `signal` (default: the step's id), `timeout`, `required` | |
+//! | `process` | builds a value from expressions | `set`: names to expressions, or `value`: one expression | |
+//! | `output` | gives its inputs as its output | | any |
+//! | `condition` | gives the value of the first case that holds | `cases`: list of `{when, value}`, `default` | |
+//! | `ai` | asks a model that you register with [`Ai`] | `prompt`, `system`, `model` | any, named in the prompt as `{name}` |
+//! | `shell` | runs a program: register [`Shell`](Shell) (feature `shell`) | see there | `args` |
+//! | `http` | sends a request: register [`HttpRequest`](HttpRequest) (feature `request`) | see there | `query`, `body`, any |
+//! | `validate` | checks its input `value` against a JSON Schema (feature `schema`) | `schema` | `value` |
 
 mod builtin;
 mod closure;
 mod context;
 mod registry;
+#[cfg(feature = "request")]
+mod request;
 #[cfg(feature = "shell")]
 mod shell;
 
@@ -14,6 +30,8 @@ pub use closure::{ExecutorFn, TypedFn, executor_fn, typed_fn};
 pub(crate) use context::{Attempt, RunContext};
 pub use context::{ExecutionContext, LogLevel, RunEvent};
 pub use registry::ExecutorRegistry;
+#[cfg(feature = "request")]
+pub use request::{ANSWER_BYTES_MAX, HttpRequest};
 #[cfg(feature = "shell")]
 pub use shell::{OUTPUT_BYTES_MAX, Shell};
 
