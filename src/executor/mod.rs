@@ -10,8 +10,8 @@
 //! | `output` | gives its inputs as its output | | any |
 //! | `condition` | gives the value of the first case that holds | `cases`: list of `{when, value}`, `default` | |
 //! | `ai` | asks a model that you register with [`Ai`] | `prompt`, `system`, `model` | any, named in the prompt as `{name}` |
-//! | `shell` | runs a program: register [`Shell`](Shell) (feature `shell`) | see there | `args` |
-//! | `http` | sends a request: register [`HttpRequest`](HttpRequest) (feature `request`) | see there | `query`, `body`, any |
+//! | `shell` | runs a program: register [`Shell`] (feature `shell`) | see there | `args` |
+//! | `http` | sends a request: register [`HttpRequest`] (feature `request`) | see there | `query`, `body`, any |
 //! | `validate` | checks its input `value` against a JSON Schema (feature `schema`) | `schema` | `value` |
 
 mod builtin;
