@@ -287,6 +287,11 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
             life.assert_alive();
         }
     }
+    for id in never_started(&workflow) {
+        let step = life.state.find(&id).unwrap();
+        assert_eq!(life.state.attempt(step), 0, "{id} was to be out of reach");
+        assert_ne!(life.state.step_status(step), Some(StepStatus::Ready), "{id}");
+    }
     // Replaying the whole journal, or any beginning of it, succeeds, and the whole gives this state.
     assert_eq!(RunState::replay(id.clone(), Arc::clone(&program), &life.journal), life.state);
     let half = life.journal.len() / 2;
@@ -301,6 +306,17 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
     life.journal
 }
 
+/// The outermost steps of which the workflow warns that they can never start.
+fn never_started(workflow: &Workflow) -> Vec<String> {
+    let warnings = workflow.warnings().to_string();
+    let named = warnings.lines().filter_map(|line| {
+        let (place, _) = line.split_once(": it can never start")?;
+        let id = place.split_once("steps.")?.1;
+        (!id.contains('.')).then(|| id.to_string())
+    });
+    named.collect()
+}
+
 #[test]
 fn the_properties_hold_over_random_workflows_and_commands() {
     let mut runner = TestRunner::new(ProptestConfig { cases: 3_000, ..ProptestConfig::default() });
@@ -313,6 +329,9 @@ fn the_properties_hold_over_random_workflows_and_commands() {
     );
     runner
         .run(&strategy, |(steps, policy, dice)| {
+            let built = Workflow::builder("w").steps(steps.clone()).build();
+            let warned = built.is_ok_and(|workflow| !never_started(&workflow).is_empty());
+            *seen.borrow_mut().entry("never started".into()).or_insert(0) += u32::from(warned);
             for recorded in live(steps, policy, &dice) {
                 let name = format!("{:?}", recorded.event);
                 let name = name.split([' ', '(', '{']).next().unwrap().to_string();
@@ -323,6 +342,7 @@ fn the_properties_hold_over_random_workflows_and_commands() {
         .unwrap();
     let seen = seen.into_inner();
     for name in [
+        "never started",
         "AttemptFailed",
         "ItemsListed",
         "RunCancelRequested",

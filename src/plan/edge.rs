@@ -51,3 +51,37 @@ pub struct Link {
     /// The edge's kind.
     pub kind: EdgeKind,
 }
+
+/// How a step can end, as far as edges care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Succeeded,
+    Failed,
+    /// Left out because its own condition was false.
+    ConditionFalse,
+    /// Left out, or stopped, for any other reason.
+    NotTaken,
+}
+
+/// What the end of one step means to one that waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    Met,
+    Failed,
+    /// It was not taken, or the edge was for another end.
+    Missed,
+}
+
+impl EdgeKind {
+    /// What this end means across an edge of this kind.
+    pub(crate) const fn meaning(self, end: End) -> Meaning {
+        match (self, end) {
+            (Self::Always, _)
+            | (Self::After | Self::OnSuccess, End::Succeeded)
+            | (Self::After | Self::Otherwise, End::ConditionFalse)
+            | (Self::OnFailure, End::Failed) => Meaning::Met,
+            (Self::After | Self::OnSuccess, End::Failed) => Meaning::Failed,
+            _ => Meaning::Missed,
+        }
+    }
+}

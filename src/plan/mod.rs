@@ -16,6 +16,7 @@ mod tests;
 pub use cycle::Cycle;
 pub use drawing::{Drawing, DrawnStatus};
 pub use edge::{Edge, EdgeKind, Link};
+pub(crate) use edge::{End, Meaning};
 pub use execution_plan::ExecutionPlan;
 pub use measure::CriticalPath;
 pub use resolver::{DagResolver, PlanStep};

@@ -4,6 +4,7 @@ use super::scope::{AttemptRecord, Bodies, Own, Scope, TimerKind};
 use super::{RunState, Start, join, scope_in};
 use crate::id::StepKey;
 use crate::journal::{Event, Outcome, ScopeOpened, StepStatus, Waiting};
+use crate::plan::Meaning;
 use crate::time::Timestamp;
 use crate::value::Value;
 use crate::workflow::NodeKind;
@@ -190,9 +191,9 @@ impl RunState {
         for link in body.plan.successors(step.step) {
             if let Some(next) = cells.get_mut(link.step as usize) {
                 match join::meaning(link.kind, status) {
-                    join::Meaning::Met => next.met += 1,
-                    join::Meaning::Failed => next.failed += 1,
-                    join::Meaning::Missed => next.missed += 1,
+                    Meaning::Met => next.met += 1,
+                    Meaning::Failed => next.failed += 1,
+                    Meaning::Missed => next.missed += 1,
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::fmt;
 use super::{RunState, join};
 use crate::id::StepKey;
 use crate::journal::{CancelReason, SkipReason, StepStatus, Waiting};
+use crate::plan::Meaning;
 use crate::time::Timestamp;
 use crate::workflow::{NodeKind, Trigger};
 
@@ -176,7 +177,7 @@ impl RunState {
             StepStatus::Skipped(SkipReason::Upstream) => {
                 let spoils = |status: StepStatus, kind| {
                     let means = join::meaning(kind, status);
-                    status.is_end() && means != join::Meaning::Met
+                    status.is_end() && means != Meaning::Met
                 };
                 let dependencies = self.dependencies(step, spoils);
                 Explanation::NotReached { trigger: node.trigger, dependencies }

@@ -1,27 +1,17 @@
 //! Join rules: when a step with dependencies may start.
 
 use crate::journal::{SkipReason, StepStatus};
-use crate::plan::EdgeKind;
+use crate::plan::{EdgeKind, End, Meaning};
 use crate::workflow::Trigger;
 
-/// What the end of one step means to one that waits for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
-    Met,
-    Failed,
-    /// Not taken: it was skipped for what came before it, or the edge was for another outcome.
-    Missed,
-}
-
+/// What a step that has ended like this means to one that waits for it.
 pub(super) const fn meaning(edge: EdgeKind, status: StepStatus) -> Meaning {
-    match (edge, status) {
-        (EdgeKind::Always, _)
-        | (EdgeKind::After | EdgeKind::OnSuccess, StepStatus::Succeeded)
-        | (EdgeKind::After | EdgeKind::Otherwise, StepStatus::Skipped(SkipReason::Condition))
-        | (EdgeKind::OnFailure, StepStatus::Failed) => Meaning::Met,
-        (EdgeKind::After | EdgeKind::OnSuccess, StepStatus::Failed) => Meaning::Failed,
-        _ => Meaning::Missed,
-    }
+    edge.meaning(match status {
+        StepStatus::Succeeded => End::Succeeded,
+        StepStatus::Failed => End::Failed,
+        StepStatus::Skipped(SkipReason::Condition) => End::ConditionFalse,
+        _ => End::NotTaken,
+    })
 }
 
 /// What a join rule says now.

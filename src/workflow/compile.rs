@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::kind::{Case, LoopCondition, StepKind, Wait, When};
 use super::names::{Frame, Names, Visible};
 use super::program::{Body, BodyOutput, Node, NodeKind, Turns, Unit, WaitFor};
+use super::reach::never_started;
 use super::settings::Trigger;
 use super::step::MISPLACED;
 use super::{Definition, NESTING_MAX, STEPS_MAX, Step};
@@ -137,6 +138,11 @@ impl<'a> Compiler<'a> {
             if steps[step as usize].trigger.is_none() {
                 node.trigger = default_trigger(&plan, step);
             }
+        }
+        for (step, reason) in never_started(&plan, &body.nodes) {
+            let place = format!("{path}.{}", plan.id(step));
+            let message = format!("it can never start: {reason}");
+            self.problems.push(Problem::warning(place, message));
         }
         body.plan = Arc::new(plan);
         Some(number)

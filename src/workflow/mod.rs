@@ -11,6 +11,7 @@ pub mod document;
 mod kind;
 mod names;
 mod program;
+mod reach;
 mod settings;
 mod step;
 
