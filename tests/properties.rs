@@ -272,7 +272,7 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
             }
             24 | 25 => {
                 life.now = life.now + Duration::from_secs(u64::from(roll / 32) % 40);
-                Some(Command::Tick)
+                Some(Command::Tick { retry: RetryAllowance::Allowed })
             }
             26 | 27 => Some(Command::Signal(Signal { name: "go".into(), payload: Value::NULL })),
             28 => Some(Command::Pause(Box::default())),

@@ -146,7 +146,7 @@ impl Script {
             }
             "after" => {
                 self.now = self.now + stepwell::time::parse_duration(first).unwrap();
-                self.decide(Command::Tick)
+                self.decide(Command::Tick { retry: RetryAllowance::Allowed })
             }
             "signal" => {
                 let signal = Signal { name: first.into(), payload: json(rest) };

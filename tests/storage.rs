@@ -25,12 +25,14 @@ fn create(storage: &Memory, name: &str, workflow: &str, seconds: i64) -> Created
     let workflow = Workflow::builder(workflow).step(Step::task("a", "t")).build().unwrap();
     block_on(storage.create(NewRun {
         id: id(name),
-        owner: A,
+        holding: Holding::Held(A),
         workflow,
         linked: Vec::new(),
         user: Some("ann".into()),
         metadata: [("k".to_string(), 1.into())].into(),
         at: at(seconds),
+        journal: Vec::new(),
+        status: RunStatus::Pending,
     }))
     .unwrap()
 }

@@ -1,6 +1,6 @@
 //! Whether there is room for one more step.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ impl Slots {
 
     fn try_take(&self) -> bool {
         let more = |used: usize| (used < self.max).then_some(used + 1);
-        self.used.fetch_update(Ordering::SeqCst, Ordering::Relaxed, more).is_ok()
+        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
     }
 
     /// Whether a run waits for a place.
@@ -71,8 +71,12 @@ impl Slots {
         self.used.fetch_sub(places, Ordering::SeqCst);
         let wanted = self.is_wanted();
         if wanted {
-            let waiting = std::mem::take(&mut *lock(&self.waiting));
-            self.has_waiting.store(false, Ordering::SeqCst);
+            let waiting = {
+                let mut waiting = lock(&self.waiting);
+                // Under the lock, so that nobody who comes to wait meanwhile is forgotten.
+                self.has_waiting.store(false, Ordering::SeqCst);
+                std::mem::take(&mut *waiting)
+            };
             waiting.iter().for_each(|run| run.wake_for_room());
         }
         wanted
@@ -87,8 +91,23 @@ pub(crate) struct TypeState {
     pub(crate) measured: Measured,
     slots: Option<Slots>,
     breaker: Option<Mutex<CircuitBreaker>>,
-    /// Whether the breaker has anything to count: before the first failure it costs nothing.
+    /// Whether there was a failure ever: before it the breaker costs nothing.
     failing: AtomicBool,
+    /// Calls that went well lately, before the first failure, and what lately is.
+    quiet: AtomicU32,
+    quiet_since: AtomicI64,
+}
+
+/// Lately is the part of a time in microseconds above these bits: some four seconds.
+const LATELY_BITS: u32 = 22;
+
+/// How an attempt ended, as far as the health of what it talks to is concerned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ended {
+    Well,
+    Badly(ErrorClass),
+    /// It was dropped, or waits for something.
+    Unknown,
 }
 
 impl TypeState {
@@ -101,25 +120,51 @@ impl TypeState {
             slots: engine.limits.per_type.get(name).map(|max| Slots::new(*max)),
             breaker: breaker.map(|config| Mutex::new(CircuitBreaker::new(config))),
             failing: AtomicBool::new(false),
+            quiet: AtomicU32::new(0),
+            quiet_since: AtomicI64::new(0),
         }
     }
 
     /// Notes how an attempt ended, for the breaker.
-    pub(crate) fn ended(&self, failed: Option<ErrorClass>, now: Timestamp) {
+    pub(crate) fn ended(&self, how: Ended, now: Timestamp) {
         let Some(breaker) = &self.breaker else { return };
-        match failed {
-            // Wrong data says nothing of a service's health.
-            Some(class) if class.is_retryable() => {
-                self.failing.store(true, Ordering::Relaxed);
-                lock(breaker).failed(now);
+        match how {
+            // Before the first failure nothing is locked, only counted.
+            Ended::Well if !self.failing.load(Ordering::Relaxed) => {
+                let lately = now.as_micros() >> LATELY_BITS;
+                if self.quiet_since.load(Ordering::Relaxed) != lately {
+                    self.quiet_since.store(lately, Ordering::Relaxed);
+                    self.quiet.store(0, Ordering::Relaxed);
+                }
+                let calls = self.quiet.load(Ordering::Relaxed);
+                // Updates that race lose a call, which changes nothing.
+                self.quiet.store(calls.saturating_add(1), Ordering::Relaxed);
             }
-            Some(_) => {}
-            None if self.failing.load(Ordering::Relaxed) => lock(breaker).succeeded(now),
-            None => {}
+            Ended::Well => lock(breaker).succeeded(now),
+            Ended::Badly(class) if class.is_retryable() && class != ErrorClass::Panic => {
+                let mut breaker = lock(breaker);
+                if !self.failing.swap(true, Ordering::Relaxed) {
+                    let before = self.quiet.swap(0, Ordering::Relaxed);
+                    breaker.succeeded_often(before, now);
+                }
+                breaker.failed(now);
+            }
+            // Wrong data: the other side was there to say so.
+            Ended::Badly(class) if class != ErrorClass::Panic => lock(breaker).succeeded(now),
+            Ended::Badly(_) | Ended::Unknown => lock(breaker).unheard(now),
         }
     }
 
-    fn denied(&self, now: Timestamp) -> Option<Timestamp> {
+    /// Until when the breaker lets nothing through, if it does not.
+    fn closed_until(&self, now: Timestamp) -> Option<Timestamp> {
+        if !self.failing.load(Ordering::Relaxed) {
+            return None;
+        }
+        lock(self.breaker.as_ref()?).open_until().filter(|until| *until > now)
+    }
+
+    /// Asks the breaker for one call.
+    fn permit(&self, now: Timestamp) -> Option<Timestamp> {
         if !self.failing.load(Ordering::Relaxed) {
             return None;
         }
@@ -214,6 +259,15 @@ pub(crate) enum Full {
 }
 
 impl Full {
+    /// This, or the other if that one is over sooner.
+    pub(crate) fn or_sooner(self, other: Self) -> Self {
+        match (&self, &other) {
+            (Self::Until(_, this), Self::Until(_, that)) if this <= that => self,
+            (_, Self::Until(..)) => other,
+            _ => self,
+        }
+    }
+
     pub(crate) fn reason(&self) -> &str {
         match self {
             Self::Run(reason) | Self::Type(reason) | Self::Until(reason, _) => reason,
@@ -238,9 +292,12 @@ pub(crate) fn admit(site: &Site, held: &mut Held, task: &Task, now: Timestamp) -
         within_resources(&site.engine, limits, held, &task.resources, now)?;
     }
     let kind = &task.kind;
-    if let Some(until) = kind.denied(now) {
+    let open = |until| {
         let reason = format!("the circuit breaker of `{}` is open until {until}", kind.name);
-        return Err(Full::Until(reason, until));
+        Err(Full::Until(reason, until))
+    };
+    if let Some(until) = kind.closed_until(now) {
+        return open(until);
     }
     if let Some(slots) = kind.slots.as_ref().filter(|slots| !slots.take(&site.run)) {
         let max = slots.max;
@@ -250,6 +307,12 @@ pub(crate) fn admit(site: &Site, held: &mut Held, task: &Task, now: Timestamp) -
         kind.give_back();
         let max = site.engine.slots.max;
         return Err(Full::Run(format!("{max} steps of this engine are running")));
+    }
+    // Last, as a half-open breaker gives one permit only.
+    if let Some(until) = kind.permit(now) {
+        kind.give_back();
+        held.spare += 1;
+        return open(until);
     }
     held.take(task);
     Ok(())

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use super::admission::Slots;
-use super::{Engine, Inner, Placement, defaults, sampler};
+use super::{Engine, Inner, Placement, Shared, defaults, sampler};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{ExecutorRegistry, StepExecutor};
 use crate::retry::{BreakerConfig, ErrorClassifier, RetryBudget};
@@ -138,7 +138,7 @@ impl EngineBuilder {
         let runtime = self.runtime.unwrap_or_else(defaults::runtime);
         let owner = (u128::from(runtime.random()) << 64) | u128::from(runtime.random());
         let workflows = self.workflows.into_iter().map(|w| (w.id().to_string(), w)).collect();
-        Ok(Engine(Arc::new(Inner {
+        Ok(Engine(Arc::new(Shared(Arc::new(Inner {
             storage: self.storage.unwrap_or_else(defaults::storage),
             registry: self.registry,
             workflows: Mutex::new(workflows),
@@ -153,8 +153,9 @@ impl EngineBuilder {
             prepared: Mutex::default(),
             owner: Owner(owner),
             runs: Mutex::default(),
+            fresh: Mutex::default(),
             serving: futures::task::AtomicWaker::new(),
             runtime,
-        })))
+        })))))
     }
 }

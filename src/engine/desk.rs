@@ -1,13 +1,16 @@
 //! The half of a turn that never waits: what came in goes to the state, what may start comes out.
 
-use super::Inner;
-use super::admission::{Full, Held, admit};
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::admission::{Ended, Full, Held, admit};
 use super::driver::Site;
 use super::flight::Landed;
-use super::lock;
+use super::{Inner, lock};
 use crate::error::{ErrorClass, StepError};
+use crate::executor::Begun;
 use crate::id::StepKey;
-use crate::journal::Recorded;
+use crate::journal::{Event, Recorded};
 use crate::run::{Command, Report, RetryAllowance, RunState};
 use crate::runtime::Runtime;
 use crate::time::Timestamp;
@@ -19,6 +22,8 @@ use crate::workflow::Node;
 pub(crate) struct Desk {
     /// Attempts that ended and that the run has not heard of.
     pub(crate) landed: Vec<Landed>,
+    /// Results that the run has heard of and that are not stored.
+    unstored: Vec<Landed>,
     /// Decided, not committed.
     pub(crate) events: Vec<Recorded>,
     /// Decided, not started.
@@ -33,15 +38,10 @@ pub(crate) struct Desk {
 /// An attempt to be started.
 #[derive(Debug)]
 pub(crate) struct Launch {
-    pub(crate) step: StepKey,
-    pub(crate) number: u32,
-    /// The body that the step stands in.
-    pub(crate) body: (u32, u32),
+    pub(crate) begun: Begun,
     pub(crate) inputs: Result<Value, StepError>,
 }
 
-/// Ready steps looked at when the first ones have to wait for others of their type.
-const READY_SCANNED: usize = 256;
 /// Steps that one turn pays into the retry budget; more fill it anyway.
 const DEPOSITS_MAX: u64 = 10_000;
 
@@ -51,11 +51,12 @@ impl Desk {
     pub(crate) fn turn(&mut self, site: &Site, state: &mut RunState, now: Timestamp) {
         self.report(site, state, now);
         if state.is_due(now) {
-            // Refused only when the run has just ended.
-            let _ = state.decide_into(Command::Tick, now, &mut self.events);
+            self.tick(site, state, now);
         }
         let was_full = self.full.take().is_some();
-        if self.held.yields(&site.engine) && state.first_ready().is_some() {
+        if !site.run.is_driven() {
+            // Somebody only says something to it; what is started now nobody would go on with.
+        } else if self.held.yields(&site.engine) && state.first_ready().is_some() {
             self.full = Some(Full::Others);
         } else {
             self.dispatch(site, state, now);
@@ -71,15 +72,30 @@ impl Desk {
         for Landed { step, number, body, result } in landed.drain(..) {
             let Some(task) = site.prepared.task(body, step.step) else { continue };
             self.held.give_back(task);
-            let Some(result) = result else { continue };
-            let failed = result.as_ref().err().map(|error| site.engine.classifier.classify(error));
-            task.kind.ended(failed, now);
-            let result = self.judge(&site.engine, result, failed, now);
-            let report = Command::Report { step, attempt: number, result };
+            let Some(result) = result else {
+                task.kind.ended(Ended::Unknown, now);
+                continue;
+            };
+            let report = match result {
+                Ok(output) => {
+                    task.kind.ended(Ended::Well, now);
+                    let result = Some(Ok(output.clone()));
+                    self.unstored.push(Landed { step, number, body, result });
+                    Report::Succeeded(output)
+                }
+                Err(error) => {
+                    let class = (!error.is_wait()).then(|| site.engine.classifier.classify(&error));
+                    task.kind.ended(class.map_or(Ended::Unknown, Ended::Badly), now);
+                    self.judge(&site.engine, error, class, now)
+                }
+            };
+            let before = self.events.len();
+            let report = Command::Report { step, attempt: number, result: report };
             if let Err(refused) = state.decide_into(report, now, &mut self.events) {
                 // The step was stopped, or timed out, before its result came.
                 tracing::debug!(target: "stepwell", run_id = %site.run.id, %refused, "late report");
             }
+            self.pay_for_retries(&site.engine, before..self.events.len(), now);
         }
         self.landed = landed;
     }
@@ -87,31 +103,56 @@ impl Desk {
     fn judge(
         &mut self,
         engine: &Inner,
-        result: Result<Value, StepError>,
+        error: StepError,
         class: Option<ErrorClass>,
         now: Timestamp,
     ) -> Report {
-        let error = match result {
-            Ok(output) => return Report::Succeeded(output),
-            Err(error) => error,
-        };
         match error.into_failure() {
             Err(suspension) => Report::Suspended(Box::new(suspension)),
             Ok(mut failure) => {
                 failure.class = class.unwrap_or(failure.class);
-                let retry = if self.may_retry(engine, now) {
-                    RetryAllowance::Allowed
-                } else {
-                    RetryAllowance::Denied
-                };
+                let retry = self.allowance(engine, now);
                 Report::Failed { failure: Box::new(failure), retry }
             }
         }
     }
 
-    fn may_retry(&mut self, engine: &Inner, now: Timestamp) -> bool {
+    fn tick(&mut self, site: &Site, state: &mut RunState, now: Timestamp) {
+        let retry = self.allowance(&site.engine, now);
+        let before = self.events.len();
+        // Refused only when the run has just ended.
+        let _ = state.decide_into(Command::Tick { retry }, now, &mut self.events);
+        for recorded in &self.events[before..] {
+            let (step, class) = match &recorded.event {
+                Event::AttemptFailed { step, failed } => (*step, failed.failure.class),
+                Event::StepFailed { step, failure } => (*step, failure.class),
+                _ => continue,
+            };
+            // A service that does not answer is as unwell as one that says so.
+            if class == ErrorClass::Timeout
+                && let Some(task) = site.prepared.task(state.body_of(step), step.step)
+            {
+                task.kind.ended(Ended::Badly(class), now);
+            }
+        }
+        self.pay_for_retries(&site.engine, before..self.events.len(), now);
+    }
+
+    fn allowance(&mut self, engine: &Inner, now: Timestamp) -> RetryAllowance {
         self.count_first_attempts(engine, now);
-        lock(&engine.budget).withdraw(now)
+        if lock(&engine.budget).allows(now) {
+            RetryAllowance::Allowed
+        } else {
+            RetryAllowance::Denied
+        }
+    }
+
+    /// Only what is tried again takes from the budget.
+    fn pay_for_retries(&self, engine: &Inner, events: Range<usize>, now: Timestamp) {
+        let retried = |recorded: &&Recorded| matches!(recorded.event, Event::AttemptFailed { .. });
+        for _ in self.events[events].iter().filter(retried) {
+            lock(&engine.budget).withdraw(now);
+        }
     }
 
     /// First attempts pay into the retry budget when somebody asks for a retry, or at rest.
@@ -128,47 +169,87 @@ impl Desk {
     fn dispatch(&mut self, site: &Site, state: &mut RunState, now: Timestamp) {
         while state.may_dispatch() {
             let Some(first) = state.first_ready() else { return };
-            let step = match self.admit(site, state, first, now) {
-                Ok(()) => first,
-                Err(Full::Run(reason)) => {
-                    self.full = Some(Full::Run(reason));
+            match self.start(site, state, first, now) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(full @ Full::Run(_)) => {
+                    self.full = Some(full);
                     return;
                 }
-                Err(full) => {
-                    let others: Vec<StepKey> = state.ready().skip(1).take(READY_SCANNED).collect();
-                    let next =
-                        others.into_iter().find(|step| self.admit(site, state, *step, now).is_ok());
-                    self.full = Some(full);
-                    match next {
-                        Some(step) => step,
-                        None => return,
-                    }
-                }
-            };
-            if state.decide_into(Command::Dispatch { step }, now, &mut self.events).is_err() {
-                return;
+                Err(full) => return self.dispatch_around(site, state, full, now),
             }
-            self.launch(state, step, &*site.engine.runtime);
         }
     }
 
-    fn admit(
+    /// The first ready step has to wait for others of its type; steps of other types may go first.
+    fn dispatch_around(&mut self, site: &Site, state: &mut RunState, first: Full, now: Timestamp) {
+        let ready: Vec<StepKey> = state.ready().collect();
+        let mut full_types = BTreeSet::new();
+        let mut soonest = first;
+        for step in ready {
+            let Some(task) = site.prepared.task(state.body_of(step), step.step) else { continue };
+            if full_types.contains(task.kind.name.as_str()) {
+                continue;
+            }
+            match self.start(site, state, step, now) {
+                Ok(_) => {}
+                Err(Full::Run(_)) => break,
+                Err(full) => {
+                    full_types.insert(task.kind.name.as_str());
+                    soonest = soonest.or_sooner(full);
+                }
+            }
+        }
+        self.full = Some(soonest);
+    }
+
+    /// Starts a step if there is room. Whether the run let it.
+    fn start(
         &mut self,
         site: &Site,
-        state: &RunState,
+        state: &mut RunState,
         step: StepKey,
         now: Timestamp,
-    ) -> Result<(), Full> {
+    ) -> Result<bool, Full> {
         match site.prepared.task(state.body_of(step), step.step) {
-            Some(task) => admit(site, &mut self.held, task, now),
-            None => Err(Full::Run("its definition is gone".into())),
+            Some(task) => admit(site, &mut self.held, task, now)?,
+            None => return Err(Full::Run("its definition is gone".into())),
         }
+        if state.decide_into(Command::Dispatch { step }, now, &mut self.events).is_err() {
+            return Ok(false);
+        }
+        self.launch(state, step, &*site.engine.runtime);
+        Ok(true)
+    }
+
+    /// After the last commit failed: results that were not stored are reported again, if the run
+    /// still wants them, and what was decided and not done is forgotten.
+    pub(crate) fn reset(&mut self, site: &Site, state: &RunState) {
+        self.forget_launches(site);
+        for landed in std::mem::take(&mut self.unstored) {
+            if state.is_running(landed.step, landed.number)
+                && let Some(task) = site.prepared.task(landed.body, landed.step.step)
+            {
+                self.held.take_anyway(&site.engine, task);
+                self.landed.push(landed);
+            }
+        }
+    }
+
+    /// What was reported is stored.
+    pub(crate) fn stored(&mut self) {
+        self.unstored.clear();
+    }
+
+    /// Whether a result of this attempt waits to be reported.
+    pub(crate) fn has_landed(&self, step: StepKey, number: u32) -> bool {
+        self.landed.iter().any(|landed| landed.step == step && landed.number == number)
     }
 
     /// Forgets what was decided and not done, and gives back all room that is not in the air.
     pub(crate) fn forget_launches(&mut self, site: &Site) {
         self.events.clear();
-        let begun = self.launches.drain(..).map(|launch| (launch.body, launch.step));
+        let begun = self.launches.drain(..).map(|launch| (launch.begun.body, launch.begun.key));
         let ended = self.landed.drain(..).map(|landed| (landed.body, landed.step));
         for (body, step) in begun.chain(ended) {
             if let Some(task) = site.prepared.task(body, step.step) {
@@ -178,16 +259,28 @@ impl Desk {
         self.held.settle(&site.engine);
     }
 
+    /// Forgets attempts that were taken over to be run again and that the run no longer wants.
+    pub(crate) fn forget_unwanted(&mut self, site: &Site, state: &RunState) {
+        let wanted = |launch: &Launch| state.is_running(launch.begun.key, launch.begun.number);
+        for launch in self.launches.extract_if(.., |launch| !wanted(launch)) {
+            if let Some(task) = site.prepared.task(launch.begun.body, launch.begun.key.step) {
+                self.held.give_back(task);
+            }
+        }
+        self.held.settle(&site.engine);
+    }
+
     /// Notes an attempt that has been begun.
-    pub(crate) fn launch(&mut self, state: &RunState, step: StepKey, runtime: &dyn Runtime) {
-        let number = state.attempt(step);
+    pub(crate) fn launch(&mut self, state: &RunState, key: StepKey, runtime: &dyn Runtime) {
+        let number = state.attempt(key);
         self.first_attempts += u64::from(number == 1);
-        let body = state.body_of(step);
-        let inputs = match state.node(step) {
-            Some(node) if !node.inputs.is_empty() => inputs(state, node, step, runtime.now()),
+        let body = state.body_of(key);
+        let inputs = match state.node(key) {
+            Some(node) if !node.inputs.is_empty() => inputs(state, node, key, runtime.now()),
             _ => Ok(Value::NULL),
         };
-        self.launches.push(Launch { step, number, body, inputs });
+        let path = (key.scope > 0).then(|| state.path(key));
+        self.launches.push(Launch { begun: Begun { key, number, body, path }, inputs });
     }
 }
 

@@ -11,13 +11,13 @@ use futures::Stream;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 
+use super::Inner;
 use super::admission::Full;
 use super::desk::{Desk, Launch};
 use super::flight::{Flight, Landed};
 use super::placement::place;
 use super::prepare::Prepared;
 use super::replies::Replies;
-use super::{Inner, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{Attempt, RunContext, RunEvent};
 use crate::id::StepKey;
@@ -27,7 +27,7 @@ use crate::storage::{Commit, Holding, Message, Reply};
 use crate::time::Timestamp;
 use crate::value::Value;
 
-/// Drives one run. Whoever has it may drop it at any await and drive on later.
+/// Drives one run. Its future may be dropped at any await; the journal knows how to go on.
 pub(crate) struct Driver {
     site: Site,
     desk: Desk,
@@ -40,7 +40,12 @@ pub(crate) struct Driver {
     expected: u64,
     /// A commit was begun and its answer not seen: the state may be ahead of the journal.
     uncertain: bool,
+    /// Attempts were taken over that the run may not want when they are to be started.
+    adopted: bool,
     timer: Option<(Timestamp, BoxFuture<'static, ()>)>,
+    replies: Arc<Replies>,
+    /// The state as the observers have been told, for the paths of steps whose scopes are gone.
+    told: Option<RunState>,
 }
 
 /// What a run is driven with; the same all its life.
@@ -65,10 +70,15 @@ struct After {
 const TURNS_BEFORE_YIELD: u32 = 64;
 
 impl Driver {
-    pub(super) fn new(engine: Arc<Inner>, run: Arc<RunContext>, prepared: Arc<Prepared>) -> Self {
+    pub(super) fn new(
+        engine: Arc<Inner>,
+        run: Arc<RunContext>,
+        prepared: Arc<Prepared>,
+        replies: Arc<Replies>,
+    ) -> Self {
         let expected = run.state().version();
         let parallel = engine.runtime.is_parallel();
-        let mut driver = Self {
+        Self {
             site: Site { engine, run, prepared, parallel },
             desk: Desk::default(),
             flights: None,
@@ -76,73 +86,73 @@ impl Driver {
             spare: None,
             expected,
             uncertain: false,
+            adopted: false,
             timer: None,
-        };
-        driver.adopt();
-        driver
-    }
-
-    /// Begins the run.
-    pub(crate) async fn begin(&mut self, start: Command) -> Result<()> {
-        let now = self.site.engine.runtime.now();
-        let begun = self.site.run.state().decide_into(start, now, &mut self.desk.events);
-        match begun {
-            Ok(()) => {
-                let next = self.next(false);
-                self.commit(Vec::new(), next).await
-            }
-            // Somebody else began it between creating it and now.
-            Err(_) => Ok(()),
+            replies,
+            told: None,
         }
     }
 
-    /// Drives the run until it has ended, or, when `park` says so, until only time or a message can
-    /// move it and nobody else holds it. Whether it has ended.
-    pub(crate) async fn drive(
-        &mut self,
-        replies: &Replies,
-        park: impl Fn() -> bool,
-    ) -> Result<bool> {
+    /// Whether it holds no room and no result.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_air.is_empty() && self.desk.launches.is_empty() && self.desk.landed.is_empty()
+    }
+
+    /// Has the journal looked at before anything else.
+    pub(super) const fn distrust(&mut self) {
+        self.uncertain = true;
+    }
+
+    /// Drives the run until it has ended, or until only time or a message can move it and nobody has
+    /// a handle for it; then it is parked.
+    pub(crate) async fn drive(&mut self) -> Result<()> {
         let mut turns = 0;
         loop {
             if self.uncertain {
                 self.recover().await?;
             }
-            self.turn(replies).await?;
+            self.turn().await?;
             if self.site.run.has_ended() {
                 self.end();
-                return Ok(true);
+                return Ok(());
             }
             if !self.desk.landed.is_empty() {
                 turns += 1;
                 if turns % TURNS_BEFORE_YIELD == 0 {
                     yield_now().await;
                 }
+                self.glance().await;
                 continue;
             }
             if self.desk.full == Some(Full::Others) {
                 yield_now().await;
                 continue;
             }
-            let parked = self.in_air.is_empty() && self.site.run.state().is_parked();
-            if parked && park() && self.park().await? {
-                return Ok(false);
+            let unwanted = self.site.run.handles.load(Ordering::Acquire) == 0;
+            let idle = self.in_air.is_empty() && self.site.run.state().is_parked();
+            if unwanted && idle && self.park().await? {
+                return Ok(());
             }
             self.rest().await;
         }
     }
 
     /// One turn: what came in, what is due, what can start, as one commit; then the starts.
-    pub(crate) async fn turn(&mut self, replies: &Replies) -> Result<()> {
+    async fn turn(&mut self) -> Result<()> {
         let mail = match self.site.run.has_mail.load(Ordering::Acquire) {
             true => self.mail().await?,
             false => Vec::new(),
         };
         let (mut consumed, mut answers) = (Vec::new(), Vec::new());
         let next = {
-            let Self { site, desk, .. } = self;
+            let Self { site, desk, told, .. } = self;
             let now = site.engine.runtime.now();
             let mut state = site.run.state();
+            match (site.run.is_observed(), &told) {
+                (true, None) => *told = Some(state.clone()),
+                (false, Some(_)) => *told = None,
+                _ => {}
+            }
             for (number, message) in mail {
                 let command = command(site, message);
                 let answer = state.decide_into(command, now, &mut desk.events);
@@ -150,22 +160,33 @@ impl Driver {
                 answers.push((number, answer));
             }
             desk.turn(site, &mut state, now);
+            if self.adopted {
+                desk.forget_unwanted(site, &state);
+            }
             site.next(&state, false)
         };
         if !self.desk.events.is_empty() || !consumed.is_empty() {
             self.commit(consumed, next).await?;
         }
         for (number, answer) in answers {
-            replies.give(number, answer);
+            self.replies.give(number, answer);
         }
         self.launch();
+        if std::mem::take(&mut self.adopted) {
+            self.disturb();
+        }
         Ok(())
     }
 
     async fn mail(&mut self) -> Result<Vec<(u64, Message)>> {
         let run = &self.site.run;
+        // Before the look, so that what comes after it is seen the next time.
         run.has_mail.store(false, Ordering::SeqCst);
-        self.site.engine.storage.inbox(&run.id).await
+        let mail = self.site.engine.storage.inbox(&run.id).await;
+        if mail.is_err() {
+            run.has_mail.store(true, Ordering::SeqCst);
+        }
+        mail
     }
 
     fn next(&self, park: bool) -> (RunStatus, Holding) {
@@ -205,6 +226,7 @@ impl Driver {
         self.uncertain = false;
         emptied.clear();
         self.desk.events = emptied;
+        self.desk.stored();
         self.expected += after.count;
         if after.disturbed {
             self.disturb();
@@ -229,10 +251,16 @@ impl Driver {
         }
     }
 
-    fn publish(&self, events: Vec<Recorded>) {
+    fn publish(&mut self, events: Vec<Recorded>) {
         for recorded in events {
-            let step = about(&recorded.event).map(|step| self.site.run.state().path(step));
-            self.site.run.publish(&RunEvent::Journal { step: step.unwrap_or_default(), recorded });
+            let step = about(&recorded.event);
+            let mut path = step.zip(self.told.as_ref()).and_then(|(s, told)| told.known_path(s));
+            if let Some(told) = &mut self.told {
+                told.apply(recorded.at, &recorded.event);
+                path = path.or_else(|| told.known_path(step?));
+            }
+            let step = path.unwrap_or_default();
+            self.site.run.publish(&RunEvent::Journal { step, recorded });
         }
     }
 
@@ -240,34 +268,48 @@ impl Driver {
     /// once, and only one that is not costs a place among the waiting.
     fn launch(&mut self) {
         let Self { site, desk, flights, in_air, spare, .. } = self;
-        for Launch { step, number, body, inputs } in desk.launches.drain(..) {
-            let Some(task) = site.prepared.task(body, step.step) else { continue };
+        for Launch { begun, inputs } in desk.launches.drain(..) {
+            let Some(task) = site.prepared.task(begun.body, begun.key.step) else { continue };
             let (inputs, wrong) = match inputs {
                 Ok(inputs) => (inputs, None),
                 Err(error) => (Value::NULL, Some(error)),
             };
             if let Some(error) = wrong {
-                desk.landed.push(Landed { step, number, body, result: Some(Err(error)) });
+                desk.landed.push(Landed::new(&begun, Some(Err(error))));
                 continue;
             }
             let config = task.config.clone();
-            let attempt =
-                Attempt::again(spare.take(), &site.run, step, number, body, config, inputs);
+            let attempt = Attempt::again(spare.take(), &site.run, begun, config, inputs);
             let placed = place(site.parallel, task);
             let mut flight = Flight::launch(attempt, task, &site.engine.runtime, placed);
             let mut context = std::task::Context::from_waker(std::task::Waker::noop());
             match flight.poll_once(Some(&task.executor), &mut context) {
                 Poll::Ready(result) => {
-                    desk.landed.push(Landed { step, number, body, result });
-                    *spare = Some(flight.into_attempt());
+                    let attempt = flight.into_attempt();
+                    desk.landed.push(Landed::new(&attempt.begun, result));
+                    *spare = Some(attempt);
                 }
                 Poll::Pending => {
-                    in_air.insert((step, number), Arc::clone(flight.attempt()));
+                    let attempt = Arc::clone(flight.attempt());
+                    in_air.insert((attempt.begun.key, attempt.begun.number), attempt);
                     // Polled again with the real waker when the driver rests.
                     flights.get_or_insert_default().push(flight);
                 }
             }
         }
+    }
+
+    /// Sees what has landed, without waiting: steps that are done at once must not keep others back.
+    async fn glance(&mut self) {
+        if self.in_air.is_empty() {
+            return;
+        }
+        let Self { desk, flights, in_air, .. } = self;
+        poll_fn(|context| {
+            land(flights, in_air, desk, context);
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// Waits until something has landed, is due, has come by mail, or there is room again.
@@ -290,13 +332,7 @@ impl Driver {
             site.run.driver.register(context.waker());
             let mut moved = site.run.has_mail.load(Ordering::Acquire);
             moved |= site.run.has_room.swap(false, Ordering::AcqRel);
-            while let Some(flights) = flights
-                && let Poll::Ready(Some(landed)) = Pin::new(flights).poll_next(context)
-            {
-                in_air.remove(&(landed.step, landed.number));
-                desk.landed.push(landed);
-                moved = true;
-            }
+            moved |= land(flights, in_air, desk, context);
             if let Some((_, waits)) = timer
                 && waits.as_mut().poll(context).is_ready()
             {
@@ -318,13 +354,19 @@ impl Driver {
         Ok(true)
     }
 
-    /// After a commit whose answer was not seen, or a conflict: what the journal says is true.
+    /// After a commit whose answer was not seen: what the journal says is true.
     async fn recover(&mut self) -> Result<()> {
         let run = &self.site.run;
         let Some(stored) = self.site.engine.storage.load(&run.id).await? else {
             let gone = Error::new(ErrorKind::NotFound, "the run is gone from the storage");
             return Err(gone.of_run(&run.id));
         };
+        if let Holding::Held(other) = stored.holding
+            && other != self.site.engine.owner
+        {
+            let taken = Error::new(ErrorKind::Conflict, "another engine has taken the run over");
+            return Err(taken.of_run(&run.id));
+        }
         {
             let mut state = run.state();
             let program = Arc::clone(state.program());
@@ -333,22 +375,26 @@ impl Driver {
             if state.status().is_end() {
                 run.set_ended();
             }
+            self.desk.reset(&self.site, &state);
         }
-        self.desk.forget_launches(&self.site);
         self.uncertain = false;
-        run.has_mail.store(true, Ordering::Release);
+        run.has_mail.store(true, Ordering::SeqCst);
+        let told = self.told.as_ref().map_or(usize::MAX, |told| told.version() as usize);
+        let untold = stored.journal.get(told..).map(<[Recorded]>::to_vec);
+        self.publish(untold.unwrap_or_default());
         self.disturb();
         self.adopt();
         Ok(())
     }
 
     /// Runs attempts again that were begun and whose end nobody recorded: as the same attempts.
-    fn adopt(&mut self) {
+    pub(super) fn adopt(&mut self) {
         let Self { site, desk, in_air, .. } = self;
         let state = site.run.state();
         for (step, status) in state.steps() {
             let number = state.attempt(step);
-            if status != StepStatus::Running || in_air.contains_key(&(step, number)) {
+            let here = in_air.contains_key(&(step, number)) || desk.has_landed(step, number);
+            if status != StepStatus::Running || here {
                 continue;
             }
             if let Some(task) = site.prepared.task(state.body_of(step), step.step) {
@@ -356,12 +402,13 @@ impl Driver {
                 desk.launch(&state, step, &*site.engine.runtime);
             }
         }
+        self.adopted = true;
     }
 
     fn end(&mut self) {
         self.release();
         self.site.run.end_observation();
-        lock(&self.site.engine.runs).remove(&self.site.run.id);
+        self.site.engine.forget(&self.site.run.id);
         tracing::debug!(target: "stepwell", run_id = %self.site.run.id, "run ended");
     }
 
@@ -370,7 +417,7 @@ impl Driver {
         let Self { site, desk, flights, in_air, .. } = self;
         for attempt in std::mem::take(in_air).into_values() {
             attempt.abort();
-            desk.landed.push(Landed::dropped(&attempt));
+            desk.landed.push(Landed::new(&attempt.begun, None));
         }
         *flights = None;
         desk.forget_launches(site);
@@ -395,6 +442,24 @@ impl Site {
         };
         (status, holding)
     }
+}
+
+/// Takes in what has come down; whether anything has.
+fn land(
+    flights: &mut Option<FuturesUnordered<Flight>>,
+    in_air: &mut BTreeMap<(StepKey, u32), Arc<Attempt>>,
+    desk: &mut Desk,
+    context: &mut std::task::Context<'_>,
+) -> bool {
+    let mut moved = false;
+    while let Some(flights) = flights
+        && let Poll::Ready(Some(landed)) = Pin::new(flights).poll_next(context)
+    {
+        in_air.remove(&(landed.step, landed.number));
+        desk.landed.push(landed);
+        moved = true;
+    }
+    moved
 }
 
 fn command(site: &Site, message: Message) -> Command {

@@ -15,7 +15,7 @@ use super::lock;
 use super::placement::Placement;
 use super::prepare::Task;
 use crate::error::{ErrorClass, StepError};
-use crate::executor::{Attempt, ExecutionContext, StepExecutor};
+use crate::executor::{Attempt, Begun, ExecutionContext, StepExecutor};
 use crate::id::StepKey;
 use crate::runtime::Runtime;
 use crate::value::Value;
@@ -34,8 +34,8 @@ pub(crate) struct Landed {
 }
 
 impl Landed {
-    pub(crate) fn dropped(attempt: &Attempt) -> Self {
-        Self { step: attempt.key, number: attempt.number, body: attempt.body, result: None }
+    pub(crate) const fn new(begun: &Begun, result: Option<StepResult>) -> Self {
+        Self { step: begun.key, number: begun.number, body: begun.body, result }
     }
 }
 
@@ -61,7 +61,7 @@ impl Flight {
         let watched = Watched {
             attempt,
             executor: (placement != Placement::InPlace).then(|| Arc::clone(&task.executor)),
-            future: None,
+            future: Guarded(None),
             meter: measured.then(|| (Arc::clone(&task.kind), Duration::ZERO)),
             span: tracing::Span::none(),
         };
@@ -141,7 +141,7 @@ impl Future for Flight {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Landed> {
         let polled = self.poll_once(None, context);
-        polled.map(|result| Landed { result, ..Landed::dropped(self.attempt()) })
+        polled.map(|result| Landed::new(&self.attempt().begun, result))
     }
 }
 
@@ -151,7 +151,7 @@ pub(crate) struct Watched {
     /// What makes the future, where the first poll does not bring it along.
     executor: Option<Arc<dyn StepExecutor>>,
     /// Made at the first poll: making it may panic or work, too.
-    future: Option<BoxFuture<'static, StepResult>>,
+    future: Guarded,
     meter: Option<(Arc<TypeState>, Duration)>,
     span: tracing::Span,
 }
@@ -167,10 +167,10 @@ impl Watched {
             self.span = span(&self.attempt);
             let _entered = self.span.enter();
             let context = ExecutionContext::new(Arc::clone(&self.attempt));
-            self.future = Some(executor.attempt(executor, context));
+            self.future.0 = Some(executor.attempt(executor, context));
         }
         let _entered = self.span.enter();
-        match &mut self.future {
+        match &mut self.future.0 {
             Some(future) => future.as_mut().poll(context),
             None => Poll::Pending,
         }
@@ -182,7 +182,7 @@ impl Watched {
         context: &mut Context<'_>,
     ) -> Poll<Option<StepResult>> {
         if self.attempt.is_aborted() {
-            self.drop_future();
+            self.future.clear();
             return Poll::Ready(None);
         }
         let runtime = self.meter.is_some().then(|| Arc::clone(&self.attempt.run.runtime));
@@ -190,7 +190,7 @@ impl Watched {
         let polled = catch_unwind(AssertUnwindSafe(|| self.advance(executor, context)));
         if let (Some((kind, busy)), Some(runtime), Some(begin)) = (&mut self.meter, runtime, begin)
         {
-            *busy += runtime.monotonic().saturating_sub(begin);
+            *busy = runtime.monotonic().saturating_sub(begin).max(*busy);
             if !matches!(polled, Ok(Poll::Pending)) {
                 kind.measured.add(*busy);
             }
@@ -201,13 +201,13 @@ impl Watched {
                 self.attempt.holder.register(context.waker());
                 // It may have been aborted before the waker was there.
                 if self.attempt.is_aborted() {
-                    self.drop_future();
+                    self.future.clear();
                     return Poll::Ready(None);
                 }
                 Poll::Pending
             }
             Err(panic) => {
-                self.drop_future();
+                self.future.clear();
                 let message = format!("the step panicked: {}", message(&*panic));
                 Poll::Ready(Some(Err(StepError::new(ErrorClass::Panic, message))))
             }
@@ -223,11 +223,20 @@ impl Future for Watched {
     }
 }
 
-impl Watched {
-    /// Drops the step's future; its destructors are the step's code, too.
-    fn drop_future(&mut self) {
-        let future = self.future.take();
-        let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+/// A step's future; its destructors are the step's code, too, and may panic.
+struct Guarded(Option<BoxFuture<'static, StepResult>>);
+
+impl Guarded {
+    fn clear(&mut self) {
+        if let Some(future) = self.0.take() {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+        }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -235,13 +244,13 @@ fn span(attempt: &Attempt) -> tracing::Span {
     if !tracing::enabled!(target: "stepwell", tracing::Level::INFO) {
         return tracing::Span::none();
     }
-    let step = attempt.run.state().path(attempt.key);
+    let step = attempt.path();
     tracing::info_span!(
         target: "stepwell",
         "workflow.step",
         run_id = %attempt.run.id,
         step,
-        attempt = attempt.number,
+        attempt = attempt.begun.number,
     )
 }
 

@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 use futures::Stream;
 use futures::channel::mpsc;
-use futures::future::{Either, select};
 
+use super::Engine;
 use super::report::Run;
-use super::{Engine, Slot};
+use super::slot::Slot;
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::RunEvent;
 use crate::id::RunId;
@@ -54,15 +58,35 @@ impl StartOptions {
     }
 }
 
-/// A run of this engine. Cloning shares it; dropping it changes nothing about the run.
-#[derive(Clone)]
+/// A run of this engine. Cloning shares it.
+///
+/// A run goes on while somebody drives it: by awaiting [`outcome`](Self::outcome), or with
+/// [`Engine::serve`]. When nobody does, it stands still; when besides nobody has a handle any more,
+/// what it was running is dropped, and is run again, as the same attempts, when it goes on.
 pub struct RunHandle {
     engine: Engine,
     slot: Arc<Slot>,
 }
 
+impl Clone for RunHandle {
+    fn clone(&self) -> Self {
+        Self::new(self.engine.clone(), Arc::clone(&self.slot))
+    }
+}
+
+impl Drop for RunHandle {
+    fn drop(&mut self) {
+        if self.slot.context.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // It may be parked now, or let go.
+            self.slot.context.wake_for_room();
+            self.slot.abandon();
+        }
+    }
+}
+
 impl RunHandle {
     pub(super) fn new(engine: Engine, slot: Arc<Slot>) -> Self {
+        slot.context.handles.fetch_add(1, Ordering::AcqRel);
         Self { engine, slot }
     }
 
@@ -89,9 +113,7 @@ impl RunHandle {
     /// costs memory instead.
     pub fn events(&self) -> impl Stream<Item = RunEvent> + Send + Unpin + use<> {
         let (sender, receiver) = mpsc::unbounded();
-        if !self.slot.context.has_ended() {
-            self.slot.context.observe(sender);
-        }
+        self.slot.context.observe(sender);
         receiver
     }
 
@@ -107,11 +129,11 @@ impl RunHandle {
             {
                 return Ok(outcome);
             }
-            self.slot.driver.lock().await.drive(&self.slot.replies, || false).await?;
+            self.slot.drive(self.engine.inner()).await?;
         }
     }
 
-    /// The run as it is now, to be looked at at leisure.
+    /// The run, to be looked at; what it shows goes on changing until the run has ended.
     #[must_use]
     pub fn snapshot(&self) -> Run {
         Run::new(Arc::clone(&self.slot.context))
@@ -168,31 +190,41 @@ impl RunHandle {
         self.say(Message::Cancel(reason)).await
     }
 
-    /// Posts a message and waits for what the run makes of it: from whoever drives it, or by driving
-    /// it for one turn.
+    /// Posts a message and waits for what the run makes of it. Whoever drives the run sees it; if
+    /// nobody does, the run is moved on from here, as far as the message needs.
     async fn say(&self, message: Message) -> Result<()> {
         if self.slot.context.has_ended() {
             return Err(self.rejected(&Rejection::Finished));
         }
-        let number = self.engine.inner().storage.post(self.id(), message).await?;
+        let engine = self.engine.inner();
+        let number = engine.storage.post(self.id(), message).await?;
         let mut answer = self.slot.replies.answer(number);
         self.slot.context.wake_driver();
-        loop {
-            match select(answer, self.slot.driver.lock()).await {
-                Either::Left((Ok(Ok(())), _)) => return Ok(()),
-                Either::Left((Ok(Err(rejection)), _)) => return Err(self.rejected(&rejection)),
-                Either::Left((Err(_), _)) => return Err(self.rejected(&Rejection::Finished)),
-                Either::Right((mut driver, waiting)) => {
-                    answer = waiting;
-                    if self.slot.context.has_ended() {
-                        return match answer.try_recv() {
-                            Ok(Some(Ok(()))) => Ok(()),
-                            _ => Err(self.rejected(&Rejection::Finished)),
-                        };
-                    }
-                    driver.turn(&self.slot.replies).await?;
+        let answer = poll_fn(|context| {
+            loop {
+                match Pin::new(&mut answer).poll(context) {
+                    Poll::Ready(Ok(answer)) => return Poll::Ready(Ok(answer)),
+                    // Nobody will answer it any more.
+                    Poll::Ready(Err(_)) => return Poll::Ready(Ok(Err(Rejection::Finished))),
+                    Poll::Pending => {}
+                }
+                match self.slot.poll_drive(engine, context) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Ready(Ok(())) => match answer.try_recv() {
+                        Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
+                        _ if self.slot.context.has_ended() => {
+                            return Poll::Ready(Ok(Err(Rejection::Finished)));
+                        }
+                        // It was parked without having seen the message.
+                        _ => self.slot.context.wake_driver(),
+                    },
                 }
             }
+        });
+        match answer.await? {
+            Ok(()) => Ok(()),
+            Err(rejection) => Err(self.rejected(&rejection)),
         }
     }
 

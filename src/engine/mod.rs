@@ -18,6 +18,7 @@ mod report;
 mod retrying;
 mod sampler;
 mod serve;
+mod slot;
 
 pub use builder::{EngineBuilder, EngineLimits};
 pub use handle::{RunHandle, StartOptions};
@@ -34,13 +35,12 @@ use crate::id::RunId;
 use crate::retry::{ErrorClassifier, RetryBudget};
 use crate::run::{Command, RunState};
 use crate::runtime::Runtime;
-use crate::storage::{Created, NewRun, Owner, RunQuery, Storage, Summary};
+use crate::storage::{Created, Holding, NewRun, Owner, RunQuery, Storage, Summary};
 use crate::value::{Json, Value};
 use crate::workflow::{Program, Variable, Workflow};
 use admission::{Slots, TypeState};
-use driver::Driver;
 use prepare::Prepared;
-use replies::Replies;
+use slot::Slot;
 
 /// Runs workflows. Cloning shares it.
 ///
@@ -62,7 +62,7 @@ use replies::Replies;
 /// # Ok::<(), stepwell::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Engine(Arc<Inner>);
+pub struct Engine(Arc<Shared>);
 
 pub(crate) struct Inner {
     pub(crate) storage: Arc<dyn Storage>,
@@ -80,6 +80,8 @@ pub(crate) struct Inner {
     prepared: Mutex<HashMap<usize, ForProgram>>,
     pub(crate) owner: Owner,
     pub(crate) runs: Mutex<HashMap<RunId, Arc<Slot>>>,
+    /// Runs that [`Engine::serve`] has not seen.
+    pub(crate) fresh: Mutex<Vec<Arc<Slot>>>,
     /// Wakes [`Engine::serve`] when there is something new.
     pub(crate) serving: futures::task::AtomicWaker,
 }
@@ -87,12 +89,33 @@ pub(crate) struct Inner {
 /// Executors made for a program, by its address, as long as it lives.
 type ForProgram = (std::sync::Weak<Program>, Arc<Prepared>);
 
-/// A run that this engine holds.
-pub(crate) struct Slot {
-    pub(crate) context: Arc<RunContext>,
-    /// Whoever has the lock drives.
-    pub(crate) driver: futures::lock::Mutex<Driver>,
-    pub(crate) replies: Replies,
+/// What the engines that a host has share; the runs of the last one go with it.
+struct Shared(Arc<Inner>);
+
+impl std::ops::Deref for Shared {
+    type Target = Arc<Inner>;
+
+    fn deref(&self) -> &Arc<Inner> {
+        &self.0
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Each run's driver holds the engine, too: without this they would keep each other.
+        let runs = std::mem::take(&mut *lock(&self.0.runs));
+        let fresh = std::mem::take(&mut *lock(&self.0.fresh));
+        drop((runs, fresh));
+    }
+}
+
+impl Inner {
+    /// Takes a run out of memory.
+    pub(crate) fn forget(&self, run: &RunId) {
+        let slot = lock(&self.runs).remove(run);
+        // Dropped after the lock is free: dropping a driver runs destructors of steps.
+        drop(slot);
+    }
 }
 
 impl Engine {
@@ -147,14 +170,25 @@ impl Engine {
             }
             None => self.new_id(),
         };
+        let now = self.0.runtime.now();
+        let mut state = RunState::new(id.clone(), program);
+        let mut journal = Vec::new();
+        let seed = self.0.runtime.random();
+        let start = Command::Start { input: input.into(), variables, seed };
+        // A run that nothing has happened to cannot refuse to begin.
+        let _ = state.decide_into(start, now, &mut journal);
+        let status = state.status();
+        let holding = if status.is_end() { Holding::Finished } else { Holding::Held(self.0.owner) };
         let new = NewRun {
             id: id.clone(),
-            owner: self.0.owner,
+            holding,
             workflow: workflow.clone(),
             linked,
             user: options.user.clone(),
             metadata: options.metadata.clone(),
-            at: self.0.runtime.now(),
+            at: now,
+            journal,
+            status,
         };
         match self.0.storage.create(new).await? {
             Created::New => {}
@@ -164,14 +198,9 @@ impl Engine {
                 return Err(Error::new(ErrorKind::AlreadyExists, message).of_run(&id));
             }
         }
-        let state = RunState::new(id, program);
         let context =
             RunContext::new(state, options.user, options.metadata, Arc::clone(&self.0.runtime));
-        let slot = self.keep(context, prepared);
-        let seed = self.0.runtime.random();
-        let start = Command::Start { input: input.into(), variables, seed };
-        slot.driver.lock().await.begin(start).await?;
-        Ok(RunHandle::new(self.clone(), slot))
+        Ok(self.keep(Slot::new(&self.0, context, prepared, false)))
     }
 
     /// A handle for a run that was started before, here or elsewhere.
@@ -182,8 +211,7 @@ impl Engine {
         if let Some(slot) = lock(&self.0.runs).get(id) {
             return Ok(RunHandle::new(self.clone(), Arc::clone(slot)));
         }
-        let slot = self.load(id).await?;
-        Ok(RunHandle::new(self.clone(), slot))
+        self.load(id).await
     }
 
     /// Summaries of runs, newest first.
@@ -201,11 +229,11 @@ impl Engine {
     }
 
     pub(crate) fn inner(&self) -> &Arc<Inner> {
-        &self.0
+        &self.0.0
     }
 
     /// Takes a stored run into memory.
-    pub(crate) async fn load(&self, id: &RunId) -> Result<Arc<Slot>> {
+    pub(crate) async fn load(&self, id: &RunId) -> Result<RunHandle> {
         let Some(stored) = self.0.storage.load(id).await? else {
             return Err(Error::new(ErrorKind::NotFound, "there is no such run").of_run(id));
         };
@@ -217,25 +245,25 @@ impl Engine {
         let context =
             RunContext::new(state, stored.user, stored.metadata, Arc::clone(&self.0.runtime));
         context.wake_driver();
-        Ok(self.keep(context, prepared))
+        Ok(self.keep(Slot::new(&self.0, context, prepared, true)))
     }
 
-    fn keep(&self, context: RunContext, prepared: Arc<Prepared>) -> Arc<Slot> {
-        let context = Arc::new(context);
-        let driver = Driver::new(Arc::clone(&self.0), Arc::clone(&context), prepared);
-        let driver = futures::lock::Mutex::new(driver);
-        let slot = Arc::new(Slot { context, driver, replies: Replies::default() });
+    /// Keeps a run in memory until it has ended or is parked, and gives a handle for it.
+    fn keep(&self, slot: Arc<Slot>) -> RunHandle {
         if slot.context.has_ended() {
-            return slot;
+            return RunHandle::new(self.clone(), slot);
         }
         let mut runs = lock(&self.0.runs);
-        let id = slot.context.id.clone();
         // Somebody else may have loaded it in between; there must be one driver only.
-        let kept = runs.entry(id).or_insert_with(|| Arc::clone(&slot));
-        let kept = Arc::clone(kept);
+        let kept = runs.entry(slot.context.id.clone()).or_insert_with(|| {
+            lock(&self.0.fresh).push(Arc::clone(&slot));
+            Arc::clone(&slot)
+        });
+        // Made under the lock, so that it is not parked meanwhile.
+        let handle = RunHandle::new(self.clone(), Arc::clone(kept));
         drop(runs);
         self.0.serving.wake();
-        kept
+        handle
     }
 
     fn link(&self, workflow: &Workflow) -> Result<(Arc<Program>, Vec<Workflow>)> {
@@ -253,14 +281,15 @@ impl Engine {
     /// The executors of a program's steps, made once as long as the program lives.
     fn prepare(&self, program: &Arc<Program>) -> Result<Arc<Prepared>> {
         let key = Arc::as_ptr(program) as usize;
-        let mut prepared = lock(&self.0.prepared);
-        if let Some((known, ready)) = prepared.get(&key)
+        if let Some((known, ready)) = lock(&self.0.prepared).get(&key)
             && known.upgrade().is_some_and(|known| Arc::ptr_eq(&known, program))
         {
             return Ok(Arc::clone(ready));
         }
-        prepared.retain(|_, (program, _)| program.strong_count() > 0);
+        // Factories are a user's code; no lock is held while they run.
         let ready = Arc::new(Prepared::of(program, &self.0)?);
+        let mut prepared = lock(&self.0.prepared);
+        prepared.retain(|_, (program, _)| program.strong_count() > 0);
         prepared.insert(key, (Arc::downgrade(program), Arc::clone(&ready)));
         Ok(ready)
     }
@@ -306,7 +335,7 @@ fn variables(
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code of a user runs while one of these is held, so none is left half-changed.
+    // Nothing that can panic half-way runs while one of these is held.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,18 +1,21 @@
 //! Driving everything: what a program that keeps runs beyond one await spawns once.
 
-use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures::Stream;
 use futures::stream::FuturesUnordered;
 
-use super::{Engine, Slot, lock};
-use crate::error::Result;
+use super::slot::Slot;
+use super::{Engine, lock};
+use crate::error::{ErrorKind, Result};
 use crate::id::RunId;
+use crate::storage::{Commit, Holding};
+use crate::time::Timestamp;
 
 /// How often an engine says that it is alive.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
@@ -20,6 +23,9 @@ const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 const HEARTBEAT_LASTS: Duration = Duration::from_secs(30);
 /// Runs taken over at once, so that one engine does not grab everything after another's death.
 const CLAIMED_AT_ONCE: usize = 100;
+/// How long a run is left alone after its storage failed; twice as long each time.
+const LEFT_ALONE: Duration = Duration::from_secs(1);
+const LEFT_ALONE_MAX: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Drives every run of this engine, and takes over those that nobody holds: parked ones that are
@@ -28,43 +34,42 @@ impl Engine {
     ///
     /// # Errors
     /// What the storage says, when it says it to this engine as a whole. A run whose storage fails
-    /// is dropped from memory and taken up again later.
+    /// is tried again later, and so is one that this engine has no executors for, by any engine.
     pub async fn serve(&self, shutdown: impl Future<Output = ()>) -> Result<()> {
         let mut shutdown = pin!(shutdown);
         let mut drives = FuturesUnordered::new();
-        let mut driven: HashSet<RunId> = HashSet::new();
+        // Those that are there already are not news any more.
+        lock(&self.0.fresh).clear();
+        let known: Vec<Arc<Slot>> = lock(&self.0.runs).values().cloned().collect();
+        known.into_iter().for_each(|slot| drives.push(self.drive(slot)));
+        let mut beat = Timestamp::EPOCH;
         loop {
             let now = self.0.runtime.now();
-            self.0.storage.heartbeat(self.0.owner, now + HEARTBEAT_LASTS).await?;
+            if beat <= now {
+                self.0.storage.heartbeat(self.0.owner, now + HEARTBEAT_LASTS).await?;
+                beat = now + HEARTBEAT_EVERY;
+            }
             for id in self.0.storage.claim(self.0.owner, now, CLAIMED_AT_ONCE).await? {
                 let held = lock(&self.0.runs).get(&id).map(Arc::clone);
                 match held {
                     Some(slot) => slot.context.wake_driver(),
-                    None => drop(self.load(&id).await),
+                    None => self.take_over(&id, now).await,
                 }
             }
-            let slots: Vec<Arc<Slot>> = lock(&self.0.runs).values().cloned().collect();
-            for slot in slots {
-                if driven.insert(slot.context.id.clone()) {
-                    drives.push(self.drive(slot));
-                }
-            }
+            let fresh = std::mem::take(&mut *lock(&self.0.fresh));
+            fresh.into_iter().for_each(|slot| drives.push(self.drive(slot)));
             let due = self.0.storage.next_due().await?;
-            let wake = due.map_or(now + HEARTBEAT_EVERY, |at| at.min(now + HEARTBEAT_EVERY));
-            let mut timer = self.0.runtime.sleep_until(wake);
-            let mut known = lock(&self.0.runs).len();
+            let mut timer = self.0.runtime.sleep_until(due.map_or(beat, |at| at.min(beat)));
             let stop = poll_fn(|context| {
                 if shutdown.as_mut().poll(context).is_ready() {
                     return Poll::Ready(true);
                 }
                 self.0.serving.register(context.waker());
                 let mut moved = timer.as_mut().poll(context).is_ready();
-                while let Poll::Ready(Some(id)) = Pin::new(&mut drives).poll_next(context) {
-                    driven.remove(&id);
-                    known = known.saturating_sub(1);
+                while let Poll::Ready(Some(())) = Pin::new(&mut drives).poll_next(context) {
                     moved = true;
                 }
-                moved |= lock(&self.0.runs).len() != known;
+                moved |= !lock(&self.0.fresh).is_empty();
                 if moved { Poll::Ready(false) } else { Poll::Pending }
             })
             .await;
@@ -74,28 +79,50 @@ impl Engine {
         }
     }
 
-    /// Drives one run to its end or until it is parked.
-    async fn drive(&self, slot: Arc<Slot>) -> RunId {
-        let id = slot.context.id.clone();
-        // Two hold it when nobody has a handle: the engine's list and this.
-        let alone = || Arc::strong_count(&slot) <= 2;
-        let driven = slot.driver.lock().await.drive(&slot.replies, alone).await;
-        match driven {
-            Ok(true) => {}
-            Ok(false) => self.forget(&slot),
-            Err(error) => {
-                tracing::warn!(target: "stepwell", run_id = %id, %error, "driving failed");
-                self.forget(&slot);
-            }
+    /// Loads a claimed run; if that fails, gives it back for a while.
+    async fn take_over(&self, id: &RunId, now: Timestamp) {
+        // The handle goes at once; the run stays among the fresh ones.
+        let Err(error) = self.load(id).await.map(drop) else { return };
+        tracing::warn!(target: "stepwell", run_id = %id, %error, "cannot take the run over");
+        let released = async {
+            let Some(stored) = self.0.storage.load(id).await? else { return Ok(()) };
+            let commit = Commit {
+                expected: stored.journal.len() as u64,
+                events: Vec::new(),
+                status: stored.status,
+                consumed: Vec::new(),
+                holding: Holding::Parked(Some(now + LEFT_ALONE_MAX)),
+            };
+            self.0.storage.commit(id, commit).await.map(drop)
+        };
+        if let Err(error) = released.await {
+            tracing::warn!(target: "stepwell", run_id = %id, %error, "cannot give the run back");
         }
-        id
     }
 
-    fn forget(&self, slot: &Arc<Slot>) {
-        let mut runs = lock(&self.0.runs);
-        // Somebody may have asked for a handle since; then the run stays.
-        if Arc::strong_count(slot) <= 2 {
-            runs.remove(&slot.context.id);
+    /// Drives one run to its end or until it is parked, however often its storage fails.
+    async fn drive(&self, slot: Arc<Slot>) {
+        let mut pause = LEFT_ALONE;
+        let run_id = &slot.context.id;
+        loop {
+            if let Err(error) = slot.drive(self.inner()).await {
+                tracing::warn!(target: "stepwell", %run_id, %error, "driving failed");
+                if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) {
+                    return self.0.forget(run_id);
+                }
+                let runtime = &self.0.runtime;
+                runtime.sleep_until(runtime.now() + pause).await;
+                pause = (pause * 2).min(LEFT_ALONE_MAX);
+                continue;
+            }
+            pause = LEFT_ALONE;
+            let mut runs = lock(&self.0.runs);
+            // Somebody may have asked for a handle since it was parked; then it is driven on.
+            if slot.context.has_ended() || slot.context.handles.load(Ordering::Acquire) == 0 {
+                let gone = runs.remove(run_id);
+                drop(runs);
+                return drop(gone);
+            }
         }
     }
 }

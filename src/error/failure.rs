@@ -222,6 +222,12 @@ impl StepError {
         }
     }
 
+    /// Whether this is a wish to wait, and no failure.
+    #[must_use]
+    pub const fn is_wait(&self) -> bool {
+        matches!(*self.0, Cause::Suspended(_))
+    }
+
     /// The error that this was made from with `?`.
     #[must_use]
     pub fn source(&self) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {

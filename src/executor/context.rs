@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -35,6 +35,10 @@ pub(crate) struct RunContext {
     pub(crate) driver: AtomicWaker,
     pub(crate) has_mail: AtomicBool,
     pub(crate) has_room: AtomicBool,
+    /// Handles that somebody has.
+    pub(crate) handles: AtomicUsize,
+    /// Those who drive the run now; without one nothing new is started.
+    pub(crate) drivers: AtomicUsize,
     /// The run's end is stored.
     ended: AtomicBool,
     /// Why ready steps wait for room, as the driver last saw it.
@@ -58,6 +62,8 @@ impl RunContext {
             driver: AtomicWaker::new(),
             has_mail: AtomicBool::new(false),
             has_room: AtomicBool::new(false),
+            handles: AtomicUsize::new(0),
+            drivers: AtomicUsize::new(0),
             ended: AtomicBool::new(state.outcome().is_some()),
             full: Mutex::new(None),
             state: Mutex::new(state),
@@ -70,8 +76,12 @@ impl RunContext {
     }
 
     pub(crate) fn observe(&self, observer: UnboundedSender<RunEvent>) {
-        self.observers.lock().unwrap_or_else(PoisonError::into_inner).push(observer);
-        self.observed.store(true, Ordering::Release);
+        let mut observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Asked under the lock, as the end takes the list under it.
+        if !self.has_ended() {
+            observers.push(observer);
+            self.observed.store(true, Ordering::Release);
+        }
     }
 
     pub(crate) fn is_observed(&self) -> bool {
@@ -98,6 +108,11 @@ impl RunContext {
 
     pub(crate) fn full(&self) -> Option<String> {
         self.full.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether somebody drives it, so that what is started goes on.
+    pub(crate) fn is_driven(&self) -> bool {
+        self.drivers.load(Ordering::Acquire) > 0
     }
 
     pub(crate) fn set_ended(&self) {
@@ -171,13 +186,21 @@ pub enum LogLevel {
 #[derive(Clone)]
 pub struct ExecutionContext(Arc<Attempt>);
 
-/// One attempt of one step.
-pub(crate) struct Attempt {
-    pub(crate) run: Arc<RunContext>,
+/// Which attempt of which step.
+#[derive(Clone, Debug)]
+pub(crate) struct Begun {
     pub(crate) key: StepKey,
     pub(crate) number: u32,
     /// The body that the step stands in, known even when its scope is gone.
     pub(crate) body: (u32, u32),
+    /// Its path, where that cannot be asked for later: a body's steps are forgotten with it.
+    pub(crate) path: Option<String>,
+}
+
+/// One attempt of one step.
+pub(crate) struct Attempt {
+    pub(crate) run: Arc<RunContext>,
+    pub(crate) begun: Begun,
     config: Value,
     inputs: Value,
     cancelled: AtomicBool,
@@ -193,26 +216,21 @@ impl Attempt {
     pub(crate) fn again(
         spare: Option<Arc<Self>>,
         run: &Arc<RunContext>,
-        key: StepKey,
-        number: u32,
-        body: (u32, u32),
+        begun: Begun,
         config: Value,
         inputs: Value,
     ) -> Arc<Self> {
         if let Some(mut spare) = spare
             && let Some(old) = Arc::get_mut(&mut spare)
         {
-            (old.key, old.number, old.body) = (key, number, body);
-            (old.config, old.inputs) = (config, inputs);
+            (old.begun, old.config, old.inputs) = (begun, config, inputs);
             (*old.cancelled.get_mut(), *old.aborted.get_mut()) = (false, false);
             (old.listener, old.holder) = (AtomicWaker::new(), AtomicWaker::new());
             return spare;
         }
         Arc::new(Self {
             run: Arc::clone(run),
-            key,
-            number,
-            body,
+            begun,
             config,
             inputs,
             cancelled: AtomicBool::new(false),
@@ -239,8 +257,9 @@ impl Attempt {
         self.aborted.load(Ordering::Acquire)
     }
 
-    fn path(&self) -> String {
-        self.run.state().path(self.key)
+    pub(crate) fn path(&self) -> String {
+        let Begun { key, path, .. } = &self.begun;
+        path.clone().unwrap_or_else(|| self.run.state().path(*key))
     }
 }
 
@@ -252,7 +271,11 @@ impl ExecutionContext {
     /// The workflow's id; inside a sub-workflow that one's.
     #[must_use]
     pub fn workflow_id(&self) -> String {
-        self.0.run.state().unit(self.0.key).map_or_else(String::new, |unit| unit.workflow.clone())
+        self.0
+            .run
+            .state()
+            .unit(self.0.begun.key)
+            .map_or_else(String::new, |unit| unit.workflow.clone())
     }
 
     /// The run's id.
@@ -328,7 +351,7 @@ impl ExecutionContext {
         let expr =
             crate::expr::Expr::parse(expression).map_err(|error| invalid(error.to_string()))?;
         let now = self.0.run.runtime.now();
-        let value = self.0.run.state().evaluate(self.0.key, &expr, now);
+        let value = self.0.run.state().evaluate(self.0.begun.key, &expr, now);
         value.map(Value::from).map_err(|error| invalid(error.to_string()))
     }
 
@@ -340,7 +363,7 @@ impl ExecutionContext {
     #[must_use]
     pub fn output_of(&self, step: &str) -> Option<Value> {
         let state = self.0.run.state();
-        let key = state.visible(self.0.key, step)?;
+        let key = state.visible(self.0.begun.key, step)?;
         (state.step_status(key)? == StepStatus::Succeeded).then(|| state.output(key))
     }
 
@@ -352,7 +375,7 @@ impl ExecutionContext {
     }
 
     fn step_dependencies_of_self(&self) -> Vec<String> {
-        let id = self.plan().ids().get(self.0.key.step as usize).map(ToString::to_string);
+        let id = self.plan().ids().get(self.0.begun.key.step as usize).map(ToString::to_string);
         id.map_or_else(Vec::new, |id| self.step_dependencies(&id))
     }
 
@@ -361,7 +384,7 @@ impl ExecutionContext {
     pub fn plan(&self) -> Arc<ExecutionPlan> {
         let state = self.0.run.state();
         let program = Arc::clone(state.program());
-        let body = state.body_of(self.0.key);
+        let body = state.body_of(self.0.begun.key);
         Arc::clone(&program.unit(body.0).body(body.1).plan)
     }
 
@@ -377,26 +400,26 @@ impl ExecutionContext {
     #[must_use]
     pub fn is_step_ready(&self, step: &str) -> bool {
         let state = self.0.run.state();
-        let status = state.visible(self.0.key, step).and_then(|key| state.step_status(key));
+        let status = state.visible(self.0.begun.key, step).and_then(|key| state.step_status(key));
         status == Some(StepStatus::Ready)
     }
 
     /// Which attempt this is, from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
-        self.0.number
+        self.0.begun.number
     }
 
     /// How often the step was begun before.
     #[must_use]
     pub fn retry_count(&self) -> u32 {
-        self.0.number.saturating_sub(1)
+        self.0.begun.number.saturating_sub(1)
     }
 
     /// The attempts of this step that failed.
     #[must_use]
     pub fn error_history(&self) -> Vec<AttemptRecord> {
-        self.0.run.state().error_history(self.0.key).to_vec()
+        self.0.run.state().error_history(self.0.begun.key).to_vec()
     }
 
     /// The same text for every attempt of this step instance in this run, also after a crash: for
@@ -410,7 +433,7 @@ impl ExecutionContext {
     /// [`StepError::wait_for_signal`], once it has come.
     #[must_use]
     pub fn signal(&self) -> Option<Value> {
-        self.0.run.state().taken_signal(self.0.key).cloned()
+        self.0.run.state().taken_signal(self.0.begun.key).cloned()
     }
 
     /// Whether the step has been asked to stop.
@@ -460,7 +483,7 @@ impl ExecutionContext {
             LogLevel::Error => tracing::error!(target: "stepwell::step", "{message}"),
         }
         if self.0.run.is_observed() {
-            let (step, attempt, at) = (self.0.path(), self.0.number, self.now());
+            let (step, attempt, at) = (self.0.path(), self.0.begun.number, self.now());
             self.0.run.publish(&RunEvent::Log { step, attempt, at, level, message });
         }
     }
@@ -470,8 +493,8 @@ impl fmt::Debug for ExecutionContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ExecutionContext")
             .field("run", &self.0.run.id)
-            .field("step", &self.0.key)
-            .field("attempt", &self.0.number)
+            .field("step", &self.0.begun.key)
+            .field("attempt", &self.0.begun.number)
             .finish_non_exhaustive()
     }
 }

@@ -27,7 +27,7 @@ pub use builtin::{Ai, AiModel, AiRequest, ScriptedModel};
 #[cfg(feature = "schema")]
 pub use builtin::{SchemaViolation, validate_schema};
 pub use closure::{ExecutorFn, TypedFn, executor_fn, typed_fn};
-pub(crate) use context::{Attempt, RunContext};
+pub(crate) use context::{Attempt, Begun, RunContext};
 pub use context::{ExecutionContext, LogLevel, RunEvent};
 pub use registry::ExecutorRegistry;
 #[cfg(feature = "request")]

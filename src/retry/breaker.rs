@@ -120,6 +120,22 @@ impl CircuitBreaker {
         self.count(now, 0);
     }
 
+    /// So many calls went well, lately.
+    pub(crate) fn succeeded_often(&mut self, calls: u32, now: Timestamp) {
+        if calls > 0 {
+            self.succeeded(now);
+            let bucket = self.tenth(now).rem_euclid(BUCKETS as i64) as usize;
+            self.buckets[bucket].1 = self.buckets[bucket].1.saturating_add(calls - 1);
+        }
+    }
+
+    /// Nothing was heard of a call: if it was the probe, another may go.
+    pub fn unheard(&mut self, now: Timestamp) {
+        if let State::HalfOpen { .. } = self.state {
+            self.state = State::Open { until: now };
+        }
+    }
+
     /// A call failed in a way that says something of the other side's health.
     pub fn failed(&mut self, now: Timestamp) {
         self.count(now, 1);

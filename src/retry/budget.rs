@@ -48,11 +48,16 @@ impl RetryBudget {
         self.balance += self.ratio;
     }
 
-    /// Whether one more retry may be made; takes it out of the budget if so.
-    pub fn withdraw(&mut self, now: Timestamp) -> bool {
+    /// Whether one more retry may be made.
+    pub fn allows(&mut self, now: Timestamp) -> bool {
         self.settle(now);
         // Sums of tenths fall a little short of the whole.
-        let allowed = self.balance >= 1.0 - 1e-9;
+        self.balance >= 1.0 - 1e-9
+    }
+
+    /// Whether one more retry may be made; takes it out of the budget if so.
+    pub fn withdraw(&mut self, now: Timestamp) -> bool {
+        let allowed = self.allows(now);
         if allowed {
             self.balance -= 1.0;
         }

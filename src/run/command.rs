@@ -37,7 +37,10 @@ pub enum Command {
         result: Report,
     },
     /// Time has passed: see what is due.
-    Tick,
+    Tick {
+        /// Whether attempts that took too long may be followed by others.
+        retry: RetryAllowance,
+    },
     /// A signal.
     Signal(Signal),
     /// Start nothing more until resumed.

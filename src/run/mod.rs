@@ -325,7 +325,7 @@ impl RunState {
         self.cell(step).map_or(0, |cell| cell.attempt)
     }
 
-    /// Whether this attempt of a step still runs, and has not been asked to stop.
+    /// Whether this attempt of a step still runs, asked to stop or not.
     #[must_use]
     pub fn is_running(&self, step: StepKey, attempt: u32) -> bool {
         self.cell(step)
@@ -415,19 +415,19 @@ impl RunState {
     /// The path of a step, as in `build/tests[3]/unit`.
     #[must_use]
     pub fn path(&self, step: StepKey) -> String {
-        let Some(scope) = self.scope(step.scope) else {
-            return format!("{step:?}");
+        self.known_path(step).unwrap_or_else(|| format!("{step:?}"))
+    }
+
+    /// The same, or nothing when the body that the step stood in has ended.
+    pub(crate) fn known_path(&self, step: StepKey) -> Option<String> {
+        let scope = self.scope(step.scope)?;
+        let id = scope.body.plan.ids().get(step.step as usize)?;
+        let Some(parent) = scope.parent else {
+            return Some(id.to_string());
         };
-        let id = scope.body.plan.ids().get(step.step as usize);
-        let id = id.map_or("?", |id| id.as_str());
-        match scope.parent {
-            None => id.to_string(),
-            Some(parent) => {
-                let many = self.node(parent).is_some_and(turn::repeats);
-                let index = if many { format!("[{}]", scope.index) } else { String::new() };
-                format!("{}{index}/{id}", self.path(parent))
-            }
-        }
+        let many = self.node(parent).is_some_and(turn::repeats);
+        let index = if many { format!("[{}]", scope.index) } else { String::new() };
+        Some(format!("{}{index}/{id}", self.known_path(parent)?))
     }
 
     /// The step at a path.

@@ -10,7 +10,7 @@ use crate::journal::{
     CancelReason, Event, FailedAttempt, Outcome, Reason, Recorded, RunStarted, Signal, SkipReason,
     StepStatus,
 };
-use crate::retry::{self, RetryDecision, Seed};
+use crate::retry::{self, GiveUp, RetryDecision, Seed};
 use crate::time::Timestamp;
 use crate::value::Value;
 use crate::workflow::{FailurePolicy, Node, NodeKind, Trigger};
@@ -56,7 +56,7 @@ impl<'a> Turn<'a> {
             // Nothing follows from a start.
             Command::Dispatch { step } => return self.dispatch(step),
             Command::Report { step, attempt, result } => self.report(step, attempt, result)?,
-            Command::Tick => self.tick(),
+            Command::Tick { retry } => self.tick(retry),
             Command::Signal(signal) => self.signal(signal)?,
             Command::Pause(by) => self.pause(by)?,
             Command::Resume(by) => self.resume(by)?,
@@ -258,7 +258,12 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    fn attempt_failed(&mut self, step: StepKey, failure: Box<Failure>, allowance: RetryAllowance) {
+    fn attempt_failed(
+        &mut self,
+        step: StepKey,
+        mut failure: Box<Failure>,
+        allowance: RetryAllowance,
+    ) {
         let (Some(cell), Some(node)) = (self.state.cell(step), self.state.node(step)) else {
             return;
         };
@@ -266,19 +271,22 @@ impl<'a> Turn<'a> {
         let previous = cell.more.as_ref().map_or_else(Default::default, |more| more.delay);
         let attempt = cell.attempt;
         let seed = self.state.started.as_ref().map_or(0, |start| start.seed);
-        let allowed = allowance == RetryAllowance::Allowed && !self.state.stopping;
-        let decision = node.retry.as_ref().filter(|_| allowed).map(|config| {
+        let decision = node.retry.as_ref().filter(|_| !self.state.stopping).map(|config| {
             let seed = Seed::of(seed, step, attempt);
             retry::decide(config, failures, previous, &failure, seed)
         });
-        match decision {
-            Some(RetryDecision::RetryAfter(delay)) => {
+        match (decision, allowance) {
+            (Some(RetryDecision::RetryAfter(delay)), RetryAllowance::Allowed) => {
                 let retry_at = self.now + delay;
                 let failure = *failure;
                 let failed = Box::new(FailedAttempt { attempt, failure, delay, retry_at });
                 self.emit(Event::AttemptFailed { step, failed });
             }
-            Some(RetryDecision::GiveUp(_)) | None => {
+            (Some(RetryDecision::RetryAfter(_)), RetryAllowance::Denied) => {
+                failure.causes.push(GiveUp::BudgetExhausted.to_string());
+                self.end(step, Event::StepFailed { step, failure });
+            }
+            (Some(RetryDecision::GiveUp(_)) | None, _) => {
                 self.end(step, Event::StepFailed { step, failure });
             }
         }
@@ -290,7 +298,7 @@ impl<'a> Turn<'a> {
         self.end(step, Event::StepFailed { step, failure });
     }
 
-    fn tick(&mut self) {
+    fn tick(&mut self, retry: RetryAllowance) {
         let deadline = self.state.started.as_ref().map(|start| start.deadline);
         let running = self.state.paused.is_none() && self.state.cancelling.is_none();
         if running && deadline.is_some_and(|at| at <= self.now) {
@@ -304,13 +312,13 @@ impl<'a> Turn<'a> {
         for timer in due {
             // What one timer starts may end what the next is about.
             if self.state.timers.contains(&timer) && self.state.outcome.is_none() {
-                self.fire(timer.1, timer.2);
+                self.fire(timer.1, timer.2, retry);
                 self.settle();
             }
         }
     }
 
-    fn fire(&mut self, step: StepKey, kind: TimerKind) {
+    fn fire(&mut self, step: StepKey, kind: TimerKind, retry: RetryAllowance) {
         let Some(cell) = self.state.cell(step) else {
             return;
         };
@@ -322,7 +330,7 @@ impl<'a> Turn<'a> {
             TimerKind::AttemptTimeout if status == StepStatus::Running => {
                 let failure =
                     Box::new(Failure::new(ErrorClass::Timeout, "the attempt took too long"));
-                let result = Report::Failed { failure, retry: RetryAllowance::Allowed };
+                let result = Report::Failed { failure, retry };
                 // Refused only if it ended in between, and then there is nothing to do.
                 let _ = self.report(step, attempt, result);
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::{BlockingWork, Runtime, clock};
+use super::{BlockingWork, ProcessUsage, Runtime, clock};
 use crate::time::Timestamp;
 
 /// Threads that blocking steps may hold at once; above it they run in place.
@@ -75,6 +75,10 @@ impl Runtime for Host {
 
     fn is_parallel(&self) -> bool {
         false
+    }
+
+    fn usage(&self) -> ProcessUsage {
+        clock::usage()
     }
 
     fn random(&self) -> u64 {

@@ -65,4 +65,18 @@ pub trait Runtime: Send + Sync + fmt::Debug + 'static {
 
     /// 64 random bits.
     fn random(&self) -> u64;
+
+    /// What this process uses; nothing where it is not known, and then nothing waits for it.
+    fn usage(&self) -> ProcessUsage {
+        ProcessUsage::default()
+    }
+}
+
+/// What a process uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessUsage {
+    /// Resident memory in MiB.
+    pub memory_mb: u64,
+    /// CPU time since the process began, over all cores.
+    pub cpu_time: Duration,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::{BlockingWork, Host, Runtime};
+use super::{BlockingWork, Host, ProcessUsage, Runtime};
 use crate::time::Timestamp;
 
 /// Spawns on an executor of smol: the global one, which has as many threads as the environment
@@ -70,6 +70,10 @@ impl Runtime for Smol {
     /// Even one thread of the executor is another than the one that drives a run.
     fn is_parallel(&self) -> bool {
         true
+    }
+
+    fn usage(&self) -> ProcessUsage {
+        self.host.usage()
     }
 
     fn random(&self) -> u64 {

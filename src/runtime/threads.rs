@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::executor::ThreadPool;
 use futures::future::BoxFuture;
 
-use super::{BlockingWork, Host, Runtime};
+use super::{BlockingWork, Host, ProcessUsage, Runtime};
 use crate::time::Timestamp;
 
 /// [`Host`] with a pool of threads (that of the `futures` crate) that heavy steps are spawned on.
@@ -53,6 +53,10 @@ impl Runtime for Threads {
 
     fn is_parallel(&self) -> bool {
         self.threads > 1
+    }
+
+    fn usage(&self) -> ProcessUsage {
+        self.host.usage()
     }
 
     fn random(&self) -> u64 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::{BlockingWork, Host, Runtime};
+use super::{BlockingWork, Host, ProcessUsage, Runtime};
 use crate::time::Timestamp;
 
 /// Spawns on the tokio runtime it was made in. Time is the machine's: a runtime built without
@@ -51,6 +51,10 @@ impl Runtime for Tokio {
     fn is_parallel(&self) -> bool {
         self.handle.runtime_flavor() == RuntimeFlavor::MultiThread
             && self.handle.metrics().num_workers() > 1
+    }
+
+    fn usage(&self) -> ProcessUsage {
+        self.host.usage()
     }
 
     fn random(&self) -> u64 {

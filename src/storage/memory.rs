@@ -110,15 +110,17 @@ impl Storage for Memory {
         }
         let plain = run.user.is_none() && run.metadata.is_empty();
         let rare = Rare { user: run.user, metadata: run.metadata, inbox: Vec::new() };
-        let holding = Holding::Held(run.owner);
         // A step that goes well has three events; asking for them at once saves moving them.
         let expected = 3 * run.workflow.plan().len() + 2;
+        let mut journal = run.journal;
+        journal.reserve_exact(expected.min(JOURNAL_RESERVED_MAX).saturating_sub(journal.len()));
+        inner.park(&run.id, run.holding, false);
         let stored = Box::new(Stored {
             workflow: run.workflow,
             linked: run.linked,
-            journal: Vec::with_capacity(expected.min(JOURNAL_RESERVED_MAX)),
-            status: RunStatus::Pending,
-            holding,
+            journal,
+            status: run.status,
+            holding: run.holding,
             created_at: run.at,
             rare: (!plain).then(|| Box::new(rare)),
         });
@@ -159,6 +161,8 @@ impl Storage for Memory {
                 user: rare.and_then(|rare| rare.user.clone()),
                 metadata: rare.map(|rare| rare.metadata.clone()).unwrap_or_default(),
                 journal: stored.journal.clone(),
+                status: stored.status,
+                holding: stored.holding,
             }
         })))
     }

@@ -33,10 +33,11 @@ use crate::workflow::Workflow;
 /// - `claim` gives each run to one owner only, and only runs that are parked and due, parked with a
 ///   message, or whose owner's heartbeat has lapsed.
 pub trait Storage: Send + Sync + fmt::Debug + 'static {
-    /// Adds a run with an empty journal, owned by `run.owner`.
+    /// Adds a run with the beginning of its journal, in one piece.
     fn create(&self, run: NewRun) -> Reply<Result<Created>>;
 
-    /// Appends events and replaces the summary. Gives the emptied event buffer back.
+    /// Appends events and replaces the summary. May give the emptied event buffer back to be filled
+    /// again; an empty list is as good.
     fn commit(&self, run: &RunId, commit: Commit) -> Reply<Result<Vec<Recorded>>>;
 
     /// A run with its journal; none when there is none.
@@ -71,7 +72,7 @@ pub struct NewRun {
     /// Its id.
     pub id: RunId,
     /// Who holds it.
-    pub owner: Owner,
+    pub holding: Holding,
     /// What it runs.
     pub workflow: Workflow,
     /// The workflows that its sub-workflow steps mean.
@@ -82,6 +83,10 @@ pub struct NewRun {
     pub metadata: crate::workflow::Metadata,
     /// When.
     pub at: Timestamp,
+    /// What has happened to it already: that it began, and what followed from that.
+    pub journal: Vec<Recorded>,
+    /// What has become of it by that.
+    pub status: RunStatus,
 }
 
 /// Whether a run was added.
@@ -132,6 +137,10 @@ pub struct StoredRun {
     pub metadata: crate::workflow::Metadata,
     /// What has happened.
     pub journal: Vec<Recorded>,
+    /// What has become of it.
+    pub status: RunStatus,
+    /// Who holds it.
+    pub holding: Holding,
 }
 
 /// Something said to a run from outside.

@@ -14,11 +14,14 @@ use futures::future::BoxFuture;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::runtime::{BlockingWork, Runtime};
+use crate::runtime::{BlockingWork, ProcessUsage, Runtime};
 use crate::time::Timestamp;
 
 /// Owns time, order and chance: a wait of thirty days takes microseconds, and a run depends on
 /// nothing but the seed. Time begins at 2026-01-01T00:00:00Z.
+///
+/// It knows nothing of the world outside: a step that waits for a socket or a program waits for
+/// something that takes no time, and time goes on without it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -41,6 +44,7 @@ struct World {
     timers: BTreeMap<(Timestamp, u64), Waker>,
     next_timer: u64,
     spawned: Vec<Task>,
+    usage: ProcessUsage,
 }
 
 struct Task {
@@ -78,6 +82,7 @@ impl VirtualRuntime {
             timers: BTreeMap::new(),
             next_timer: 0,
             spawned: Vec::new(),
+            usage: ProcessUsage::default(),
         })))
     }
 
@@ -96,7 +101,10 @@ impl VirtualRuntime {
                 (0..tasks.len()).filter(|at| tasks[*at].woken.0.load(Ordering::Relaxed)).collect();
             let main = woken.0.load(Ordering::Relaxed);
             if runnable.is_empty() && !main {
-                self.advance_to_next()?;
+                if let Err(stalled) = self.advance_to_next() {
+                    self.world().spawned.append(&mut tasks);
+                    return Err(stalled);
+                }
                 continue;
             }
             if main {
@@ -132,6 +140,11 @@ impl VirtualRuntime {
         let fired = std::mem::replace(&mut world.timers, due);
         drop(world);
         fired.into_values().for_each(Waker::wake);
+    }
+
+    /// Sets what the process seems to use, for tests of limits.
+    pub fn set_usage(&self, usage: ProcessUsage) {
+        self.world().usage = usage;
     }
 
     /// How many sleeps have not ended.
@@ -179,9 +192,13 @@ impl Runtime for VirtualRuntime {
         Ok(())
     }
 
+    /// Gives it back, so that what waits for virtual time in it does so like everything else.
     fn spawn_blocking(&self, work: BlockingWork) -> Result<(), BlockingWork> {
-        let _ = self.spawn(Box::pin(async move { work() }));
-        Ok(())
+        Err(work)
+    }
+
+    fn usage(&self) -> ProcessUsage {
+        self.world().usage
     }
 
     fn is_parallel(&self) -> bool {
