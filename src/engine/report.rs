@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use crate::executor::RunContext;
-use crate::id::{RunId, StepKey};
+use crate::id::RunId;
 use crate::journal::{Outcome, RunStatus, StepStatus};
 use crate::run::{AttemptRecord, Progress};
 use crate::value::Value;
@@ -62,16 +62,11 @@ impl Run {
         Some(state.output(state.find(path)?))
     }
 
-    /// Every failed attempt of every step, in the order of the steps, each with the step's path.
+    /// The failed attempts of all steps, each with its step's path.
     #[must_use]
     pub fn error_history(&self) -> Vec<(String, AttemptRecord)> {
         let state = self.0.state();
-        let steps: Vec<StepKey> = state.steps().map(|(step, _)| step).collect();
-        let of = |step: &StepKey| {
-            let path = state.path(*step);
-            state.error_history(*step).iter().map(move |record| (path.clone(), record.clone()))
-        };
-        steps.iter().flat_map(of).collect::<Vec<_>>()
+        state.failed_attempts().map(|(path, record)| (path, record.clone())).collect()
     }
 
     /// The outermost steps as Mermaid text, with what has become of them.

@@ -1,7 +1,7 @@
 //! The only code that changes a state: one event at a time.
 
 use super::scope::{AttemptRecord, Bodies, Own, Scope, TimerKind};
-use super::{RunState, Start, join, scope_in};
+use super::{PAST_FAILURES_MAX, RunState, Start, join, scope_in};
 use crate::id::StepKey;
 use crate::journal::{Event, Outcome, ScopeOpened, StepStatus, Waiting};
 use crate::plan::Meaning;
@@ -253,14 +253,16 @@ impl RunState {
             Some(cell) => std::mem::take(&mut cell.more().bodies.open),
             None => return,
         };
-        while let Some(number) = open.pop() {
-            if let Some(scope) = self.inner.get(&number) {
-                open.extend(
-                    scope.cells.iter().filter_map(|cell| cell.bodies()).flat_map(|b| &b.open),
-                );
+        let mut at = 0;
+        while let Some(number) = open.get(at) {
+            if let Some(scope) = self.inner.get(number) {
+                let bodies = scope.cells.iter().filter_map(|cell| cell.bodies());
+                open.extend(bodies.flat_map(|bodies| &bodies.open));
             }
-            self.drop_scope(number);
+            at += 1;
         }
+        // The innermost first: the path of what failed leads through those around it.
+        open.into_iter().rev().for_each(|number| self.drop_scope(number));
     }
 
     /// Forgets a scope with everything that is kept about its steps elsewhere.
@@ -273,6 +275,7 @@ impl RunState {
                 self.forget_waits(step);
             }
         }
+        self.keep_failures(number);
         let Some(scope) = self.inner.remove(&number) else {
             return;
         };
@@ -292,6 +295,21 @@ impl RunState {
         }
     }
 
+    /// Keeps what failed in a scope that is about to be forgotten.
+    fn keep_failures(&mut self, number: u32) {
+        let Some(scope) = self.inner.get(&number) else {
+            return;
+        };
+        let mut past = Vec::new();
+        for (step, cell) in scope.cells.iter().enumerate() {
+            let history = cell.more.as_ref().map_or(&[][..], |more| &more.history);
+            let key = StepKey { scope: number, step: step as u32 };
+            past.extend(history.iter().map(|record| (self.path(key), record.clone())));
+        }
+        let room = PAST_FAILURES_MAX.saturating_sub(self.past.len());
+        self.past.extend(past.into_iter().take(room));
+    }
+
     /// Ends the run; what had not ended will not.
     fn finish(&mut self, outcome: &Outcome, at: Timestamp) {
         self.outcome = Some(outcome.clone());
@@ -307,6 +325,8 @@ impl RunState {
         self.timers.clear();
         self.signal_waits.clear();
         self.condition_waits.clear();
+        let scopes: Vec<u32> = self.inner.keys().copied().collect();
+        scopes.into_iter().for_each(|scope| self.keep_failures(scope));
         self.inner.clear();
     }
 }

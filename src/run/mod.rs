@@ -45,6 +45,8 @@ pub const FOR_EACH_ITEMS_MAX: usize = 10_000;
 pub const SUB_WORKFLOW_DEPTH_MAX: u32 = 16;
 /// Signals that no step waits for yet and that a run keeps.
 pub const SIGNALS_KEPT_MAX: usize = 1_000;
+/// Failed attempts that a run keeps of steps whose bodies have ended; all stay in the journal.
+pub const PAST_FAILURES_MAX: usize = 1_000;
 /// How often a waiting condition that reads `now()` is asked again.
 pub const RECHECK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 
@@ -93,6 +95,8 @@ pub struct RunState {
     counts: [u32; STATUS_SLOTS],
     /// Tasks, as opposed to composite steps, that run.
     tasks_running: u32,
+    /// Failed attempts of steps whose bodies have ended, by the steps' paths.
+    past: Vec<(String, AttemptRecord)>,
     /// What a turn has left to look at; empty between turns.
     work: VecDeque<turn::Work>,
 }
@@ -127,6 +131,7 @@ impl PartialEq for RunState {
             && self.condition_waits == other.condition_waits
             && self.counts == other.counts
             && self.tasks_running == other.tasks_running
+            && self.past == other.past
     }
 }
 
@@ -156,6 +161,7 @@ impl RunState {
             condition_waits: BTreeSet::new(),
             counts,
             tasks_running: 0,
+            past: Vec::new(),
             work: VecDeque::new(),
             program,
         }
@@ -351,6 +357,16 @@ impl RunState {
     pub fn error_history(&self, step: StepKey) -> &[AttemptRecord] {
         let more = self.cell(step).and_then(|cell| cell.more.as_ref());
         more.map_or(&[], |more| more.history.as_slice())
+    }
+
+    /// The failed attempts of all steps, each with its step's path: of steps whose bodies have ended
+    /// first, and of those the first [`PAST_FAILURES_MAX`].
+    pub fn failed_attempts(&self) -> impl Iterator<Item = (String, &AttemptRecord)> + '_ {
+        let here = self.steps().flat_map(move |(step, _)| {
+            let of = move |record| (self.path(step), record);
+            self.error_history(step).iter().map(of)
+        });
+        self.past.iter().map(|(path, record)| (path.clone(), record)).chain(here)
     }
 
     /// Why a step failed, if it did.

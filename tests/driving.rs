@@ -1,0 +1,711 @@
+//! Who drives a run, what happens when they stop, and storages that fail: in virtual time.
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use futures::{FutureExt, StreamExt};
+use serde_json::json;
+use stepwell::engine::EngineLimits;
+use stepwell::executor::RunEvent;
+use stepwell::journal::{Reason, Recorded};
+use stepwell::runtime::{ProcessUsage, Runtime};
+use stepwell::storage::{
+    Commit, Created, Memory, Message, NewRun, Owner, Reply, RunQuery, Storage, StoredRun, Summary,
+};
+use stepwell::testing::VirtualRuntime;
+use stepwell::workflow::Limits;
+use stepwell::{
+    Engine, Error, ErrorKind, Event, Outcome, RetryConfig, RunId, RunStatus, StartOptions, Step,
+    StepError, StepStatus, Timestamp, Wait, Workflow, executor_fn,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn plain(steps: impl IntoIterator<Item = Step>) -> Workflow {
+    Workflow::builder("w").steps(steps).build().unwrap()
+}
+
+fn reason() -> Reason {
+    Reason::new("test", "because")
+}
+
+async fn nap(engine: &Engine, length: Duration) {
+    engine.runtime().sleep_until(engine.runtime().now() + length).await;
+}
+
+/// Memory whose commits fail when told to: before anything is written, or after.
+#[derive(Clone, Debug, Default)]
+struct Flaky {
+    memory: Memory,
+    fails_before: Arc<AtomicBool>,
+    fails_after: Arc<AtomicBool>,
+}
+
+impl Storage for Flaky {
+    fn create(&self, run: NewRun) -> Reply<stepwell::Result<Created>> {
+        self.memory.create(run)
+    }
+
+    fn commit(&self, run: &RunId, commit: Commit) -> Reply<stepwell::Result<Vec<Recorded>>> {
+        let failed = || Reply::ready(Err(Error::new(ErrorKind::Storage, "no such luck")));
+        if self.fails_before.swap(false, Ordering::SeqCst) {
+            return failed();
+        }
+        let done = self.memory.commit(run, commit);
+        if self.fails_after.swap(false, Ordering::SeqCst) { failed() } else { done }
+    }
+
+    fn load(&self, run: &RunId) -> Reply<stepwell::Result<Option<StoredRun>>> {
+        self.memory.load(run)
+    }
+
+    fn post(&self, run: &RunId, message: Message) -> Reply<stepwell::Result<u64>> {
+        self.memory.post(run, message)
+    }
+
+    fn inbox(&self, run: &RunId) -> Reply<stepwell::Result<Vec<(u64, Message)>>> {
+        self.memory.inbox(run)
+    }
+
+    fn heartbeat(&self, owner: Owner, until: Timestamp) -> Reply<stepwell::Result<()>> {
+        self.memory.heartbeat(owner, until)
+    }
+
+    fn claim(
+        &self,
+        owner: Owner,
+        now: Timestamp,
+        limit: usize,
+    ) -> Reply<stepwell::Result<Vec<RunId>>> {
+        self.memory.claim(owner, now, limit)
+    }
+
+    fn next_due(&self) -> Reply<stepwell::Result<Option<Timestamp>>> {
+        self.memory.next_due()
+    }
+
+    fn list(&self, query: RunQuery) -> Reply<stepwell::Result<Vec<Summary>>> {
+        self.memory.list(query)
+    }
+}
+
+#[test]
+fn a_run_can_be_cancelled_while_its_outcome_is_set_aside() {
+    let time = VirtualRuntime::new(1);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .executor("never", executor_fn(|_| std::future::pending::<Result<(), StepError>>()))
+        .build()
+        .unwrap();
+    let outcome = time.block_on(async {
+        let handle = engine.start(&plain([Step::task("a", "never")]), ()).await.unwrap();
+        let outcome = Box::pin(handle.outcome());
+        // As in a `select!` with ctrl-c: the outcome is kept, and not polled.
+        match select(outcome, Box::pin(nap(&engine, SECOND))).await {
+            Either::Left(_) => panic!("it never ends by itself"),
+            Either::Right(((), outcome)) => {
+                handle.cancel(reason()).await.unwrap();
+                outcome.await.unwrap()
+            }
+        }
+    });
+    assert_eq!(outcome.unwrap(), Outcome::Cancelled);
+}
+
+#[test]
+fn a_step_may_speak_to_its_own_run() {
+    let time = VirtualRuntime::new(1);
+    let shared: Arc<Mutex<Option<stepwell::RunHandle>>> = Arc::default();
+    let handle = Arc::clone(&shared);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .executor(
+            "speaks",
+            executor_fn(move |_| {
+                let handle = handle.lock().unwrap().clone().unwrap();
+                async move {
+                    handle.signal("go", 7).await.map_err(|e| StepError::fatal(e.to_string()))?;
+                    Ok(())
+                }
+            }),
+        )
+        .build()
+        .unwrap();
+    let flow = plain([Step::task("a", "speaks"), Step::wait("b", Wait::signal("go"))]);
+    let run = time.block_on(async {
+        let handle = engine.start(&flow, ()).await.unwrap();
+        *shared.lock().unwrap() = Some(handle.clone());
+        handle.outcome().await.unwrap()
+    });
+    shared.lock().unwrap().take();
+    assert_eq!(run.unwrap().output().unwrap()["b"], 7);
+}
+
+#[test]
+fn a_run_that_a_message_ends_is_over_for_everybody() {
+    let time = VirtualRuntime::new(1);
+    let engine = Engine::builder().runtime(time.clone()).build().unwrap();
+    let events = time.block_on(async {
+        let flow = plain([Step::wait("a", Wait::signal("go"))]);
+        let handle = engine.start(&flow, ()).await.unwrap();
+        let events = handle.events();
+        // Nobody drives it; the message does.
+        handle.signal("go", ()).await.unwrap();
+        assert_eq!(handle.status(), RunStatus::Succeeded);
+        assert_eq!(handle.outcome().await.unwrap(), Outcome::Succeeded(().into()));
+        events.collect::<Vec<_>>().await
+    });
+    let last = events.unwrap().pop().unwrap();
+    let finished = |recorded: &Recorded| matches!(recorded.event, Event::RunFinished { .. });
+    assert!(matches!(&last, RunEvent::Journal { recorded, .. } if finished(recorded)), "{last:?}");
+}
+
+#[test]
+fn a_message_starts_nothing_that_nobody_would_go_on_with() {
+    let time = VirtualRuntime::new(1);
+    let begun = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&begun);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .executor(
+            "t",
+            executor_fn(move |ctx| {
+                count.fetch_add(1, Ordering::SeqCst);
+                async move {
+                    ctx.sleep(SECOND).await;
+                    Ok(())
+                }
+            }),
+        )
+        .build()
+        .unwrap();
+    let flow = plain([Step::wait("w", Wait::signal("go")), Step::task("a", "t").after("w")]);
+    let outcome = time.block_on(async {
+        let handle = engine.start(&flow, ()).await.unwrap();
+        handle.signal("go", ()).await.unwrap();
+        assert_eq!(handle.snapshot().step_status("a"), Some(StepStatus::Ready));
+        assert_eq!(begun.load(Ordering::SeqCst), 0);
+        handle.outcome().await.unwrap()
+    });
+    assert!(outcome.unwrap().output().is_some());
+    assert_eq!(begun.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn who_stops_waiting_gives_back_what_was_running() {
+    let time = VirtualRuntime::new(1);
+    let limits = EngineLimits { max_concurrent_steps: 1, ..EngineLimits::default() };
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .limits(limits)
+        .executor(
+            "t",
+            executor_fn(|ctx| async move {
+                ctx.sleep(60 * SECOND).await;
+                Ok(ctx.attempt())
+            }),
+        )
+        .build()
+        .unwrap();
+    let flow = plain([Step::task("a", "t")]);
+    let (first, second) = time
+        .block_on(async {
+            let options = StartOptions::id("first");
+            drop(engine.start_with(&flow, (), options).await.unwrap());
+            let id = RunId::new("first").unwrap();
+            let handle = engine.run(&id).await.unwrap();
+            // A time-out around it, as everybody writes it.
+            let outcome = Box::pin(async move { handle.outcome().await });
+            let waited = select(outcome, Box::pin(nap(&engine, SECOND))).await;
+            assert!(matches!(waited, Either::Right(_)));
+            drop(waited);
+            let second = engine.execute(&flow, ()).await.unwrap();
+            let first = engine.run(&id).await.unwrap().outcome().await.unwrap();
+            (first, second)
+        })
+        .unwrap();
+    assert_eq!(second.output().unwrap(), 1);
+    assert_eq!(first.output().unwrap(), &1, "the same attempt, run again");
+}
+
+#[test]
+fn an_engine_that_is_dropped_drops_its_runs() {
+    struct OnDrop(Arc<AtomicU32>);
+    impl Drop for OnDrop {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let dropped = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&dropped);
+    let time = VirtualRuntime::new(1);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .executor(
+            "never",
+            executor_fn(move |_| {
+                let guard = OnDrop(Arc::clone(&counter));
+                async move {
+                    let _guard = guard;
+                    std::future::pending::<Result<(), StepError>>().await
+                }
+            }),
+        )
+        .build()
+        .unwrap();
+    time.block_on(async {
+        let handle = engine.start(&plain([Step::task("a", "never")]), ()).await.unwrap();
+        assert!(handle.outcome().now_or_never().is_none());
+        let kept = handle.clone();
+        drop(handle);
+        assert_eq!(dropped.load(Ordering::SeqCst), 0, "somebody may go on with it");
+        let other = engine.clone();
+        drop(engine);
+        drop(other);
+        drop(kept);
+    })
+    .unwrap();
+    assert_eq!(dropped.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_destructor_that_panics_fails_nothing_else() {
+    struct Bad;
+    impl Drop for Bad {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking(), "dropped badly");
+        }
+    }
+    let time = VirtualRuntime::new(1);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .executor(
+            "bad",
+            executor_fn(|_| async {
+                let _bad = Bad;
+                std::future::pending::<Result<(), StepError>>().await
+            }),
+        )
+        .build()
+        .unwrap();
+    let limits = Limits { max_duration: SECOND, ..Limits::default() };
+    let flow = Workflow::builder("w").limits(limits).step(Step::task("a", "bad")).build().unwrap();
+    let run = time.block_on(engine.execute(&flow, ())).unwrap().unwrap();
+    assert_eq!(run.outcome(), Some(Outcome::TimedOut));
+}
+
+#[test]
+fn quick_steps_do_not_keep_waiting_ones_back() {
+    let time = VirtualRuntime::new(1);
+    let woken = Arc::new(AtomicBool::new(false));
+    let (wakes, sees) = (Arc::clone(&woken), Arc::clone(&woken));
+    let (sender, receiver) = futures::channel::oneshot::channel::<()>();
+    let (sender, receiver) = (Mutex::new(Some(sender)), Mutex::new(Some(receiver)));
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .executor(
+            "waits",
+            executor_fn(move |_| {
+                let (receiver, wakes) = (receiver.lock().unwrap().take(), Arc::clone(&wakes));
+                async move {
+                    receiver.unwrap().await.unwrap();
+                    wakes.store(true, Ordering::SeqCst);
+                    Ok(())
+                }
+            }),
+        )
+        .executor(
+            "quick",
+            executor_fn(move |ctx| {
+                if ctx.step() == "s1" {
+                    sender.lock().unwrap().take().unwrap().send(()).unwrap();
+                }
+                let seen = sees.load(Ordering::SeqCst);
+                async move { Ok(seen) }
+            }),
+        )
+        .build()
+        .unwrap();
+    let quick = (0..500).map(|at: usize| {
+        let before = at.checked_sub(1).map(|before| format!("s{before}"));
+        Step::task(format!("s{at}"), "quick").after_all(before)
+    });
+    let flow = plain([Step::task("slow", "waits")].into_iter().chain(quick));
+    let run = time.block_on(engine.execute(&flow, ())).unwrap().unwrap();
+    let first = (0..500).find(|at| run.step_output(&format!("s{at}")).unwrap() == true);
+    assert!(first.is_some_and(|first| first < 10), "it went on after step {first:?}");
+}
+
+#[test]
+fn a_failed_commit_leaves_no_gap_and_loses_no_result() {
+    for after in [false, true] {
+        let time = VirtualRuntime::new(1);
+        let storage = Flaky::default();
+        let calls = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&calls);
+        let breaks = if after { &storage.fails_after } else { &storage.fails_before };
+        let breaks = Arc::clone(breaks);
+        let engine = Engine::builder()
+            .runtime(time.clone())
+            .storage(storage.clone())
+            .executor(
+                "t",
+                executor_fn(move |ctx| {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    // The commit with the result of `a`, and the start of `b`, fails.
+                    breaks.store(ctx.step() == "a", Ordering::SeqCst);
+                    async { Ok(5) }
+                }),
+            )
+            .build()
+            .unwrap();
+        let flow = plain([Step::task("a", "t"), Step::task("b", "t").after("a")]);
+        let outcome = time
+            .block_on(async {
+                let handle = engine.start(&flow, ()).await.unwrap();
+                let failed = handle.outcome().await.unwrap_err();
+                assert_eq!(failed.kind(), ErrorKind::Storage);
+                // Something said to it must not be written over what was lost.
+                handle.signal("x", ()).await.unwrap();
+                let outcome = handle.outcome().await.unwrap();
+                let stored = storage.load(handle.id()).await.unwrap().unwrap();
+                let program = Arc::clone(flow.program());
+                let replayed =
+                    stepwell::run::RunState::replay(handle.id().clone(), program, &stored.journal);
+                assert_eq!(replayed.outcome(), Some(&outcome), "{:#?}", stored.journal);
+                let succeeded = stored
+                    .journal
+                    .iter()
+                    .filter(|recorded| matches!(recorded.event, Event::StepSucceeded { .. }));
+                assert_eq!(succeeded.count(), 2);
+                outcome
+            })
+            .unwrap();
+        assert_eq!(outcome.output().unwrap(), &5);
+        assert_eq!(calls.load(Ordering::SeqCst), 2, "a result was thrown away (after: {after})");
+    }
+}
+
+#[test]
+fn serve_goes_on_with_a_run_whose_storage_failed() {
+    let time = VirtualRuntime::new(1);
+    let storage = Flaky::default();
+    let breaks = Arc::clone(&storage.fails_before);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .storage(storage)
+        .executor(
+            "t",
+            executor_fn(move |_| {
+                breaks.store(true, Ordering::SeqCst);
+                async { Ok(()) }
+            }),
+        )
+        .build()
+        .unwrap();
+    time.block_on(async {
+        let handle = engine.start(&plain([Step::task("a", "t")]), ()).await.unwrap();
+        let ended = async {
+            while !handle.status().is_end() {
+                nap(&engine, SECOND).await;
+            }
+        };
+        engine.serve(ended).await.unwrap();
+        assert_eq!(handle.status(), RunStatus::Succeeded);
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_run_is_parked_when_its_last_handle_goes() {
+    let time = VirtualRuntime::new(1);
+    let storage = Memory::new();
+    let engine = Engine::builder().runtime(time.clone()).storage(storage.clone()).build().unwrap();
+    let month = Duration::from_secs(30 * 86_400);
+    let limits = Limits { max_duration: 2 * month, ..Limits::default() };
+    let flow =
+        Workflow::builder("w").limits(limits).step(Step::wait("a", Wait::For(month))).build();
+    let flow = flow.unwrap();
+    time.block_on(async {
+        let handle = engine.start(&flow, ()).await.unwrap();
+        let id = handle.id().clone();
+        let begin = time.now();
+        let looks = async {
+            nap(&engine, SECOND).await;
+            let held = storage.next_due().await.unwrap();
+            drop(handle);
+            nap(&engine, SECOND).await;
+            let parked = storage.next_due().await.unwrap();
+            nap(&engine, month).await;
+            (held, parked)
+        };
+        let (sender, receiver) = futures::channel::oneshot::channel();
+        let looks = looks.map(|seen| sender.send(seen).unwrap());
+        engine.serve(looks).await.unwrap();
+        let (held, parked) = receiver.await.unwrap();
+        assert_eq!((held, parked), (None, Some(begin + month)));
+        assert_eq!(engine.run(&id).await.unwrap().status(), RunStatus::Succeeded);
+    })
+    .unwrap();
+}
+
+#[test]
+fn attempts_of_a_run_that_is_over_are_not_taken_over() {
+    let time = VirtualRuntime::new(1);
+    let storage = Memory::new();
+    let calls = Arc::new(AtomicU32::new(0));
+    let engine = || {
+        let count = Arc::clone(&calls);
+        Engine::builder()
+            .runtime(time.clone())
+            .storage(storage.clone())
+            .executor(
+                "t",
+                executor_fn(move |ctx| {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    async move {
+                        ctx.sleep(60 * SECOND).await;
+                        Ok(())
+                    }
+                }),
+            )
+            .build()
+            .unwrap()
+    };
+    let limits = Limits { max_duration: 100 * SECOND, ..Limits::default() };
+    let step = Step::task("a", "t").attempt_timeout(90 * SECOND).retry(RetryConfig::attempts(1));
+    let flow = Workflow::builder("w").limits(limits).step(step).build().unwrap();
+    time.block_on(async {
+        let first = engine();
+        let handle = first.start(&flow, ()).await.unwrap();
+        assert!(handle.outcome().now_or_never().is_none());
+        let id = handle.id().clone();
+        drop(handle);
+        drop(first);
+        let second = engine();
+        nap(&second, 95 * SECOND).await;
+        let claims = async {
+            nap(&second, SECOND).await;
+        };
+        second.serve(claims).await.unwrap();
+        let run = second.run(&id).await.unwrap();
+        let _ = run.outcome().await;
+        assert_eq!(run.status(), RunStatus::Failed);
+    })
+    .unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 1, "it had timed out while nobody drove it");
+}
+
+#[test]
+fn steps_that_take_too_long_open_the_breaker_and_waits_do_not() {
+    let time = VirtualRuntime::new(1);
+    let calls = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&calls);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .executor(
+            "hangs",
+            executor_fn(move |_| {
+                count.fetch_add(1, Ordering::SeqCst);
+                std::future::pending::<Result<(), StepError>>()
+            }),
+        )
+        .build()
+        .unwrap();
+    let step = |at| {
+        let id = format!("s{at}");
+        Step::task(id, "hangs").attempt_timeout(SECOND).retry(RetryConfig::attempts(1))
+    };
+    let first = plain((0..12).map(step));
+    time.block_on(engine.execute(&first, ())).unwrap().unwrap();
+    let begin = time.now();
+    time.block_on(engine.execute(&plain([step(0)]), ())).unwrap().unwrap();
+    assert!(time.now().since(begin) >= 29 * SECOND, "the breaker was not open");
+    assert_eq!(calls.load(Ordering::SeqCst), 13);
+
+    // Twenty people are asked; that is no failure of asking.
+    let asks = plain((0..20).map(|at| Step::task(format!("ask{at}"), "input")));
+    let begin = time.now();
+    time.block_on(async {
+        let handle = engine.start(&asks, ()).await.unwrap();
+        let answers = async {
+            nap(&engine, SECOND).await;
+            for at in 0..20 {
+                handle.signal(format!("ask{at}"), at).await.unwrap();
+            }
+        };
+        let (outcome, ()) = futures::join!(handle.outcome(), answers);
+        assert!(outcome.unwrap().output().is_some());
+    })
+    .unwrap();
+    assert!(time.now().since(begin) < 2 * SECOND);
+}
+
+#[test]
+fn only_retries_take_from_the_retry_budget() {
+    let time = VirtualRuntime::new(1);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .limits(EngineLimits { breaker: None, ..EngineLimits::default() })
+        .retry_budget(stepwell::retry::RetryBudget::new(0.0, 0.1))
+        .executor(
+            "t",
+            executor_fn(|ctx| async move {
+                match (ctx.step().as_str(), ctx.attempt()) {
+                    ("flaky", 1) => Err(StepError::retryable("once")),
+                    ("flaky", _) => Ok(()),
+                    _ => Err(StepError::fatal("wrong data")),
+                }
+            }),
+        )
+        .build()
+        .unwrap();
+    // The budget holds one retry. A hundred failures that nobody tries again leave it alone.
+    let bad = plain((0..100).map(|at| Step::task(format!("s{at}"), "t")));
+    time.block_on(engine.execute(&bad, ())).unwrap().unwrap();
+    let flaky = || plain([Step::task("flaky", "t").retry(RetryConfig::attempts(3))]);
+    let run = time.block_on(engine.execute(&flaky(), ())).unwrap().unwrap();
+    assert_eq!(run.status(), RunStatus::Succeeded);
+    let run = time.block_on(engine.execute(&flaky(), ())).unwrap().unwrap();
+    let Some(Outcome::Failed { failure, .. }) = run.outcome() else { panic!("{run:?}") };
+    assert_eq!(failure.causes, ["the engine's retry budget is used up"]);
+}
+
+#[test]
+fn a_full_type_keeps_no_other_type_back() {
+    let time = VirtualRuntime::new(1);
+    let limits = EngineLimits { per_type: [("slow".to_string(), 1)].into(), ..Default::default() };
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .limits(limits)
+        .executor(
+            "slow",
+            executor_fn(|ctx| async move {
+                ctx.sleep(SECOND).await;
+                Ok(())
+            }),
+        )
+        .executor("free", executor_fn(|ctx| async move { Ok(ctx.now().to_string()) }))
+        .build()
+        .unwrap();
+    let slow = (0..400).map(|at| Step::task(format!("s{at}"), "slow"));
+    let begin = time.now();
+    let flow = plain(slow.chain([Step::task("free", "free")]));
+    let run = time.block_on(engine.execute(&flow, ())).unwrap().unwrap();
+    assert_eq!(run.step_output("free").unwrap(), begin.to_string());
+    assert_eq!(time.now().since(begin), 400 * SECOND);
+}
+
+#[test]
+fn a_process_that_is_over_its_limits_starts_one_step_at_a_time() {
+    for (usage, word) in [
+        (
+            ProcessUsage { memory_mb: 5_000, ..Default::default() },
+            "the process uses 5000 MiB of 2048",
+        ),
+        (ProcessUsage::default(), "% CPU of 80 %"),
+    ] {
+        let time = VirtualRuntime::new(1);
+        time.set_usage(usage);
+        let most = Arc::new(AtomicU32::new(0));
+        let now = Arc::new(AtomicU32::new(0));
+        let (running, seen, clock) = (Arc::clone(&now), Arc::clone(&most), time.clone());
+        let engine = Engine::builder()
+            .runtime(time.clone())
+            .executor(
+                "t",
+                executor_fn(move |ctx| {
+                    seen.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    let (running, clock) = (Arc::clone(&running), clock.clone());
+                    async move {
+                        ctx.sleep(SECOND).await;
+                        // All cores and more were busy meanwhile.
+                        let before = clock.usage();
+                        let cpu_time = before.cpu_time + 1_000 * SECOND;
+                        clock.set_usage(ProcessUsage { cpu_time, ..before });
+                        running.fetch_sub(1, Ordering::SeqCst);
+                        Ok(())
+                    }
+                }),
+            )
+            .build()
+            .unwrap();
+        let steps = (0..6).map(|at| Step::task(format!("s{at}"), "t"));
+        let limits = Limits { max_concurrent_steps: 2, ..Limits::default() };
+        let flow = Workflow::builder("w").limits(limits).steps(steps).build().unwrap();
+        let explained = time
+            .block_on(async {
+                let handle = engine.start(&flow, ()).await.unwrap();
+                let looks = async {
+                    nap(&engine, SECOND + SECOND / 5).await;
+                    let ready = (0..6).map(|at| handle.explain(&format!("s{at}")).unwrap());
+                    ready.map(|why| why.to_string()).collect::<Vec<_>>().join("\n")
+                };
+                let (outcome, explained) = futures::join!(handle.outcome(), looks);
+                assert!(outcome.unwrap().output().is_some());
+                explained
+            })
+            .unwrap();
+        assert!(explained.contains(word), "{explained}");
+        if usage.memory_mb > 0 {
+            assert_eq!(most.load(Ordering::SeqCst), 1);
+        }
+    }
+}
+
+#[test]
+fn what_happens_inside_bodies_has_its_path_and_its_key() {
+    let time = VirtualRuntime::new(1);
+    let keys = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&keys);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .executor(
+            "t",
+            executor_fn(move |ctx| {
+                let seen = Arc::clone(&seen);
+                async move {
+                    ctx.sleep(SECOND).await;
+                    seen.lock().unwrap().push((ctx.step(), ctx.idempotency_key()));
+                    if ctx.attempt() == 1 && ctx.step().ends_with("[1]/x") {
+                        return Err(StepError::retryable("once"));
+                    }
+                    Ok(())
+                }
+            }),
+        )
+        .build()
+        .unwrap();
+    let retry = RetryConfig::attempts(2).base_delay(SECOND);
+    let flow = plain([Step::for_each("each", "input", [Step::task("x", "t").retry(retry)])]);
+    let (events, history) = time
+        .block_on(async {
+            let handle =
+                engine.start_with(&flow, json!([1, 2]), StartOptions::id("r")).await.unwrap();
+            let events = handle.events();
+            handle.outcome().await.unwrap();
+            (events.collect::<Vec<_>>().await, handle.snapshot().error_history())
+        })
+        .unwrap();
+    let mut paths: Vec<String> = events
+        .iter()
+        .filter_map(|event| match event {
+            RunEvent::Journal { step, recorded } => match recorded.event {
+                Event::StepSucceeded { .. } | Event::AttemptFailed { .. } => Some(step.clone()),
+                _ => None,
+            },
+            _ => None,
+        })
+        .collect();
+    paths.sort();
+    assert_eq!(paths, ["each", "each[0]/x", "each[1]/x", "each[1]/x"]);
+    let keys = keys.lock().unwrap();
+    assert!(keys.iter().all(|(step, key)| *key == format!("r/{step}")), "{keys:?}");
+    // What failed is still known when the body is gone.
+    assert_eq!(history.len(), 1);
+    assert_eq!((history[0].0.as_str(), history[0].1.attempt), ("each[1]/x", 1));
+}
