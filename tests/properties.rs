@@ -240,7 +240,12 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
         attempts: BTreeMap::new(),
     };
     let input: Value = json!({"yes": true, "no": false, "items": [1, 2, 3]}).into();
-    life.ask(Command::Start { input, variables: Value::NULL, seed: 5 });
+    life.ask(Command::Start {
+        input,
+        variables: Value::NULL,
+        seed: 5,
+        grace: Duration::from_secs(10),
+    });
     life.assert_alive();
     for roll in dice {
         let (kind, which) = (roll % 32, usize::from(roll / 32));
@@ -350,7 +355,7 @@ fn the_properties_hold_over_random_workflows_and_commands() {
         "RunPaused",
         "RunResumed",
         "RunStarted",
-        "RunStopping",
+        "ScopeStopping",
         "ScopeClosed",
         "ScopeOpened",
         "SignalReceived",

@@ -111,7 +111,8 @@ impl Script {
         match verb {
             "start" => {
                 let input = json(first);
-                self.decide(Command::Start { input, variables: json(rest), seed: 1 })
+                let grace = std::time::Duration::from_secs(10);
+                self.decide(Command::Start { input, variables: json(rest), seed: 1, grace })
             }
             "go" => {
                 let mut lines = Vec::new();
@@ -254,7 +255,8 @@ impl Script {
                 format!("scope {scope} opened for {}, index {}", path(&opened.parent), opened.index)
             }
             Event::ScopeClosed { scope, outcome } => format!("scope {scope} {}", ended(outcome)),
-            Event::RunStopping => "run stopping".into(),
+            Event::ScopeStopping { scope: 0 } => "run stopping".into(),
+            Event::ScopeStopping { scope } => format!("scope {scope} stopping"),
             Event::RunPaused { by } => format!("run paused {by}"),
             Event::RunResumed { by, deadline } => format!("run resumed {by}, limit {deadline}"),
             Event::RunCancelRequested { by, .. } => format!("run cancelling {by}"),

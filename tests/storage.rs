@@ -43,6 +43,7 @@ fn started() -> Recorded {
         variables: Value::NULL,
         seed: 1,
         deadline: Timestamp::MAX,
+        grace: Duration::ZERO,
     };
     Recorded { at: at(1), event: Event::RunStarted(Box::new(started)) }
 }

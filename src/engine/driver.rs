@@ -506,7 +506,7 @@ const fn about(event: &Event) -> Option<StepKey> {
         | Event::SignalReceived { .. }
         | Event::ScopeOpened { .. }
         | Event::ScopeClosed { .. }
-        | Event::RunStopping
+        | Event::ScopeStopping { .. }
         | Event::RunPaused { .. }
         | Event::RunResumed { .. }
         | Event::RunCancelRequested { .. }

@@ -174,7 +174,8 @@ impl Engine {
         let mut state = RunState::new(id.clone(), program);
         let mut journal = Vec::new();
         let seed = self.0.runtime.random();
-        let start = Command::Start { input: input.into(), variables, seed };
+        let grace = self.0.limits.cancel_grace;
+        let start = Command::Start { input: input.into(), variables, seed, grace };
         // A run that nothing has happened to cannot refuse to begin.
         let _ = state.decide_into(start, now, &mut journal);
         let status = state.status();

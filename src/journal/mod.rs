@@ -138,8 +138,12 @@ pub enum Event {
         /// How.
         outcome: Box<Outcome>,
     },
-    /// A step failed and nothing more is started.
-    RunStopping,
+    /// Nothing more is started in a scope but what cleans up: a step failed, or the scope is not
+    /// needed any more.
+    ScopeStopping {
+        /// The scope; 0 is the workflow itself.
+        scope: u32,
+    },
     /// Nothing is started until the run is resumed.
     RunPaused {
         /// Who did it and why.
@@ -177,6 +181,9 @@ pub struct RunStarted {
     pub seed: u64,
     /// When the run has taken too long.
     pub deadline: Timestamp,
+    /// How long steps that are not needed any more have to stop by themselves.
+    #[serde(with = "crate::time::duration")]
+    pub grace: Duration,
 }
 
 /// An attempt that failed and will be followed by another.

@@ -145,7 +145,9 @@ impl<'a> Drawing<'a> {
             let arrow = match kind {
                 EdgeKind::After => "-->".to_string(),
                 EdgeKind::OnSuccess | EdgeKind::Always => format!("-->|{}|", kind.as_str()),
-                EdgeKind::OnFailure | EdgeKind::Otherwise => format!("-.->|{}|", kind.as_str()),
+                EdgeKind::OnFailure | EdgeKind::Otherwise | EdgeKind::Reads => {
+                    format!("-.->|{}|", kind.as_str())
+                }
             };
             let _ = writeln!(text, "  n{from} {arrow} n{to}");
         }
@@ -178,7 +180,7 @@ impl<'a> Drawing<'a> {
             let style = match kind {
                 EdgeKind::After => String::new(),
                 EdgeKind::OnSuccess | EdgeKind::Always => format!(" [label=\"{}\"]", kind.as_str()),
-                EdgeKind::OnFailure | EdgeKind::Otherwise => {
+                EdgeKind::OnFailure | EdgeKind::Otherwise | EdgeKind::Reads => {
                     format!(" [label=\"{}\", style=dashed]", kind.as_str())
                 }
             };

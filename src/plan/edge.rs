@@ -16,6 +16,8 @@ pub enum EdgeKind {
     Otherwise,
     /// It ended, whichever way.
     Always,
+    /// It ended, whichever way, and no join rule counts it: it is only read.
+    Reads,
 }
 
 impl EdgeKind {
@@ -28,6 +30,7 @@ impl EdgeKind {
             Self::OnFailure => "on_failure",
             Self::Otherwise => "otherwise",
             Self::Always => "always",
+            Self::Reads => "reads",
         }
     }
 }
@@ -52,6 +55,17 @@ pub struct Link {
     pub kind: EdgeKind,
 }
 
+/// An `on_failure` edge to a step whose join rule is about failures is there for the failure to be
+/// counted, like any other.
+impl EdgeKind {
+    pub(crate) const fn counted(self) -> Self {
+        match self {
+            Self::OnFailure => Self::After,
+            other => other,
+        }
+    }
+}
+
 /// How a step can end, as far as edges care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -70,12 +84,15 @@ pub(crate) enum Meaning {
     Failed,
     /// It was not taken, or the edge was for another end.
     Missed,
+    /// It is over, and does not count.
+    Over,
 }
 
 impl EdgeKind {
     /// What this end means across an edge of this kind.
     pub(crate) const fn meaning(self, end: End) -> Meaning {
         match (self, end) {
+            (Self::Reads, _) => Meaning::Over,
             (Self::Always, _)
             | (Self::After | Self::OnSuccess, End::Succeeded)
             | (Self::After | Self::Otherwise, End::ConditionFalse)

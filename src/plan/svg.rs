@@ -246,7 +246,7 @@ fn draw_edge(svg: &mut String, layout: &Layout, y: &[f64], path: &[usize], kind:
     let (style, said) = match kind {
         EdgeKind::After => ("e", None),
         EdgeKind::OnSuccess | EdgeKind::Always => ("e", Some(kind.as_str())),
-        EdgeKind::OnFailure | EdgeKind::Otherwise => ("e d", Some(kind.as_str())),
+        EdgeKind::OnFailure | EdgeKind::Otherwise | EdgeKind::Reads => ("e d", Some(kind.as_str())),
     };
     let _ = writeln!(svg, "<path class=\"{style}\" d=\"{line}\" marker-end=\"url(#a)\"/>");
     if let Some(said) = said {

@@ -21,6 +21,7 @@ impl RunState {
                     seed: started.seed,
                     at,
                     deadline: started.deadline,
+                    grace: started.grace,
                 });
             }
             Event::StepReady { step } => {
@@ -108,7 +109,11 @@ impl RunState {
             }
             Event::ScopeOpened { scope, opened } => self.open_scope(*scope, opened),
             Event::ScopeClosed { scope, outcome } => self.close_scope(*scope, outcome),
-            Event::RunStopping => self.stopping = true,
+            Event::ScopeStopping { scope } => {
+                if let Some(scope) = self.scope_mut(*scope) {
+                    scope.stopping = true;
+                }
+            }
             Event::RunPaused { .. } => self.paused = Some(at),
             Event::RunResumed { deadline, .. } => {
                 self.paused = None;
@@ -190,10 +195,12 @@ impl RunState {
         *open -= 1;
         for link in body.plan.successors(step.step) {
             if let Some(next) = cells.get_mut(link.step as usize) {
-                match join::meaning(link.kind, status) {
+                let counts_failures = || body.node(link.step).trigger.catches_failure();
+                match join::meaning(link.kind, status, counts_failures) {
                     Meaning::Met => next.met += 1,
                     Meaning::Failed => next.failed += 1,
                     Meaning::Missed => next.missed += 1,
+                    Meaning::Over => next.over += 1,
                 }
             }
         }

@@ -21,6 +21,8 @@ pub enum Command {
         variables: Value,
         /// What jitter is computed from.
         seed: u64,
+        /// How long steps that are not needed any more have to stop by themselves.
+        grace: Duration,
     },
     /// Start a ready step: the engine has room for it.
     Dispatch {

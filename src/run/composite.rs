@@ -3,7 +3,7 @@
 use serde_json::Map;
 
 use super::turn::{Turn, Work};
-use super::{FOR_EACH_ITEMS_MAX, SUB_WORKFLOW_DEPTH_MAX};
+use super::{EVENTS_AT_ONCE_MAX, FOR_EACH_ITEMS_MAX, SCOPES_OPEN_MAX, SUB_WORKFLOW_DEPTH_MAX};
 use crate::error::ErrorClass;
 use crate::id::StepKey;
 use crate::journal::{CancelReason, Event, Outcome, ScopeOpened, SkipReason, StepStatus};
@@ -20,6 +20,8 @@ enum Next {
     Skip,
     /// Ends badly.
     Fail(ErrorClass, String),
+    /// Was stopped before it was through.
+    Cancel,
     /// Bodies are still open.
     Wait,
 }
@@ -96,6 +98,16 @@ impl Turn<'_> {
 
     fn follow(&mut self, step: StepKey, next: Next) {
         match next {
+            Next::Open { .. } if self.emitted() >= EVENTS_AT_ONCE_MAX => {
+                let message = format!(
+                    "more than {EVENTS_AT_ONCE_MAX} events follow from one: its bodies do nothing that takes time"
+                );
+                self.fail(step, ErrorClass::Fatal, message);
+            }
+            Next::Open { .. } if self.state.inner.len() >= SCOPES_OPEN_MAX => {
+                let message = format!("more than {SCOPES_OPEN_MAX} bodies are open at once");
+                self.fail(step, ErrorClass::Fatal, message);
+            }
             Next::Open { unit, body, index, input } => {
                 let scope = self.state.scopes_opened;
                 let opened = ScopeOpened { parent: step, unit, body, index, input };
@@ -108,6 +120,7 @@ impl Turn<'_> {
                 self.end(step, Event::StepSkipped { step, reason });
             }
             Next::Fail(class, message) => self.fail(step, class, message),
+            Next::Cancel => self.cancelled(step),
             Next::Wait => {}
         }
     }
@@ -127,11 +140,14 @@ impl Turn<'_> {
             NodeKind::ForEach { concurrency, body, .. } => {
                 let items = bodies.outputs.len() as u32;
                 let free = *concurrency == 0 || open < *concurrency;
-                if begun < items && free && !self.state.stopping {
+                let stopped = self.is_stopped(step);
+                if begun < items && free && !stopped {
                     let unit = self.state.unit_index(step);
                     Next::Open { unit, body: *body, index: begun, input: Value::NULL }
                 } else if open > 0 {
                     Next::Wait
+                } else if begun < items {
+                    Next::Cancel
                 } else {
                     let outputs = bodies.outputs.iter().map(|output| (**output).clone());
                     Next::Succeed(Json::Array(outputs.collect()).into())
@@ -198,7 +214,7 @@ impl Turn<'_> {
                 Next::Fail(ErrorClass::Validation, format!("the loop's condition: {error}"))
             }
             Ok(false) => Next::Succeed(last.clone()),
-            Ok(true) if self.state.stopping => Next::Succeed(last.clone()),
+            Ok(true) if self.is_stopped(step) => Next::Cancel,
             Ok(true) if begun >= *max_turns => {
                 Next::Fail(ErrorClass::Fatal, format!("the loop took more than {max_turns} turns"))
             }
@@ -217,17 +233,24 @@ impl Turn<'_> {
                 let failure = Box::new(failure);
                 self.end(step, Event::StepFailed { step, failure });
             }
-            Outcome::Cancelled | Outcome::TimedOut | Outcome::Succeeded(_) => {
-                let reason = CancelReason::Stopping;
-                self.end(step, Event::StepCancelled { step, reason });
-            }
+            Outcome::Cancelled | Outcome::TimedOut | Outcome::Succeeded(_) => self.cancelled(step),
         }
         Next::Wait
     }
 
+    fn cancelled(&mut self, step: StepKey) {
+        let asked = self.state.cell(step).and_then(|cell| cell.more.as_ref()?.cancel);
+        let reason = asked.unwrap_or(CancelReason::Stopping);
+        self.end(step, Event::StepCancelled { step, reason });
+    }
+
     /// A body has ended.
     pub(super) fn close(&mut self, scope: u32, parent: StepKey, outcome: Outcome) {
+        let failed = matches!(outcome, Outcome::Failed { .. });
         self.emit(Event::ScopeClosed { scope, outcome: Box::new(outcome) });
+        if failed {
+            self.stop_other_bodies(parent);
+        }
         self.push(Work::Continue(parent));
     }
 }

@@ -13,8 +13,11 @@ use crate::workflow::BodyOutput;
 
 impl Turn<'_> {
     pub(super) fn ended(&mut self, step: StepKey) {
-        if self.state.step_status(step) == Some(StepStatus::Failed) {
-            self.stop_after(step);
+        match self.state.step_status(step) {
+            Some(StepStatus::Failed) => self.stop_after(step),
+            // It may have been what a failure was to lead to.
+            Some(StepStatus::Skipped(_) | StepStatus::Cancelled) => self.uncaught(step),
+            _ => {}
         }
         let RunState { root, inner, work, .. } = &mut *self.state;
         let Some(scope) = scope_in(root, inner, step.scope) else {
@@ -35,12 +38,31 @@ impl Turn<'_> {
         }
     }
 
+    /// A step that was to deal with failures was left out.
+    fn uncaught(&mut self, step: StepKey) {
+        let Some(scope) = self.state.scope(step.scope).filter(|scope| !scope.stopping) else {
+            return;
+        };
+        let counts = scope.body.node(step.step).trigger.catches_failure();
+        let failed: Vec<StepKey> = scope
+            .body
+            .plan
+            .predecessors(step.step)
+            .iter()
+            .filter(|link| link.kind == EdgeKind::OnFailure || counts)
+            .map(|link| StepKey { scope: step.scope, step: link.step })
+            .filter(|key| self.state.step_status(*key) == Some(StepStatus::Failed))
+            .collect();
+        failed.into_iter().for_each(|step| self.stop_after(step));
+    }
+
     /// How a scope ended, all of whose steps have.
     fn outcome(&self, number: u32) -> Outcome {
         let Some(scope) = self.state.scope(number) else {
             return Outcome::Cancelled;
         };
-        let mut stopped = false;
+        // Stopped without a failure: it was not needed any more.
+        let mut stopped = scope.stopping;
         let suspects =
             scope.cells.iter().enumerate().filter(|(_, cell)| {
                 matches!(cell.status, StepStatus::Failed | StepStatus::Cancelled)
@@ -92,7 +114,8 @@ impl Turn<'_> {
 
 /// Whether a step's failure leads anywhere, so that it need not stop the run yet.
 pub(super) fn may_be_caught(state: &RunState, step: StepKey) -> bool {
-    catchers(state, step).next().is_some()
+    let open = |status| !matches!(status, StepStatus::Skipped(_) | StepStatus::Cancelled);
+    catchers(state, step).any(|catcher| state.step_status(catcher).is_some_and(open))
 }
 
 /// Whether a step's failure led somewhere: a step that it made startable was not left out.
@@ -109,8 +132,8 @@ fn catchers(state: &RunState, step: StepKey) -> impl Iterator<Item = StepKey> + 
     let body = state.scope(step.scope).map(|scope| &scope.body);
     body.into_iter().flat_map(move |body| {
         body.plan.successors(step.step).iter().filter_map(move |link| {
-            let catches =
-                link.kind == EdgeKind::OnFailure || body.node(link.step).trigger.catches_failure();
+            let catches = link.kind == EdgeKind::OnFailure
+                || (link.kind != EdgeKind::Reads && body.node(link.step).trigger.catches_failure());
             catches.then_some(StepKey { scope: step.scope, step: link.step })
         })
     })

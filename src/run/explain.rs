@@ -176,8 +176,9 @@ impl RunState {
             }
             StepStatus::Skipped(SkipReason::Upstream) => {
                 let spoils = |status: StepStatus, kind| {
-                    let means = join::meaning(kind, status);
-                    status.is_end() && means != Meaning::Met
+                    let counts_failures = || node.trigger.catches_failure();
+                    let means = join::meaning(kind, status, counts_failures);
+                    status.is_end() && !matches!(means, Meaning::Met | Meaning::Over)
                 };
                 let dependencies = self.dependencies(step, spoils);
                 Explanation::NotReached { trigger: node.trigger, dependencies }

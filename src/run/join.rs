@@ -5,7 +5,14 @@ use crate::plan::{EdgeKind, End, Meaning};
 use crate::workflow::Trigger;
 
 /// What a step that has ended like this means to one that waits for it.
-pub(super) const fn meaning(edge: EdgeKind, status: StepStatus) -> Meaning {
+/// Whether that one's rule is about failures is only asked where it matters.
+pub(super) fn meaning(
+    edge: EdgeKind,
+    status: StepStatus,
+    counts_failures: impl FnOnce() -> bool,
+) -> Meaning {
+    let counted = edge == EdgeKind::OnFailure && counts_failures();
+    let edge = if counted { edge.counted() } else { edge };
     edge.meaning(match status {
         StepStatus::Succeeded => End::Succeeded,
         StepStatus::Failed => End::Failed,
@@ -94,11 +101,11 @@ mod tests {
     #[test]
     fn a_condition_skip_is_done_for_after_and_a_way_for_otherwise() {
         let skipped = StepStatus::Skipped(SkipReason::Condition);
-        assert_eq!(meaning(EdgeKind::After, skipped), Meaning::Met);
-        assert_eq!(meaning(EdgeKind::OnSuccess, skipped), Meaning::Missed);
-        assert_eq!(meaning(EdgeKind::Otherwise, skipped), Meaning::Met);
+        assert_eq!(meaning(EdgeKind::After, skipped, || false), Meaning::Met);
+        assert_eq!(meaning(EdgeKind::OnSuccess, skipped, || false), Meaning::Missed);
+        assert_eq!(meaning(EdgeKind::Otherwise, skipped, || false), Meaning::Met);
         let upstream = StepStatus::Skipped(SkipReason::Upstream);
-        assert_eq!(meaning(EdgeKind::After, upstream), Meaning::Missed);
-        assert_eq!(meaning(EdgeKind::Otherwise, upstream), Meaning::Missed);
+        assert_eq!(meaning(EdgeKind::After, upstream, || false), Meaning::Missed);
+        assert_eq!(meaning(EdgeKind::Otherwise, upstream, || false), Meaning::Missed);
     }
 }

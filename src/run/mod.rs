@@ -27,6 +27,7 @@ pub use scope::AttemptRecord;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::Failure;
 use crate::expr::{EvalError, Expr};
@@ -48,7 +49,12 @@ pub const SIGNALS_KEPT_MAX: usize = 1_000;
 /// Failed attempts that a run keeps of steps whose bodies have ended; all stay in the journal.
 pub const PAST_FAILURES_MAX: usize = 1_000;
 /// How often a waiting condition that reads `now()` is asked again.
-pub const RECHECK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+pub const RECHECK_EVERY: Duration = Duration::from_secs(1);
+/// Bodies open at once in a run: each is memory, and nested for-each steps multiply.
+pub const SCOPES_OPEN_MAX: usize = 100_000;
+/// Events that follow from one command before loops have to end: what does nothing must not do it
+/// for ever.
+pub const EVENTS_AT_ONCE_MAX: usize = 300_000;
 
 /// The state of one run: the fold of its events.
 ///
@@ -62,7 +68,7 @@ pub const RECHECK_EVERY: std::time::Duration = std::time::Duration::from_secs(1)
 /// let (now, input, variables) = (Timestamp::EPOCH, Value::NULL, Value::NULL);
 /// let mut ask = |command| run.decide(command, now).unwrap();
 ///
-/// ask(Command::Start { input, variables, seed: 1 });
+/// ask(Command::Start { input, variables, seed: 1, grace: std::time::Duration::ZERO });
 /// let step = StepKey::root(0);
 /// ask(Command::Dispatch { step });
 /// let report = Command::Report { step, attempt: 1, result: Report::Succeeded(7.into()) };
@@ -80,7 +86,6 @@ pub struct RunState {
     paused: Option<Timestamp>,
     /// When a cancelled run's steps are stopped.
     cancelling: Option<Timestamp>,
-    stopping: bool,
     outcome: Option<Outcome>,
     finished_at: Timestamp,
     root: Scope,
@@ -108,6 +113,7 @@ struct Start {
     seed: u64,
     at: Timestamp,
     deadline: Timestamp,
+    grace: Duration,
 }
 
 impl PartialEq for RunState {
@@ -118,7 +124,6 @@ impl PartialEq for RunState {
             && self.started == other.started
             && self.paused == other.paused
             && self.cancelling == other.cancelling
-            && self.stopping == other.stopping
             && self.outcome == other.outcome
             && self.finished_at == other.finished_at
             && self.root == other.root
@@ -148,7 +153,6 @@ impl RunState {
             started: None,
             paused: None,
             cancelling: None,
-            stopping: false,
             outcome: None,
             finished_at: Timestamp::EPOCH,
             root,

@@ -26,6 +26,8 @@ pub(super) struct Scope {
     pub(super) cells: Vec<Cell>,
     /// Cells that have not ended.
     pub(super) open: u32,
+    /// Nothing more is started but what cleans up.
+    pub(super) stopping: bool,
     /// Sub-workflows around this, counted across re-entry.
     pub(super) depth: u32,
 }
@@ -45,6 +47,8 @@ pub(super) struct Cell {
     pub(super) met: u32,
     pub(super) failed: u32,
     pub(super) missed: u32,
+    /// Dependencies that are only read, and that ended.
+    pub(super) over: u32,
     /// Attempts begun.
     pub(super) attempt: u32,
     /// When it last changed its status.
@@ -122,6 +126,7 @@ impl Scope {
             own: None,
             cells: vec![Cell::default(); steps],
             open: steps as u32,
+            stopping: false,
             depth: 0,
         }
     }

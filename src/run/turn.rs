@@ -1,5 +1,7 @@
 //! One turn: a command, and everything that follows from it, until nothing moves.
 
+use std::time::Duration;
+
 use super::command::{Command, Rejection, Report, RetryAllowance};
 use super::join::{self, Verdict};
 use super::scope::TimerKind;
@@ -13,12 +15,14 @@ use crate::journal::{
 use crate::retry::{self, GiveUp, RetryDecision, Seed};
 use crate::time::Timestamp;
 use crate::value::Value;
-use crate::workflow::{FailurePolicy, Node, NodeKind, Trigger};
+use crate::workflow::{FailurePolicy, Node, NodeKind};
 
 pub(super) struct Turn<'a> {
     pub(super) state: &'a mut RunState,
     pub(super) now: Timestamp,
     events: &'a mut Vec<Recorded>,
+    /// How many there were before.
+    begin: usize,
 }
 
 /// What is left to look at.
@@ -32,16 +36,14 @@ pub(super) enum Work {
     Continue(StepKey),
 }
 
-/// How long running steps have to stop by themselves when another step ends the need for them.
-const GRACE: std::time::Duration = std::time::Duration::from_secs(10);
-
 impl<'a> Turn<'a> {
     pub(super) const fn new(
         state: &'a mut RunState,
         now: Timestamp,
         events: &'a mut Vec<Recorded>,
     ) -> Self {
-        Self { state, now, events }
+        let begin = events.len();
+        Self { state, now, events, begin }
     }
 
     pub(super) fn take(mut self, command: Command) -> Result<(), Rejection> {
@@ -52,7 +54,9 @@ impl<'a> Turn<'a> {
             return Err(Rejection::NotStarted);
         }
         match command {
-            Command::Start { input, variables, seed } => self.start(input, variables, seed)?,
+            Command::Start { input, variables, seed, grace } => {
+                self.start(input, variables, seed, grace)?;
+            }
             // Nothing follows from a start.
             Command::Dispatch { step } => return self.dispatch(step),
             Command::Report { step, attempt, result } => self.report(step, attempt, result)?,
@@ -73,6 +77,11 @@ impl<'a> Turn<'a> {
         if let Some(last) = self.events.last() {
             self.state.apply(self.now, &last.event);
         }
+    }
+
+    /// Events of this turn so far.
+    pub(super) fn emitted(&self) -> usize {
+        self.events.len() - self.begin
     }
 
     pub(super) fn push(&mut self, work: Work) {
@@ -105,13 +114,19 @@ impl<'a> Turn<'a> {
         self.finish_cancelled();
     }
 
-    fn start(&mut self, input: Value, variables: Value, seed: u64) -> Result<(), Rejection> {
+    fn start(
+        &mut self,
+        input: Value,
+        variables: Value,
+        seed: u64,
+        grace: Duration,
+    ) -> Result<(), Rejection> {
         if self.state.started.is_some() {
             return Err(Rejection::AlreadyStarted);
         }
         let unit = self.state.program.unit(0);
         let deadline = self.now + unit.limits.max_duration;
-        let started = RunStarted { input, variables, seed, deadline };
+        let started = RunStarted { input, variables, seed, deadline, grace };
         self.emit(Event::RunStarted(Box::new(started)));
         self.begin_scope(0);
         Ok(())
@@ -141,15 +156,20 @@ impl<'a> Turn<'a> {
             return;
         }
         let node = body.node(step.step);
-        let total = body.plan.predecessors(step.step).len() as u32;
+        // What it only reads must be over, too; the rule does not count that.
+        if cell.over < node.reads {
+            return;
+        }
+        let total = body.plan.predecessors(step.step).len() as u32 - node.reads;
         let (trigger, conditional) = (node.trigger, node.when.is_some());
+        let stopping = scope.stopping && !node.cleans_up;
         match join::verdict(trigger, total, cell.met, cell.failed, cell.missed) {
             Verdict::Wait => {}
             Verdict::Skip => {
                 let reason = SkipReason::Upstream;
                 self.end(step, Event::StepSkipped { step, reason });
             }
-            Verdict::Start if self.state.stopping && trigger != Trigger::Always => {
+            Verdict::Start if stopping => {
                 let reason = CancelReason::Stopping;
                 self.end(step, Event::StepCancelled { step, reason });
             }
@@ -207,16 +227,52 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Stops a step: a running task is asked to, everything else just ends.
+    /// Stops a step: what runs is asked to, everything else just ends.
     pub(super) fn stop(&mut self, step: StepKey, reason: CancelReason) {
-        let running = self.state.step_status(step) == Some(StepStatus::Running)
-            && self.state.node(step).is_some_and(is_task);
-        if running {
-            let deadline = self.now + GRACE;
-            self.emit(Event::StepCancelRequested { step, deadline, reason });
-        } else {
-            self.end(step, Event::StepCancelled { step, reason });
+        let (Some(cell), Some(node)) = (self.state.cell(step), self.state.node(step)) else {
+            return;
+        };
+        if cell.status.is_end() {
+            return;
         }
+        if cell.status != StepStatus::Running {
+            return self.end(step, Event::StepCancelled { step, reason });
+        }
+        let more = cell.more.as_ref();
+        if more.is_some_and(|more| more.cancel.is_some()) {
+            return;
+        }
+        let bodies = cell.bodies().filter(|_| !is_task(node));
+        let bodies = bodies.map_or_else(Vec::new, |bodies| bodies.open.clone());
+        let grace = self.state.started.as_ref().map_or(Duration::ZERO, |start| start.grace);
+        let deadline = self.now + grace;
+        self.emit(Event::StepCancelRequested { step, deadline, reason });
+        // A composite step ends with its bodies.
+        bodies.into_iter().for_each(|body| self.stop_scope(body, reason));
+    }
+
+    /// Stops everything in a scope but what cleans up.
+    fn stop_scope(&mut self, number: u32, reason: CancelReason) {
+        let Some(scope) = self.state.scope(number).filter(|scope| !scope.stopping) else {
+            return;
+        };
+        let steps = scope.cells.iter().zip(&scope.body.nodes).enumerate();
+        let open: Vec<StepKey> = steps
+            .filter(|(_, (cell, node))| !cell.status.is_end() && !node.cleans_up)
+            .map(|(step, _)| StepKey { scope: number, step: step as u32 })
+            .collect();
+        if open.is_empty() {
+            return;
+        }
+        self.emit(Event::ScopeStopping { scope: number });
+        open.into_iter().for_each(|step| self.stop(step, reason));
+    }
+
+    /// Whether nothing more is to be begun for a step.
+    pub(super) fn is_stopped(&self, step: StepKey) -> bool {
+        let asked = self.state.cell(step).and_then(|cell| cell.more.as_ref()?.cancel).is_some();
+        let cleans_up = self.state.node(step).is_some_and(|node| node.cleans_up);
+        asked || (!cleans_up && self.state.scope(step.scope).is_some_and(|scope| scope.stopping))
     }
 
     fn dispatch(&mut self, step: StepKey) -> Result<(), Rejection> {
@@ -271,7 +327,8 @@ impl<'a> Turn<'a> {
         let previous = cell.more.as_ref().map_or_else(Default::default, |more| more.delay);
         let attempt = cell.attempt;
         let seed = self.state.started.as_ref().map_or(0, |start| start.seed);
-        let decision = node.retry.as_ref().filter(|_| !self.state.stopping).map(|config| {
+        let stopped = self.is_stopped(step);
+        let decision = node.retry.as_ref().filter(|_| !stopped).map(|config| {
             let seed = Seed::of(seed, step, attempt);
             retry::decide(config, failures, previous, &failure, seed)
         });
@@ -334,13 +391,15 @@ impl<'a> Turn<'a> {
                 // Refused only if it ended in between, and then there is nothing to do.
                 let _ = self.report(step, attempt, result);
             }
-            TimerKind::StepTimeout if !status.is_end() => {
-                self.fail(step, ErrorClass::Timeout, "the step took longer than its time limit");
-            }
-            TimerKind::ForcedCancel if !status.is_end() => {
+            TimerKind::StepTimeout | TimerKind::ForcedCancel
+                if !status.is_end() && cell.more.as_ref().is_some_and(|m| m.cancel.is_some()) =>
+            {
                 let more = cell.more.as_ref();
                 let reason = more.and_then(|more| more.cancel).unwrap_or(CancelReason::Rest);
                 self.end(step, Event::StepCancelled { step, reason });
+            }
+            TimerKind::StepTimeout if !status.is_end() => {
+                self.fail(step, ErrorClass::Timeout, "the step took longer than its time limit");
             }
             TimerKind::Wait if status == StepStatus::Waiting => self.wait_is_over(step),
             _ => {}
@@ -378,7 +437,7 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    fn cancel(&mut self, by: Box<Reason>, grace: std::time::Duration) -> Result<(), Rejection> {
+    fn cancel(&mut self, by: Box<Reason>, grace: Duration) -> Result<(), Rejection> {
         if self.state.cancelling.is_some() {
             return Err(Rejection::Stopping);
         }
@@ -398,32 +457,26 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// A failure that no edge leads on from stops a workflow that wants to be stopped by it.
+    /// A failure that no edge leads on from stops the steps beside it, if the workflow wants that.
+    /// The composite step around them fails then, and it is asked again there, up to the border of
+    /// the workflow.
     pub(super) fn stop_after(&mut self, step: StepKey) {
-        let Some(unit) = self.state.unit(step) else {
-            return;
-        };
-        if unit.on_failure != FailurePolicy::FailFast
-            || self.state.stopping
-            || super::end::may_be_caught(self.state, step)
-        {
-            return;
+        if self.fails_fast(step) && !super::end::may_be_caught(self.state, step) {
+            self.stop_scope(step.scope, CancelReason::Stopping);
         }
-        self.emit(Event::RunStopping);
-        let open: Vec<StepKey> = self
-            .state
-            .steps()
-            .filter(|(key, status)| {
-                let Some(node) = self.state.node(*key) else { return false };
-                // A composite step ends with its bodies.
-                let alone = is_task(node) || *status != StepStatus::Running;
-                !status.is_end() && alone && node.trigger != Trigger::Always
-            })
-            .map(|(key, _)| key)
-            .collect();
-        for step in open {
-            self.stop(step, CancelReason::Stopping);
+    }
+
+    /// One body of a composite step has failed, and so will the step.
+    pub(super) fn stop_other_bodies(&mut self, step: StepKey) {
+        if self.fails_fast(step) {
+            let bodies = self.state.cell(step).and_then(|cell| cell.bodies());
+            let open = bodies.map_or_else(Vec::new, |bodies| bodies.open.clone());
+            open.into_iter().for_each(|body| self.stop_scope(body, CancelReason::Stopping));
         }
+    }
+
+    fn fails_fast(&self, step: StepKey) -> bool {
+        self.state.unit(step).is_some_and(|unit| unit.on_failure == FailurePolicy::FailFast)
     }
 }
 

@@ -138,6 +138,10 @@ impl<'a> Compiler<'a> {
             if steps[step as usize].trigger.is_none() {
                 node.trigger = default_trigger(&plan, step);
             }
+            let edges = plan.predecessors(step);
+            node.reads = edges.iter().filter(|link| link.kind == EdgeKind::Reads).count() as u32;
+            let always = edges.iter().any(|link| link.kind == EdgeKind::Always);
+            node.cleans_up = always || node.trigger == Trigger::Always;
         }
         for (step, reason) in never_started(&plan, &body.nodes) {
             let place = format!("{path}.{}", plan.id(step));
@@ -156,8 +160,22 @@ impl<'a> Compiler<'a> {
         shape: Shape,
     ) -> Option<ExecutionPlan> {
         let mut entries: Vec<PlanStep<'_>> = steps.iter().map(plan_step).collect();
+        // A mention is a dependency like one that is spelt out, unless the step has a join rule of
+        // its own: what that counts is spelt out.
+        let mut ruled: Vec<bool> = steps
+            .iter()
+            .map(|step| !matches!(step.trigger, None | Some(Trigger::AllSucceeded)))
+            .collect();
+        if !frame.mentions.is_empty() {
+            for id in steps.iter().flat_map(|step| step.on_failure.iter().chain(&step.otherwise)) {
+                if let Some(step) = frame.find(id.as_str()) {
+                    ruled[step as usize] = true;
+                }
+            }
+        }
         for (step, on, kind) in &frame.mentions {
-            entries[*step as usize].mentions.push((*on, *kind));
+            let kind = if ruled[*step as usize] { EdgeKind::Reads } else { *kind };
+            entries[*step as usize].mentions.push((*on, kind));
         }
         if shape == Shape::Chain {
             for (before, entry) in entries.iter_mut().skip(1).enumerate() {
@@ -208,6 +226,8 @@ impl<'a> Compiler<'a> {
             resources: step.resources.clone(),
             capability: step.capability.clone(),
             blocking: step.blocking,
+            reads: 0,
+            cleans_up: false,
         })
     }
 
@@ -430,7 +450,7 @@ impl<'a> Compiler<'a> {
             }
             let kind = match mention.aspect {
                 Aspect::Output => EdgeKind::After,
-                Aspect::Status | Aspect::Error => EdgeKind::Always,
+                Aspect::Status | Aspect::Error => EdgeKind::Reads,
             };
             frame.mentions.push((frame.current, on, kind));
         }
@@ -463,8 +483,9 @@ fn is_last(plan: &ExecutionPlan, step: u32) -> bool {
 /// A step reached only by `on_failure` and `otherwise` is reached by any of them.
 fn default_trigger(plan: &ExecutionPlan, step: u32) -> Trigger {
     let edges = plan.predecessors(step);
+    let mut counted = edges.iter().filter(|link| link.kind != EdgeKind::Reads).peekable();
     let detours = |kind| matches!(kind, EdgeKind::OnFailure | EdgeKind::Otherwise);
-    if edges.len() > 1 && edges.iter().all(|link| detours(link.kind)) {
+    if edges.len() > 1 && counted.peek().is_some() && counted.all(|link| detours(link.kind)) {
         Trigger::AnySucceeded
     } else {
         Trigger::AllSucceeded

@@ -34,7 +34,7 @@ impl<'a> Frame<'a> {
         Self { steps, index: OnceCell::new(), current: 0, locals, mentions: Vec::new() }
     }
 
-    fn find(&self, id: &str) -> Option<u32> {
+    pub(super) fn find(&self, id: &str) -> Option<u32> {
         let index = self.index.get_or_init(|| {
             let mut index = HashMap::with_capacity(self.steps.len());
             for (at, step) in self.steps.iter().enumerate() {

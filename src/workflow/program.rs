@@ -95,6 +95,10 @@ pub struct Node {
     pub capability: Option<String>,
     /// Whether it blocks its thread.
     pub blocking: bool,
+    /// Dependencies that it only reads: they must have ended, and its join rule does not count them.
+    pub reads: u32,
+    /// Whether it runs even where everything else is being stopped: it cleans up.
+    pub cleans_up: bool,
 }
 
 /// What a node does.
