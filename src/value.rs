@@ -55,6 +55,50 @@ impl Value {
     }
 }
 
+/// How deep values may nest: what is read back from a journal may nest 127 deep, and much that walks
+/// a value recurses.
+pub const NESTING_MAX: usize = 100;
+
+/// What is wrong with a value's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TooBig {
+    /// It nests deeper than [`NESTING_MAX`].
+    Deep,
+    /// It holds more than was asked for.
+    Many,
+}
+
+/// How many values a value holds, itself included; a text counts one for each 64 bytes more.
+pub(crate) fn weigh(value: &Json, most: usize) -> Result<usize, TooBig> {
+    let mut weight = 0_usize;
+    let mut left = vec![(value, 1)];
+    while let Some((value, depth)) = left.pop() {
+        weight += 1;
+        if depth > NESTING_MAX {
+            return Err(TooBig::Deep);
+        }
+        match value {
+            Json::String(text) => weight += text.len() / 64,
+            Json::Array(items) => left.extend(items.iter().map(|item| (item, depth + 1))),
+            Json::Object(fields) => left.extend(fields.values().map(|field| (field, depth + 1))),
+            Json::Null | Json::Bool(_) | Json::Number(_) => {}
+        }
+        if weight + left.len() > most {
+            return Err(TooBig::Many);
+        }
+    }
+    Ok(weight)
+}
+
+impl Value {
+    /// Whether it nests deeper than [`NESTING_MAX`], which no run accepts.
+    #[must_use]
+    pub fn nests_too_deep(&self) -> bool {
+        let plain = !matches!(**self, Json::Array(_) | Json::Object(_));
+        !plain && weigh(self, usize::MAX) == Err(TooBig::Deep)
+    }
+}
+
 impl Deref for Value {
     type Target = Json;
 

@@ -119,3 +119,64 @@ fn a_loop_of_a_hundred_thousand_turns_runs() {
     let run = futures::executor::block_on(engine.execute(&workflow, ())).unwrap();
     assert_eq!(run.status(), RunStatus::Succeeded, "{}", run.summary());
 }
+
+#[test]
+fn a_list_that_doubles_each_turn_ends() {
+    let last = |value: &str| Step::task("x", "process").config(json!({"value": value}));
+    let run = |body: Step, condition: &str| {
+        let step = Step::while_loop("l", condition, [body]).max_turns(60_000);
+        let limits = Limits { max_cpu_percent: 100, max_memory_mb: 1 << 40, ..Limits::default() };
+        let flow = Workflow::builder("w").limits(limits).step(step).build().unwrap();
+        let engine = Engine::builder().build().unwrap();
+        let run = futures::executor::block_on(engine.execute(&flow, ())).unwrap();
+        run.outcome().unwrap().to_string()
+    };
+    on_a_small_stack(move || {
+        let doubled = run(last("[last, last]"), "turn < 50");
+        assert!(doubled.contains("copies more than 1000000 values"), "{doubled}");
+        let deep = run(last("[last]"), "turn < 50000");
+        assert!(deep.contains("nests deeper than 100"), "{deep}");
+    });
+}
+
+#[test]
+fn values_that_nest_too_deep_are_refused_everywhere() {
+    let deep = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+    on_a_small_stack(move || {
+        let engine = Engine::builder()
+            .executor("deep", executor_fn(move |_| async move { Ok(deep(200)) }))
+            .build()
+            .unwrap();
+        let flow = Workflow::builder("w").step(Step::task("a", "deep")).build().unwrap();
+        let refused = futures::executor::block_on(engine.execute(&flow, deep(200))).unwrap_err();
+        assert!(refused.to_string().contains("nests deeper than 100"), "{refused}");
+        let run = futures::executor::block_on(engine.execute(&flow, deep(90))).unwrap();
+        let outcome = run.outcome().unwrap().to_string();
+        assert!(outcome.contains("the output nests deeper than 100"), "{outcome}");
+    });
+}
+
+#[test]
+fn bodies_that_multiply_are_bounded() {
+    let engine = |flow: &Workflow| Engine::builder().workflow(flow).build().unwrap();
+    let run = |flow: Workflow, input| {
+        let run = futures::executor::block_on(engine(&flow).execute(&flow, input)).unwrap();
+        run.outcome().unwrap().to_string()
+    };
+    // Ten of itself inside itself, sixteen deep.
+    let steps = (0..10).map(|at| Step::workflow(format!("s{at}"), "w"));
+    let again = run(Workflow::builder("w").steps(steps).build().unwrap(), json!(null));
+    assert!(again.contains("failed"), "{again}");
+    // A body that takes no time, four thousand million times.
+    let idle = Step::wait("a", stepwell::Wait::For(std::time::Duration::ZERO));
+    let idle = Step::while_loop("l", "true", [idle]).max_turns(4_000_000_000);
+    let idle = run(Workflow::builder("w").step(idle).build().unwrap(), json!(null));
+    assert!(idle.contains("do nothing that takes time"), "{idle}");
+    // A thousand items of a thousand items of a thousand.
+    let each = |id: &str, inner| Step::for_each(id, "input", [inner]);
+    let waits = Step::wait("w", stepwell::Wait::signal("never"));
+    let many = each("a", each("b", each("c", waits)));
+    let items: Vec<u32> = (0..1_000).collect();
+    let many = run(Workflow::builder("w").step(many).build().unwrap(), json!(items));
+    assert!(many.contains("bodies are open at once") || many.contains("follow from one"), "{many}");
+}

@@ -14,7 +14,7 @@ use crate::journal::{Event, Recorded};
 use crate::run::{Command, Report, RetryAllowance, RunState};
 use crate::runtime::Runtime;
 use crate::time::Timestamp;
-use crate::value::{Json, Value};
+use crate::value::{Json, NESTING_MAX, Value};
 use crate::workflow::Node;
 
 /// What one run has decided and not yet done, and the room that it takes.
@@ -77,6 +77,12 @@ impl Desk {
                 continue;
             };
             let report = match result {
+                Ok(output) if output.nests_too_deep() => {
+                    task.kind.ended(Ended::Well, now);
+                    let message = format!("the output nests deeper than {NESTING_MAX}");
+                    let error = StepError::new(ErrorClass::Validation, message);
+                    self.judge(&site.engine, error, None, now)
+                }
                 Ok(output) => {
                     task.kind.ended(Ended::Well, now);
                     let result = Some(Ok(output.clone()));

@@ -20,7 +20,7 @@ use crate::id::RunId;
 use crate::journal::{Outcome, Reason, RunStatus, Signal};
 use crate::run::{Explanation, Progress, Rejection};
 use crate::storage::Message;
-use crate::value::Value;
+use crate::value::{NESTING_MAX, Value};
 use crate::workflow::Metadata;
 
 /// How a run is started.
@@ -157,10 +157,14 @@ impl RunHandle {
     /// Sends a signal; a step that waits for it takes it, now or when it comes to wait.
     ///
     /// # Errors
-    /// [`ErrorKind::Rejected`] when the run has ended or keeps too many signals; what the storage
-    /// says.
+    /// [`ErrorKind::Rejected`] when the run has ended or keeps too many signals;
+    /// [`ErrorKind::Configuration`] for a payload that nests too deep; what the storage says.
     pub async fn signal(&self, name: impl Into<String>, payload: impl Into<Value>) -> Result<()> {
         let signal = Signal { name: name.into(), payload: payload.into() };
+        if signal.payload.nests_too_deep() {
+            let message = format!("the payload nests deeper than {NESTING_MAX}");
+            return Err(Error::new(ErrorKind::Configuration, message).of_run(self.id()));
+        }
         self.say(Message::Signal(signal)).await
     }
 

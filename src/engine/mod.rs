@@ -36,7 +36,7 @@ use crate::retry::{ErrorClassifier, RetryBudget};
 use crate::run::{Command, RunState};
 use crate::runtime::Runtime;
 use crate::storage::{Created, Holding, NewRun, Owner, RunQuery, Storage, Summary};
-use crate::value::{Json, Value};
+use crate::value::{Json, NESTING_MAX, Value};
 use crate::workflow::{Program, Variable, Workflow};
 use admission::{Slots, TypeState};
 use prepare::Prepared;
@@ -161,6 +161,11 @@ impl Engine {
         input: impl Into<Value>,
         options: StartOptions,
     ) -> Result<RunHandle> {
+        let input = input.into();
+        if input.nests_too_deep() || options.variables.values().any(Value::nests_too_deep) {
+            let message = format!("an input or a variable nests deeper than {NESTING_MAX}");
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
         let (program, linked) = self.link(workflow)?;
         let prepared = self.prepare(&program)?;
         let variables = variables(&program.unit(0).variables, options.variables)?;
@@ -175,7 +180,7 @@ impl Engine {
         let mut journal = Vec::new();
         let seed = self.0.runtime.random();
         let grace = self.0.limits.cancel_grace;
-        let start = Command::Start { input: input.into(), variables, seed, grace };
+        let start = Command::Start { input, variables, seed, grace };
         // A run that nothing has happened to cannot refuse to begin.
         let _ = state.decide_into(start, now, &mut journal);
         let status = state.status();

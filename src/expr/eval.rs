@@ -9,10 +9,10 @@ use super::ast::{Arithmetic, Ast, Compare, Comparison, Path, Root, Segment};
 use super::error::{EvalError, Span};
 use super::functions::Function;
 use super::parser::regex;
-use super::{Aspect, FUEL, RESULT_BYTES_MAX};
+use super::{Aspect, COPIED_MAX, FUEL, RESULT_BYTES_MAX};
 use crate::error::nearest;
 use crate::time::Timestamp;
-use crate::value::Json;
+use crate::value::{Json, NESTING_MAX, TooBig, weigh};
 
 /// What names stand for while an expression is evaluated.
 pub trait Scope {
@@ -40,16 +40,18 @@ pub struct StepView<'a> {
 type Eval<'a> = Result<Cow<'a, Json>, EvalError>;
 
 pub(super) fn evaluate(ast: &Ast, scope: &dyn Scope) -> Result<Json, EvalError> {
-    Evaluation { scope, fuel: FUEL }.value(ast).map(Cow::into_owned)
+    Evaluation { scope, fuel: FUEL, copied: 0 }.value(ast).map(Cow::into_owned)
 }
 
 pub(super) fn is_true(ast: &Ast, scope: &dyn Scope) -> Result<bool, EvalError> {
-    Evaluation { scope, fuel: FUEL }.truth(ast)
+    Evaluation { scope, fuel: FUEL, copied: 0 }.truth(ast)
 }
 
 struct Evaluation<'a> {
     scope: &'a dyn Scope,
     fuel: u32,
+    /// Values copied into lists so far.
+    copied: usize,
 }
 
 impl<'a> Evaluation<'a> {
@@ -59,9 +61,13 @@ impl<'a> Evaluation<'a> {
             Ast::Literal(value) => Ok(Cow::Borrowed(value)),
             Ast::Percent(number) | Ast::Duration(number) => owned_number(*number, ast.span()),
             Ast::List(items) => {
-                let items: Result<Vec<Json>, EvalError> =
-                    items.iter().map(|item| self.value(item).map(Cow::into_owned)).collect();
-                Ok(Cow::Owned(items?.into()))
+                let mut list = Vec::with_capacity(items.len());
+                for item in items {
+                    let value = self.value(item)?;
+                    self.copy(&value, item.span())?;
+                    list.push(value.into_owned());
+                }
+                Ok(Cow::Owned(list.into()))
             }
             Ast::Path(path) => self.path(path),
             Ast::Call { function, arguments, span } => self.call(*function, arguments, *span),
@@ -212,6 +218,19 @@ impl<'a> Evaluation<'a> {
         let total = values.iter().fold(0_u32, |sum, value| sum.saturating_add(size(value)));
         self.burn(span, total)?;
         super::functions::apply(function, &values, span).map(Cow::Owned)
+    }
+
+    /// Values copied into a list are bounded: a list of lists of lists would double each time.
+    fn copy(&mut self, value: &Json, span: Span) -> Result<(), EvalError> {
+        let wrong = match weigh(value, COPIED_MAX - self.copied) {
+            Ok(weight) => {
+                self.copied += weight;
+                return Ok(());
+            }
+            Err(TooBig::Deep) => format!("makes a list that nests deeper than {NESTING_MAX}"),
+            Err(TooBig::Many) => format!("copies more than {COPIED_MAX} values into a list"),
+        };
+        Err(EvalError::new(span, wrong))
     }
 
     fn burn(&mut self, span: Span, cost: u32) -> Result<(), EvalError> {

@@ -7,7 +7,7 @@ use super::RESULT_BYTES_MAX;
 use super::error::{EvalError, Span};
 use super::eval::{kind, numbers, owned_number};
 use crate::time::Timestamp;
-use crate::value::Json;
+use crate::value::{Json, weigh};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Function {
@@ -81,8 +81,10 @@ pub(super) fn apply(
         Function::String => Ok(match &**first {
             Json::String(text) => text.clone().into(),
             other => {
-                let text = other.to_string();
-                if text.len() > RESULT_BYTES_MAX {
+                // As text every value takes a byte at least.
+                let fits = weigh(other, RESULT_BYTES_MAX).is_ok();
+                let text = if fits { other.to_string() } else { String::new() };
+                if !fits || text.len() > RESULT_BYTES_MAX {
                     let message = format!("makes a text of more than {RESULT_BYTES_MAX} bytes");
                     return Err(EvalError::new(span, message));
                 }

@@ -55,6 +55,8 @@ pub const DEPTH_MAX: usize = 64;
 pub const FUEL: u32 = 10_000;
 /// Bytes of a text that an expression makes.
 pub const RESULT_BYTES_MAX: usize = 64 * 1024;
+/// Values that one evaluation copies into lists.
+pub const COPIED_MAX: usize = 1_000_000;
 /// Names that are not steps.
 pub const ROOTS: [&str; 8] = ["input", "vars", "item", "index", "turn", "last", "signal", "run"];
 

@@ -67,13 +67,25 @@ impl Turn<'_> {
         self.go_on(step);
     }
 
+    fn too_much(&mut self, step: StepKey) {
+        let message = format!(
+            "more than {EVENTS_AT_ONCE_MAX} events follow from one: its bodies do nothing that takes \
+             time, or are too many"
+        );
+        self.fail(step, ErrorClass::Fatal, message);
+    }
+
     fn list_items(&mut self, step: StepKey) {
+        if self.emitted() >= EVENTS_AT_ONCE_MAX {
+            return self.too_much(step);
+        }
         let items = match self.state.node(step).map(|node| &node.kind) {
             Some(NodeKind::ForEach { items, .. }) => items.evaluate(&self.view(step)),
             _ => return,
         };
         let problem = match items {
             Ok(Json::Array(items)) if items.len() <= FOR_EACH_ITEMS_MAX => {
+                self.listed += items.len();
                 return self.emit(Event::ItemsListed { step, items: items.into() });
             }
             Ok(Json::Array(items)) => {
@@ -98,12 +110,7 @@ impl Turn<'_> {
 
     fn follow(&mut self, step: StepKey, next: Next) {
         match next {
-            Next::Open { .. } if self.emitted() >= EVENTS_AT_ONCE_MAX => {
-                let message = format!(
-                    "more than {EVENTS_AT_ONCE_MAX} events follow from one: its bodies do nothing that takes time"
-                );
-                self.fail(step, ErrorClass::Fatal, message);
-            }
+            Next::Open { .. } if self.emitted() >= EVENTS_AT_ONCE_MAX => self.too_much(step),
             Next::Open { .. } if self.state.inner.len() >= SCOPES_OPEN_MAX => {
                 let message = format!("more than {SCOPES_OPEN_MAX} bodies are open at once");
                 self.fail(step, ErrorClass::Fatal, message);

@@ -51,7 +51,7 @@ pub const PAST_FAILURES_MAX: usize = 1_000;
 /// How often a waiting condition that reads `now()` is asked again.
 pub const RECHECK_EVERY: Duration = Duration::from_secs(1);
 /// Bodies open at once in a run: each is memory, and nested for-each steps multiply.
-pub const SCOPES_OPEN_MAX: usize = 100_000;
+pub const SCOPES_OPEN_MAX: usize = 50_000;
 /// Events that follow from one command before loops have to end: what does nothing must not do it
 /// for ever.
 pub const EVENTS_AT_ONCE_MAX: usize = 300_000;

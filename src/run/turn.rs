@@ -23,6 +23,8 @@ pub(super) struct Turn<'a> {
     events: &'a mut Vec<Recorded>,
     /// How many there were before.
     begin: usize,
+    /// What events hold that weighs as much as events: lists of items.
+    pub(super) listed: usize,
 }
 
 /// What is left to look at.
@@ -43,7 +45,7 @@ impl<'a> Turn<'a> {
         events: &'a mut Vec<Recorded>,
     ) -> Self {
         let begin = events.len();
-        Self { state, now, events, begin }
+        Self { state, now, events, begin, listed: 0 }
     }
 
     pub(super) fn take(mut self, command: Command) -> Result<(), Rejection> {
@@ -79,9 +81,9 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Events of this turn so far.
+    /// Events of this turn so far, eight items of a list counting as one.
     pub(super) fn emitted(&self) -> usize {
-        self.events.len() - self.begin
+        self.events.len() - self.begin + self.listed / 8
     }
 
     pub(super) fn push(&mut self, work: Work) {
