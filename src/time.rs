@@ -28,13 +28,23 @@ pub struct Timestamp(i64);
 impl Timestamp {
     /// 1970-01-01T00:00:00Z.
     pub const EPOCH: Self = Self(0);
-    /// Later than every time that is ever due.
-    pub const MAX: Self = Self(i64::MAX);
+    /// The end of the year 9999, which is later than every time that is ever due: the last that RFC
+    /// 3339 can write.
+    pub const MAX: Self = Self(253_402_300_799_999_999);
+    /// The beginning of the year 0, the first that it can write.
+    pub const MIN: Self = Self(-62_167_219_200_000_000);
 
-    /// The point this many microseconds after the epoch (before it, when negative).
+    /// The point this many microseconds after the epoch (before it, when negative), not before
+    /// [`MIN`](Self::MIN) and not after [`MAX`](Self::MAX).
     #[must_use]
     pub const fn from_micros(micros: i64) -> Self {
-        Self(micros)
+        if micros > Self::MAX.0 {
+            Self::MAX
+        } else if micros < Self::MIN.0 {
+            Self::MIN
+        } else {
+            Self(micros)
+        }
     }
 
     /// Microseconds since the epoch.
@@ -60,7 +70,7 @@ impl Timestamp {
 
 impl From<DateTime<Utc>> for Timestamp {
     fn from(at: DateTime<Utc>) -> Self {
-        Self(at.timestamp_micros())
+        Self::from_micros(at.timestamp_micros())
     }
 }
 
@@ -76,7 +86,7 @@ impl std::ops::Add<Duration> for Timestamp {
 
     fn add(self, length: Duration) -> Self {
         let micros = i64::try_from(length.as_micros()).unwrap_or(i64::MAX);
-        Self(self.0.saturating_add(micros))
+        Self::from_micros(self.0.saturating_add(micros))
     }
 }
 
@@ -210,7 +220,8 @@ pub(crate) mod duration {
     use std::fmt;
 
     pub(crate) fn serialize<S: Serializer>(length: &Duration, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(&format_duration(*length))
+        // What is written can be read; a hundred years is as good as for ever.
+        s.serialize_str(&format_duration((*length).min(super::DURATION_MAX)))
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {

@@ -114,6 +114,8 @@ fn json_reads_back_as_the_same_workflow() {
 #[cfg(feature = "yaml")]
 #[test]
 fn yaml_reads_as_the_same_workflow() {
+    let written = everything().to_yaml().unwrap();
+    assert_eq!(Workflow::from_yaml(&written).unwrap(), everything(), "{written}");
     // JSON is YAML; and the same document in YAML's own style.
     let workflow = everything();
     assert_eq!(Workflow::from_yaml(&workflow.to_json().unwrap()).unwrap(), workflow);

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::error::StepError;
-use crate::retry::{ErrorClassifier, RetryDecision, RetryManager, Seed};
+use crate::retry::{RetryDecision, RetryManager, Seed};
 use crate::runtime::Runtime;
 
 impl RetryManager {
@@ -36,7 +36,6 @@ impl RetryManager {
         F: FnMut(u32) -> Fut,
         Fut: Future<Output = Result<T, StepError>>,
     {
-        let classifier = ErrorClassifier::default();
         let run = runtime.random();
         let mut previous = Duration::ZERO;
         let mut attempt = 1;
@@ -45,7 +44,7 @@ impl RetryManager {
                 Ok(result) => return Ok(result),
                 Err(error) => error,
             };
-            let class = classifier.classify(&error);
+            let class = self.class_of(&error);
             let mut failure = match error.into_failure() {
                 Ok(failure) => failure,
                 Err(wait) => {

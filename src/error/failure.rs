@@ -208,7 +208,7 @@ impl StepError {
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
         if let Cause::Failed(failure, _) = &mut *self.0 {
-            failure.retry_after = Some(delay);
+            failure.retry_after = Some(delay.min(crate::time::DURATION_MAX));
         }
         self
     }

@@ -185,8 +185,14 @@ fn literal(value: &Json, depth: usize) -> Result<Ast, SyntaxError> {
             Ok(Ast::Negate(Box::new(positive), span))
         }
         Json::Number(number) => parser::parse(&number.to_string()),
+        Json::String(text) if is_percentage(text) => parser::parse(text.trim()),
         other => Ok(Ast::Literal(other.clone())),
     }
+}
+
+fn is_percentage(text: &str) -> bool {
+    let number = text.trim().strip_suffix('%');
+    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
 }
 
 /// Prints the expression that means the same.

@@ -120,7 +120,10 @@ impl<'a> Lexer<'a> {
         if self.rest().starts_with(|c: char| c.is_alphabetic() || c == '_') {
             self.skip(|c| c.is_alphanumeric() || c == '.');
             return match crate::time::parse_duration(&self.text[start..self.at]) {
-                // Whole milliseconds, which is what is printed.
+                // Whole milliseconds are what can be printed back.
+                Ok(length) if length.subsec_nanos() % 1_000_000 != 0 => {
+                    Err(self.error(start, "a length of time has whole milliseconds here"))
+                }
                 Ok(length) => Ok(Token::Duration(length.as_millis() as f64 / 1000.0)),
                 Err(error) => Err(self.error(start, error.to_string())),
             };

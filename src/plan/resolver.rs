@@ -65,22 +65,24 @@ impl DagResolver {
         let names = index(steps, path, &mut found);
         let edges = edges(steps, &names, path, &mut found);
         drop(names);
-        if !found.has_errors() {
-            let ids = steps.iter().map(|step| step.id.clone()).collect();
-            match ExecutionPlan::new(ids, edges) {
-                Ok(plan) => {
-                    disconnected(&plan, path, &mut found);
-                    problems.extend(found);
-                    return Some(plan);
-                }
-                Err(cycle) => found.push(
+        // Cycles are looked for among the edges that are sound, whatever else is wrong.
+        let ids = steps.iter().map(|step| step.id.clone()).collect();
+        let plan = match ExecutionPlan::new(ids, edges) {
+            Ok(plan) => Some(plan),
+            Err(cycle) => {
+                found.push(
                     Problem::error(path, format!("steps wait for each other: {cycle}"))
                         .hint("remove one of these dependencies"),
-                ),
+                );
+                None
             }
+        };
+        let plan = plan.filter(|_| !found.has_errors());
+        if let Some(plan) = &plan {
+            disconnected(plan, path, &mut found);
         }
         problems.extend(found);
-        None
+        plan
     }
 }
 
@@ -162,7 +164,7 @@ fn add_mentions(steps: &[PlanStep<'_>], edges: &mut Vec<Edge>) {
     }
 }
 
-/// Warns of steps that no edge joins to the first step's part of the plan.
+/// Warns of steps that no edge joins to any other.
 fn disconnected(plan: &ExecutionPlan, path: &str, problems: &mut Problems) {
     if plan.edge_count() == 0 {
         return;

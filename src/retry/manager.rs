@@ -3,8 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::classifier::ErrorClassifier;
 use super::config::{Jitter, RetryConfig};
-use crate::error::Failure;
+use crate::error::{ErrorClass, Failure, StepError};
 use crate::id::StepKey;
 
 /// The longest that another side's wish to be left alone is followed; a longer one is cut to this.
@@ -92,13 +93,25 @@ impl fmt::Display for GiveUp {
 #[derive(Clone, Debug, Default)]
 pub struct RetryManager {
     config: RetryConfig,
+    classifier: ErrorClassifier,
 }
 
 impl RetryManager {
     /// Applies this policy.
     #[must_use]
     pub fn new(config: RetryConfig) -> Self {
-        Self { config }
+        Self { config, classifier: ErrorClassifier::default() }
+    }
+
+    /// Tells errors apart with this instead of the default.
+    #[must_use]
+    pub fn classifier(mut self, classifier: ErrorClassifier) -> Self {
+        self.classifier = classifier;
+        self
+    }
+
+    pub(crate) fn class_of(&self, error: &StepError) -> ErrorClass {
+        self.classifier.classify(error)
     }
 
     /// The policy.
@@ -180,7 +193,6 @@ fn delay(config: &RetryConfig, attempt: u32, previous: Duration, seed: Seed) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorClass;
 
     fn delays(jitter: Jitter, attempt: u32, previous: Duration) -> Vec<f64> {
         let retry = RetryManager::new(RetryConfig::attempts(100).jitter(jitter));

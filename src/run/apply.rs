@@ -156,6 +156,9 @@ impl RunState {
         else {
             return;
         };
+        if cell.status.is_end() {
+            return;
+        }
         let before = std::mem::replace(&mut cell.status, status);
         cell.since = at;
         self.counts[before.slot()] -= 1;
@@ -208,7 +211,12 @@ impl RunState {
     }
 
     fn open_scope(&mut self, number: u32, opened: &ScopeOpened) {
-        let mut scope = Scope::new(&self.program, opened.unit, opened.body);
+        if number == 0 || self.inner.contains_key(&number) || self.cell(opened.parent).is_none() {
+            return;
+        }
+        let Some(mut scope) = Scope::new(&self.program, opened.unit, opened.body) else {
+            return;
+        };
         scope.parent = Some(opened.parent);
         scope.index = opened.index;
         scope.depth = self.scope(opened.parent.scope).map_or(0, |outer| outer.depth);
@@ -222,7 +230,7 @@ impl RunState {
         }
         self.counts[StepStatus::Pending.slot()] += scope.open;
         self.inner.insert(number, scope);
-        self.scopes_opened = self.scopes_opened.max(number + 1);
+        self.scopes_opened = self.scopes_opened.max(number.saturating_add(1));
         if let Some(cell) = self.cell_mut(opened.parent) {
             let bodies = &mut cell.more().bodies;
             bodies.open.push(number);

@@ -144,7 +144,7 @@ impl RunState {
     /// A run of which nothing has happened yet.
     #[must_use]
     pub fn new(id: RunId, program: Arc<Program>) -> Self {
-        let root = Scope::new(&program, 0, 0);
+        let root = Scope::outermost(&program);
         let mut counts = [0; STATUS_SLOTS];
         counts[StepStatus::Pending.slot()] = root.open;
         Self {

@@ -114,13 +114,21 @@ pub(super) enum TimerKind {
 }
 
 impl Scope {
-    pub(super) fn new(program: &Program, unit: u32, body: u32) -> Self {
-        let place = (unit, body);
-        let body = SharedBody(Arc::clone(program.unit(unit).body(body)));
+    pub(super) fn outermost(program: &Program) -> Self {
+        Self::of(program.unit(0).body(0), (0, 0))
+    }
+
+    /// A new one; none when the program has no such body.
+    pub(super) fn new(program: &Program, unit: u32, body: u32) -> Option<Self> {
+        let found = program.units().get(unit as usize)?.bodies.get(body as usize)?;
+        Some(Self::of(found, (unit, body)))
+    }
+
+    fn of(body: &Arc<Body>, place: (u32, u32)) -> Self {
         let steps = body.nodes.len();
         Self {
             place,
-            body,
+            body: SharedBody(Arc::clone(body)),
             parent: None,
             index: 0,
             own: None,

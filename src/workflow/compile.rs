@@ -11,7 +11,7 @@ use super::settings::Trigger;
 use super::step::MISPLACED;
 use super::{Definition, NESTING_MAX, STEPS_MAX, Step};
 use crate::error::{Problem, Problems};
-use crate::expr::{Aspect, Expr, Type};
+use crate::expr::{Aspect, Expr, ROOTS, Type};
 use crate::id::check_name;
 use crate::plan::{DagResolver, EdgeKind, ExecutionPlan, PlanStep};
 use crate::retry::RetryConfig;
@@ -187,6 +187,11 @@ impl<'a> Compiler<'a> {
 
     fn node(&mut self, step: &'a Step, at: (u32, u32), path: &str) -> Option<Node> {
         let here = || format!("{path}.{}", step.id);
+        if ROOTS.contains(&step.id.as_str()) {
+            let message = format!("in expressions `{}` means something else", step.id);
+            let hint = format!("read this step as `steps.{}`, or give it another id", step.id);
+            self.problems.push(Problem::warning(here(), message).hint(hint));
+        }
         if let Some(field) = step.metadata.get(MISPLACED) {
             let field = field.as_str().unwrap_or_default();
             let message = "a step of this kind has no such setting";

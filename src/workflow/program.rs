@@ -202,6 +202,15 @@ impl Program {
                     Some(at) => *at,
                     None => match find(name).filter(|_| program.units.len() < UNITS_MAX) {
                         Some(found) => {
+                            let unit = &found.program().units[0];
+                            if let Some(variable) = unit.needs_a_variable() {
+                                let message = format!(
+                                    "`{name}` requires the variable `{variable}`, and steps cannot give it one"
+                                );
+                                let path = format!("{path}.workflow");
+                                let problem = Problem::error(path, message);
+                                problems.push(problem.hint("give it a default, or use the input"));
+                            }
                             let at = program.units.len() as u32;
                             program.units.push(Arc::clone(&found.program().units[0]));
                             index.insert(name.to_string(), at);
@@ -260,6 +269,13 @@ impl Unit {
         }
         path.reverse();
         path.join("/")
+    }
+
+    /// A variable that must be given and has no default.
+    fn needs_a_variable(&self) -> Option<&str> {
+        let needed =
+            |(_, variable): &(&String, &Variable)| variable.required && variable.default.is_none();
+        self.variables.iter().find(needed).map(|(name, _)| name.as_str())
     }
 
     /// Every sub-workflow step: its path and the name it gives.

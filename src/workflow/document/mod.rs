@@ -72,6 +72,18 @@ impl Workflow {
             Error::new(ErrorKind::Syntax, "cannot be written as JSON").because(error)
         })
     }
+
+    /// The same as YAML.
+    ///
+    /// # Errors
+    /// None in practice, as for JSON.
+    #[cfg(feature = "yaml")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "yaml")))]
+    pub fn to_yaml(&self) -> Result<String> {
+        serde_saphyr::to_string(self.definition()).map_err(|error| {
+            Error::new(ErrorKind::Syntax, "cannot be written as YAML").because(error)
+        })
+    }
 }
 
 impl Definition {
