@@ -13,8 +13,8 @@ use stepwell::plan::EdgeKind;
 use stepwell::run::{Command, Report, RetryAllowance, RunState};
 use stepwell::workflow::{Case, FailurePolicy, NodeKind};
 use stepwell::{
-    ErrorClass, Event, Failure, RetryConfig, RunId, Step, StepKey, StepStatus, Timestamp, Trigger,
-    Value, Wait, Workflow,
+    ErrorClass, Event, Failure, RetryConfig, RunId, SkipReason, Step, StepKey, StepStatus,
+    Timestamp, Trigger, Value, Wait, Workflow,
 };
 
 /// Steps of one body: each depends on some before it.
@@ -123,10 +123,72 @@ struct Life {
     attempts: BTreeMap<StepKey, u32>,
 }
 
+/// The statuses of the steps before a step, each with the edge that leads from it.
+fn edges(state: &RunState, step: StepKey) -> Vec<(EdgeKind, StepStatus)> {
+    let (unit, body) = state.body_of(step);
+    let plan = Arc::clone(&state.program().unit(unit).body(body).plan);
+    let before = plan.predecessors(step.step).iter();
+    let of = |link: &stepwell::plan::Link| {
+        let key = StepKey { scope: step.scope, step: link.step };
+        (link.kind, state.step_status(key).unwrap())
+    };
+    before.map(of).collect()
+}
+
+/// The join rules once more, as the documentation says them.
+fn assert_may_start(state: &RunState, step: StepKey) {
+    let trigger = state.node(step).unwrap().trigger;
+    let (read, counted): (Vec<_>, Vec<_>) =
+        edges(state, step).into_iter().partition(|(kind, _)| *kind == EdgeKind::Reads);
+    assert!(read.iter().all(|(_, status)| status.is_end()), "{step:?} reads what is not over");
+    let about_failures = matches!(trigger, Trigger::AllFailed | Trigger::AnyFailed);
+    let met = |(kind, status): &(EdgeKind, StepStatus)| match kind {
+        EdgeKind::After => {
+            matches!(status, StepStatus::Succeeded | StepStatus::Skipped(SkipReason::Condition))
+        }
+        EdgeKind::OnSuccess => *status == StepStatus::Succeeded,
+        EdgeKind::OnFailure => *status == StepStatus::Failed,
+        EdgeKind::Otherwise => *status == StepStatus::Skipped(SkipReason::Condition),
+        EdgeKind::Always | EdgeKind::Reads => status.is_end(),
+    };
+    let failed = |(kind, status): &(EdgeKind, StepStatus)| {
+        let counts = match kind {
+            EdgeKind::After | EdgeKind::OnSuccess => true,
+            EdgeKind::OnFailure => about_failures,
+            _ => false,
+        };
+        counts && *status == StepStatus::Failed
+    };
+    let over = |(_, status): &(EdgeKind, StepStatus)| status.is_end();
+    let may = counted.is_empty()
+        || match trigger {
+            Trigger::AllSucceeded => counted.iter().all(met),
+            Trigger::AnySucceeded => counted.iter().any(met),
+            Trigger::AtLeast(n) => counted.iter().filter(|edge| met(edge)).count() >= n as usize,
+            Trigger::AllDone | Trigger::Always => counted.iter().all(over),
+            Trigger::AllFailed => counted.iter().all(failed),
+            Trigger::AnyFailed => counted.iter().any(failed),
+            Trigger::NoneFailed => counted.iter().all(over) && !counted.iter().any(failed),
+            other => panic!("a rule without a model: {other:?}"),
+        };
+    assert!(may, "{step:?} starts too early: {trigger:?} over {counted:?}");
+}
+
 impl Life {
     fn ask(&mut self, command: Command) {
         let before = (self.state.clone(), self.journal.len());
-        match self.state.decide_into(command, self.now, &mut self.journal) {
+        let reported = match &command {
+            Command::Report { step, attempt, .. } => Some((*step, *attempt)),
+            _ => None,
+        };
+        let answer = self.state.decide_into(command, self.now, &mut self.journal);
+        if let Some((step, attempt)) = reported {
+            // Only the attempt that runs may be reported; nothing late, nothing twice.
+            let runs = self.running.get(&step) == Some(&attempt);
+            let there = before.0.step_status(step).is_some() && before.0.outcome().is_none();
+            assert_eq!(answer.is_ok(), runs && there, "{step:?} attempt {attempt}: {answer:?}");
+        }
+        match answer {
             Err(_) => {
                 assert_eq!(self.state, before.0, "a rejection changes nothing");
                 assert_eq!(self.journal.len(), before.1);
@@ -150,28 +212,18 @@ impl Life {
             self.running.remove(step);
         };
         match event {
-            Event::StepReady { step } => {
-                let node = state.node(*step).unwrap();
-                let edges = Self::edges(state, *step);
-                let met = |kind: EdgeKind, status: StepStatus| match kind {
-                    EdgeKind::Always => status.is_end(),
-                    EdgeKind::OnFailure => status == StepStatus::Failed,
-                    _ => status.is_end(),
-                };
-                if state.attempt(*step) == 0 && node.trigger == Trigger::AllSucceeded {
-                    for (kind, status) in edges {
-                        assert!(
-                            met(kind, status),
-                            "{step:?} is ready before its dependencies ended"
-                        );
-                    }
+            Event::StepReady { step } | Event::WaitStarted { step, .. } => {
+                if state.attempt(*step) == 0 {
+                    assert_may_start(state, *step);
                 }
             }
             Event::StepStarted { step, attempt } => {
                 assert!(!self.ended.contains(step), "{step:?} starts after its end");
                 let last = self.attempts.insert(*step, *attempt).unwrap_or(0);
                 assert_eq!(*attempt, last + 1, "attempts count up by one");
-                if matches!(state.node(*step).unwrap().kind, NodeKind::Task { .. }) {
+                if !matches!(state.node(*step).unwrap().kind, NodeKind::Task { .. }) {
+                    assert_may_start(state, *step);
+                } else {
                     assert_eq!(state.step_status(*step), Some(StepStatus::Ready));
                     self.running.insert(*step, *attempt);
                 }
@@ -188,25 +240,19 @@ impl Life {
         }
     }
 
-    fn edges(state: &RunState, step: StepKey) -> Vec<(EdgeKind, StepStatus)> {
-        let (unit, body) = state.body_of(step);
-        let plan = Arc::clone(&state.program().unit(unit).body(body).plan);
-        plan.predecessors(step.step)
-            .iter()
-            .map(|link| {
-                let key = StepKey { scope: step.scope, step: link.step };
-                (link.kind, state.step_status(key).unwrap())
-            })
-            .collect()
-    }
-
     /// Every run that is not finished has something ready, running, due, waited for, or is paused.
     fn assert_alive(&self) {
         let state = &self.state;
+        // The run's own time limit does not count: it would end a run that hangs, too.
+        let limit = self.journal.iter().rev().find_map(|recorded| match &recorded.event {
+            Event::RunStarted(started) => Some(started.deadline),
+            Event::RunResumed { deadline, .. } => Some(*deadline),
+            _ => None,
+        });
         let alive = state.status().is_end()
             || state.first_ready().is_some()
             || state.running() > 0
-            || state.next_due(self.now).is_some()
+            || state.next_due(self.now).is_some_and(|at| Some(at) != limit)
             || state.steps().any(|(_, status)| status == StepStatus::Waiting);
         assert!(alive, "stranded: {:#?}", self.journal);
         let running: BTreeSet<StepKey> = state
@@ -300,8 +346,21 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
     // Replaying the whole journal, or any beginning of it, succeeds, and the whole gives this state.
     assert_eq!(RunState::replay(id.clone(), Arc::clone(&program), &life.journal), life.state);
     let half = life.journal.len() / 2;
-    let beginning = RunState::replay(id, program, &life.journal[..half]);
+    let beginning = RunState::replay(id.clone(), Arc::clone(&program), &life.journal[..half]);
     assert_eq!(beginning.version() as usize, half);
+    // A journal that something has happened to gives some state, and never a panic.
+    for (at, roll) in dice.iter().take(8).enumerate() {
+        let mut mangled = life.journal.clone();
+        let length = mangled.len().max(1);
+        let (one, other) = (usize::from(*roll) % length, (usize::from(*roll) / 7 + at) % length);
+        match at % 4 {
+            0 if !mangled.is_empty() => drop(mangled.remove(one)),
+            1 if !mangled.is_empty() => mangled.swap(one, other),
+            2 if !mangled.is_empty() => mangled.insert(other, mangled[one].clone()),
+            _ => mangled.reverse(),
+        }
+        let _ = RunState::replay(id.clone(), Arc::clone(&program), &mangled);
+    }
     // A journal survives being written as text.
     let text = serde_json::to_string(&life.journal).unwrap();
     let back: Vec<Recorded> = serde_json::from_str(&text).unwrap();
