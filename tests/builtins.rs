@@ -209,6 +209,14 @@ mod shell {
     }
 
     #[test]
+    fn a_program_that_leaves_another_behind_is_not_waited_for() {
+        let done = run(step(&["sh", "-c", "sleep 30 & echo done"]));
+        assert_eq!(done.output().unwrap()["stdout"], "done\n");
+        let progress = done.progress();
+        assert!(progress.elapsed < Duration::from_secs(20), "{progress}");
+    }
+
+    #[test]
     fn long_output_is_cut_and_said_to_be() {
         let done = run(step(&["sh", "-c", "yes | head -c 1000000; yes e | head -c 1000000 >&2"]));
         let output = done.output().unwrap();
@@ -376,6 +384,14 @@ mod request {
     }
 
     #[test]
+    fn dots_are_refused() {
+        let config = json!({"url": "http://127.0.0.1:1/users/{id}"});
+        let failed = run(Step::task("a", "http").config(config).input("id", "'..'"), Json::Null);
+        let Some(Outcome::Failed { failure, .. }) = failed.outcome() else { panic!("{failed:?}") };
+        assert_eq!(failure.class, ErrorClass::Validation);
+    }
+
+    #[test]
     fn a_failing_server_is_asked_again_under_the_same_key() {
         let answers = vec![
             answer("503 Service Unavailable", "", "busy"),
@@ -453,6 +469,7 @@ mod request {
     fn wrong_configurations_are_refused_before_the_run_starts() {
         for (config, complaint) in [
             (json!({"url": "file:///etc/passwd"}), "must begin with https:// or http://"),
+            (json!({"url": "http://{host}/"}), "no input may stand in the host"),
             (json!({"url": "http://x", "method": "G T"}), "`method`"),
             (json!({"url": "http://x", "headers": {"a b": "c"}}), "`headers`"),
             (json!({"url": "http://x", "headers": {"a": "c\r\nd: e"}}), "`headers`"),

@@ -709,3 +709,107 @@ fn what_happens_inside_bodies_has_its_path_and_its_key() {
     assert_eq!(history.len(), 1);
     assert_eq!((history[0].0.as_str(), history[0].1.attempt), ("each[1]/x", 1));
 }
+
+#[test]
+fn an_explanation_names_the_limit_of_its_own_type_and_who_holds_it() {
+    let time = VirtualRuntime::new(1);
+    let limits = EngineLimits { per_type: [("one".to_string(), 1)].into(), ..Default::default() };
+    let wait = || {
+        executor_fn(|ctx| async move {
+            ctx.sleep(10 * SECOND).await;
+            Ok(())
+        })
+    };
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .limits(limits)
+        .executor("one", wait())
+        .executor("many", wait())
+        .build()
+        .unwrap();
+    let flow = plain([Step::task("a", "one"), Step::task("b", "one"), Step::task("c", "many")]);
+    let (b, c) = time
+        .block_on(async {
+            let handle = engine.start(&flow, ()).await.unwrap();
+            let looks = async {
+                nap(&engine, SECOND).await;
+                ["b", "c"].map(|step| handle.explain(step).unwrap().to_string())
+            };
+            let (_, [b, c]) = futures::join!(handle.outcome(), looks);
+            (b, c)
+        })
+        .unwrap();
+    assert!(b.ends_with("waits for room: 1 steps of type `one` are running; held by a"), "{b}");
+    assert!(c.starts_with("attempt 1 runs"), "{c}");
+}
+
+#[test]
+fn blocking_steps_wait_for_virtual_time_like_others() {
+    let time = VirtualRuntime::new(1);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .executor(
+            "blocks",
+            executor_fn(|ctx| async move {
+                ctx.sleep(60 * SECOND).await;
+                Ok(())
+            }),
+        )
+        .build()
+        .unwrap();
+    let steps = ["a", "b"].map(|id| Step::task(id, "blocks").blocking());
+    let begin = time.now();
+    let run = time.block_on(engine.execute(&plain(steps), ())).unwrap().unwrap();
+    assert_eq!(run.status(), RunStatus::Succeeded);
+    assert_eq!(time.now().since(begin), 60 * SECOND);
+}
+
+#[test]
+fn a_sub_workflow_that_needs_what_nobody_can_give_is_refused() {
+    let time = VirtualRuntime::new(1);
+    let variable =
+        stepwell::workflow::Variable { required: true, ..stepwell::workflow::Variable::default() };
+    let child = Workflow::builder("child")
+        .variable("region", variable)
+        .step(Step::wait("a", Wait::For(SECOND)))
+        .build()
+        .unwrap();
+    let engine = Engine::builder().runtime(time.clone()).workflow(&child).build().unwrap();
+    let flow = plain([Step::workflow("sub", "child")]);
+    let refused = time.block_on(engine.start(&flow, ())).unwrap().unwrap_err();
+    assert!(refused.to_string().contains("requires the variable `region`"), "{refused}");
+}
+
+#[test]
+fn the_latest_time_and_the_longest_delay_can_be_written_and_read() {
+    let limits = Limits { max_duration: Duration::MAX, ..Limits::default() };
+    let retry = RetryConfig::attempts(2).base_delay(Duration::ZERO);
+    let step = Step::task("a", "t").retry(retry);
+    let flow = Workflow::builder("w").limits(limits).step(step).build().unwrap();
+    let storage = Memory::new();
+    let time = VirtualRuntime::new(1);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .storage(storage.clone())
+        .executor(
+            "t",
+            executor_fn(|ctx| async move {
+                if ctx.attempt() == 1 {
+                    return Err(StepError::retryable("busy").after(Duration::MAX));
+                }
+                Ok(json!([0.1 + 0.2, 1e-7, f64::MAX]))
+            }),
+        )
+        .build()
+        .unwrap();
+    let journal = time
+        .block_on(async {
+            let run = engine.execute(&flow, ()).await.unwrap();
+            storage.load(run.id()).await.unwrap().unwrap().journal
+        })
+        .unwrap();
+    let text = serde_json::to_string(&journal).unwrap();
+    let back: Vec<Recorded> = serde_json::from_str(&text).unwrap();
+    assert_eq!(back, journal);
+    assert_eq!(serde_json::to_string(&back).unwrap(), text);
+}

@@ -212,10 +212,10 @@ impl Life {
             self.running.remove(step);
         };
         match event {
-            Event::StepReady { step } | Event::WaitStarted { step, .. } => {
-                if state.attempt(*step) == 0 {
-                    assert_may_start(state, *step);
-                }
+            Event::StepReady { step } | Event::WaitStarted { step, .. }
+                if state.attempt(*step) == 0 =>
+            {
+                assert_may_start(state, *step);
             }
             Event::StepStarted { step, attempt } => {
                 assert!(!self.ended.contains(step), "{step:?} starts after its end");

@@ -250,8 +250,8 @@ impl Held {
 pub(crate) enum Full {
     /// A limit of the run: nothing more of this run can start before something of it ends.
     Run(String),
-    /// A limit of this step's type; other steps may go first.
-    Type(String),
+    /// A limit of this step type, and which; other steps may go first.
+    Type(String, String),
     /// Until a time.
     Until(String, Timestamp),
     /// Other runs that were waiting go first, once.
@@ -268,9 +268,17 @@ impl Full {
         }
     }
 
+    /// The step type that it is about; none when it is about all.
+    pub(crate) fn kind(&self) -> Option<&str> {
+        match self {
+            Self::Type(kind, _) => Some(kind),
+            Self::Run(_) | Self::Until(..) | Self::Others => None,
+        }
+    }
+
     pub(crate) fn reason(&self) -> &str {
         match self {
-            Self::Run(reason) | Self::Type(reason) | Self::Until(reason, _) => reason,
+            Self::Run(reason) | Self::Type(_, reason) | Self::Until(reason, _) => reason,
             Self::Others => "other runs go first",
         }
     }
@@ -301,7 +309,8 @@ pub(crate) fn admit(site: &Site, held: &mut Held, task: &Task, now: Timestamp) -
     }
     if let Some(slots) = kind.slots.as_ref().filter(|slots| !slots.take(&site.run)) {
         let max = slots.max;
-        return Err(Full::Type(format!("{max} steps of type `{}` are running", kind.name)));
+        let reason = format!("{max} steps of type `{}` are running", kind.name);
+        return Err(Full::Type(kind.name.clone(), reason));
     }
     if !held.take_place(site) {
         kind.give_back();

@@ -8,7 +8,7 @@ use super::driver::Site;
 use super::flight::Landed;
 use super::{Inner, lock};
 use crate::error::{ErrorClass, StepError};
-use crate::executor::Begun;
+use crate::executor::{Begun, NoRoom};
 use crate::id::StepKey;
 use crate::journal::{Event, Recorded};
 use crate::run::{Command, Report, RetryAllowance, RunState};
@@ -62,7 +62,10 @@ impl Desk {
             self.dispatch(site, state, now);
         }
         if was_full || self.full.is_some() {
-            site.run.set_full(self.full.as_ref().map(|full| full.reason().to_string()));
+            site.run.set_full(self.full.as_ref().map(|full| NoRoom {
+                kind: full.kind().map(str::to_string),
+                reason: full.reason().to_string(),
+            }));
         }
         self.held.settle(&site.engine);
     }

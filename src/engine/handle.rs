@@ -15,13 +15,16 @@ use super::Engine;
 use super::report::Run;
 use super::slot::Slot;
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::RunEvent;
+use crate::executor::{NoRoom, RunEvent};
 use crate::id::RunId;
-use crate::journal::{Outcome, Reason, RunStatus, Signal};
+use crate::journal::{Outcome, Reason, RunStatus, Signal, StepStatus};
 use crate::run::{Explanation, Progress, Rejection};
 use crate::storage::Message;
 use crate::value::{NESTING_MAX, Value};
 use crate::workflow::Metadata;
+
+/// Steps that an explanation names as holding what another waits for.
+const HOLDERS_NAMED: usize = 5;
 
 /// How a run is started.
 #[derive(Clone, Debug, Default)]
@@ -139,19 +142,32 @@ impl RunHandle {
         Run::new(Arc::clone(&self.slot.context))
     }
 
-    /// Why the step at this path is where it is; none when there is no such step, or not yet.
+    /// Why the step at this path is where it is; none when there is no such step, or not yet. For a
+    /// step that waits for room, with the limit and the steps of this run that hold it.
     #[must_use]
     pub fn explain(&self, path: &str) -> Option<Explanation> {
-        let explanation = {
-            let state = self.slot.context.state();
-            state.explain(state.find(path)?)?
+        let state = self.slot.context.state();
+        let step = state.find(path)?;
+        let explanation = state.explain(step)?;
+        let Explanation::Ready { since, limit: None } = explanation else {
+            return Some(explanation);
         };
-        Some(match explanation {
-            Explanation::Ready { since, limit: None } => {
-                Explanation::Ready { since, limit: self.slot.context.full() }
+        let kind = |step| state.unit(step)?.executor_of(state.node(step)?);
+        let full = self.slot.context.full();
+        let about = |full: &NoRoom| full.kind.is_none() || full.kind.as_deref() == kind(step);
+        let limit = full.filter(about).map(|full| {
+            let running = state.steps().filter(|(other, status)| {
+                let same = full.kind.is_none() || kind(*other) == full.kind.as_deref();
+                *status == StepStatus::Running && kind(*other).is_some() && same
+            });
+            let holders: Vec<String> =
+                running.take(HOLDERS_NAMED).map(|(step, _)| state.path(step)).collect();
+            match holders.as_slice() {
+                [] => full.reason,
+                holders => format!("{}; held by {}", full.reason, holders.join(", ")),
             }
-            other => other,
-        })
+        });
+        Some(Explanation::Ready { since, limit })
     }
 
     /// Sends a signal; a step that waits for it takes it, now or when it comes to wait.

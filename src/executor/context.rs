@@ -42,7 +42,7 @@ pub(crate) struct RunContext {
     /// The run's end is stored.
     ended: AtomicBool,
     /// Why ready steps wait for room, as the driver last saw it.
-    full: Mutex<Option<String>>,
+    full: Mutex<Option<NoRoom>>,
 }
 
 impl RunContext {
@@ -102,11 +102,11 @@ impl RunContext {
         self.observed.store(false, Ordering::Release);
     }
 
-    pub(crate) fn set_full(&self, reason: Option<String>) {
+    pub(crate) fn set_full(&self, reason: Option<NoRoom>) {
         *self.full.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
-    pub(crate) fn full(&self) -> Option<String> {
+    pub(crate) fn full(&self) -> Option<NoRoom> {
         self.full.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -132,6 +132,14 @@ impl RunContext {
         self.has_mail.store(true, Ordering::Release);
         self.driver.wake();
     }
+}
+
+/// Why ready steps wait for room.
+#[derive(Clone, Debug)]
+pub(crate) struct NoRoom {
+    /// The step type that waits; none for all.
+    pub(crate) kind: Option<String>,
+    pub(crate) reason: String,
 }
 
 /// Something that a run's observers see.

@@ -5,7 +5,7 @@
 //!
 //! | type | what it does | configuration | inputs |
 //! | --- | --- | --- | --- |
-//! | `input` | asks for something and waits for the answer, as a signal | `prompt`, `signal` (default: the step's id), `timeout`, `required` | |
+//! | `input` | asks for something and waits for the answer, as a signal | `prompt`, `signal` (default: the step's path), `timeout`, `required` | |
 //! | `process` | builds a value from expressions | `set`: names to expressions, or `value`: one expression | |
 //! | `output` | gives its inputs as its output | | any |
 //! | `condition` | gives the value of the first case that holds | `cases`: list of `{when, value}`, `default` | |
@@ -27,7 +27,7 @@ pub use builtin::{Ai, AiModel, AiRequest, ScriptedModel};
 #[cfg(feature = "schema")]
 pub use builtin::{SchemaViolation, validate_schema};
 pub use closure::{ExecutorFn, TypedFn, executor_fn, typed_fn};
-pub(crate) use context::{Attempt, Begun, RunContext};
+pub(crate) use context::{Attempt, Begun, NoRoom, RunContext};
 pub use context::{ExecutionContext, LogLevel, RunEvent};
 pub use registry::ExecutorRegistry;
 #[cfg(feature = "request")]

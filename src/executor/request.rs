@@ -20,8 +20,8 @@ pub const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 /// Sends an HTTP request and waits for the answer, on a thread that may block.
 ///
 /// Configuration: `url`, `method` (default `GET`), `headers` (names to texts) and `timeout` (default
-/// `30s`, for the whole exchange). `{name}` in the URL is an input of the step, percent-encoded, so
-/// that no value can lead elsewhere. Two inputs have a meaning of their own: `query`, a map of query
+/// `30s`, for the whole exchange). `{name}` in the URL's path or query is an input of the step,
+/// percent-encoded and neither `.` nor `..`, so that no value can lead elsewhere. Two inputs have a meaning of their own: `query`, a map of query
 /// parameters, and `body`, sent as JSON. A method that changes something carries the step's
 /// idempotency key as the header `Idempotency-Key`.
 ///
@@ -74,6 +74,10 @@ impl HttpRequest {
         if !config.url.starts_with("https://") && !config.url.starts_with("http://") {
             return Err("`url` must begin with https:// or http://".into());
         }
+        let host = config.url.split("://").nth(1).unwrap_or_default();
+        if host.split(['/', '?', '#']).next().unwrap_or_default().contains('{') {
+            return Err("`url`: no input may stand in the host".into());
+        }
         let method = config.method.as_deref().unwrap_or("GET");
         let method = Method::from_bytes(method.as_bytes())
             .map_err(|_| format!("`method`: `{method}` is no method"))?;
@@ -97,6 +101,13 @@ impl HttpRequest {
 
     fn request(&self, ctx: &ExecutionContext) -> Result<Request<Vec<u8>>, StepError> {
         let inputs = ctx.inputs();
+        for (name, value) in inputs.as_object().into_iter().flatten() {
+            // Dots cannot be encoded away: servers and proxies take `%2E%2E` for `..`, too.
+            if matches!(value.as_str(), Some("." | "..")) {
+                let message = format!("input `{name}` may not be `.` or `..`");
+                return Err(StepError::new(ErrorClass::Validation, message));
+            }
+        }
         let mut builder = self.builder(&url(&self.config.url, inputs));
         if !self.method.is_safe() {
             builder = builder.header("idempotency-key", ctx.idempotency_key());

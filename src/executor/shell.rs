@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
+use std::time::Duration;
 
 use async_process::{Child, Command};
 use async_trait::async_trait;
-use futures::future::{Either, select};
+use futures::future::{Either, join, select};
 use futures::io::{AsyncRead, AsyncReadExt};
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,8 @@ pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 /// Configuration: `command` (program and arguments), `directory`, `environment` (values to set),
 /// `keep_environment` (names to hand on from this process; everything else is cleared but `PATH`),
 /// and `args` as an input for further arguments. The output holds `status`, `stdout`, `stderr` and
-/// `truncated`. A status other than 0 fails the step. A cancelled step's program is killed.
+/// `truncated`. A status other than 0 fails the step. A cancelled step's program is killed; programs
+/// that it has started are its own affair, and what they write after its end is not read.
 #[derive(Clone, Debug)]
 pub struct Shell {
     config: Config,
@@ -91,7 +93,7 @@ impl Shell {
 impl StepExecutor for Shell {
     async fn execute(&self, ctx: ExecutionContext) -> Result<Value, StepError> {
         let mut child = self.command(&ctx)?.spawn()?;
-        let finished = Box::pin(finish(&mut child));
+        let finished = Box::pin(finish(&mut child, &ctx));
         let cancelled = Box::pin(ctx.cancelled());
         let ended = match select(finished, cancelled).await {
             Either::Left((outcome, _)) => Some(outcome?),
@@ -110,32 +112,61 @@ impl StepExecutor for Shell {
     }
 }
 
-async fn finish(child: &mut Child) -> Result<Outcome, StepError> {
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let (stdout, stderr) = futures::future::join(read(stdout), read(stderr)).await;
-    let status = child.status().await?;
-    let (stdout, stderr) = (stdout?, stderr?);
+/// How long output is read after the program has ended: another that it left behind may hold its end.
+const READ_ON: Duration = Duration::from_millis(200);
+
+async fn finish(child: &mut Child, ctx: &ExecutionContext) -> Result<Outcome, StepError> {
+    let (mut stdout, mut stderr) = (Kept::default(), Kept::default());
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let status = {
+        let reads = Box::pin(join(stdout.read(out), stderr.read(err)));
+        match select(reads, Box::pin(child.status())).await {
+            Either::Left(((out, err), status)) => {
+                out.and(err)?;
+                status.await?
+            }
+            Either::Right((status, reads)) => {
+                let ended = select(reads, Box::pin(ctx.sleep(READ_ON))).await;
+                if let Either::Left(((out, err), _)) = ended {
+                    out.and(err)?;
+                }
+                status?
+            }
+        }
+    };
     Ok(Outcome {
         // Ended by a signal: as a shell reports it, without the signal's number.
         status: status.code().unwrap_or(128),
-        truncated: stdout.1 || stderr.1,
-        stdout: stdout.0,
-        stderr: stderr.0,
+        truncated: stdout.truncated || stderr.truncated,
+        stdout: stdout.text(),
+        stderr: stderr.text(),
     })
 }
 
-/// Reads to the end, and keeps the beginning.
-async fn read(stream: Option<impl AsyncRead + Unpin>) -> std::io::Result<(String, bool)> {
-    let (mut kept, mut truncated) = (Vec::new(), false);
-    let mut buffer = [0; 8192];
-    let Some(mut stream) = stream else { return Ok((String::new(), false)) };
-    loop {
-        let count = stream.read(&mut buffer).await?;
-        if count == 0 {
-            return Ok((String::from_utf8_lossy(&kept).into_owned(), truncated));
+/// The beginning of a stream.
+#[derive(Default)]
+struct Kept {
+    bytes: Vec<u8>,
+    truncated: bool,
+}
+
+impl Kept {
+    /// Reads to the end, and keeps the beginning; what was read stays when it is dropped.
+    async fn read(&mut self, stream: Option<impl AsyncRead + Unpin>) -> std::io::Result<()> {
+        let mut buffer = [0; 8192];
+        let Some(mut stream) = stream else { return Ok(()) };
+        loop {
+            let count = stream.read(&mut buffer).await?;
+            if count == 0 {
+                return Ok(());
+            }
+            let room = OUTPUT_BYTES_MAX - self.bytes.len();
+            self.bytes.extend_from_slice(&buffer[..count.min(room)]);
+            self.truncated |= count > room;
         }
-        let room = OUTPUT_BYTES_MAX - kept.len();
-        kept.extend_from_slice(&buffer[..count.min(room)]);
-        truncated |= count > room;
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
     }
 }

@@ -240,6 +240,7 @@ fn the_structured_form_means_the_same_as_its_text() {
         (json!({"any": [{"all": []}, "x == 1"]}), "true or x == 1"),
         (json!({"all": ["a or b", {"not": "c"}]}), "(a or b) and not c"),
         (json!(true), "true"),
+        (json!({"field": "a.b", "operator": ">", "value": "80%"}), "a.b > 80%"),
     ];
     for (document, text) in conditions {
         let condition: Condition = serde_json::from_value(document).unwrap();
@@ -437,4 +438,11 @@ fn a_hundred_thousand_random_inputs_never_panic() {
         *kinds.entry(found).or_default() += 1;
     }
     assert!(kinds.values().all(|count| *count > 1_000), "the mix tests too little: {kinds:?}");
+}
+
+#[test]
+fn lengths_below_a_millisecond_are_refused() {
+    let error = Expr::parse("input.n > 500us").unwrap_err();
+    assert!(error.to_string().contains("whole milliseconds"), "{error}");
+    assert!(Expr::parse("input.n > 2000us").is_ok());
 }

@@ -80,6 +80,19 @@ fn edges_that_are_given_twice_count_once_and_rows_are_in_order() {
 }
 
 #[test]
+fn a_cycle_is_found_beside_other_mistakes() {
+    let ids = ["a", "b", "c"].map(StepId::from);
+    let (b, a, nobody) = ([ids[1].clone()], [ids[0].clone()], [StepId::from("nobody")]);
+    let steps =
+        [PlanStep::new(&ids[0], &b), PlanStep::new(&ids[1], &a), PlanStep::new(&ids[2], &nobody)];
+    let mut problems = Problems::default();
+    assert!(DagResolver::resolve(&steps, "steps", &mut problems).is_none());
+    let text = problems.to_string();
+    assert!(text.contains("steps wait for each other: a → b → a"), "{text}");
+    assert!(text.contains("there is no step `nobody`"), "{text}");
+}
+
+#[test]
 fn the_critical_path_is_the_longest_chain() {
     use std::time::Duration;
     let plan = plan(&["a", "b", "c", "d"], &[(0, 1), (0, 2), (1, 3), (2, 3)]).unwrap();

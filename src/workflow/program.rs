@@ -271,6 +271,17 @@ impl Unit {
         path.join("/")
     }
 
+    /// The executor type of a task.
+    #[must_use]
+    pub fn executor_of(&self, node: &Node) -> Option<&str> {
+        match &node.kind {
+            NodeKind::Task { executor, .. } => {
+                self.executors.get(*executor as usize).map(String::as_str)
+            }
+            _ => None,
+        }
+    }
+
     /// A variable that must be given and has no default.
     fn needs_a_variable(&self) -> Option<&str> {
         let needed =
