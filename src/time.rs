@@ -208,6 +208,18 @@ fn seconds(seconds: f64) -> Option<Duration> {
     (length <= DURATION_MAX).then_some(Duration::from_micros(micros as u64))
 }
 
+/// A length of time as a schema says it: a text with units, or a number of seconds.
+#[cfg(feature = "schema")]
+#[derive(schemars::JsonSchema)]
+#[serde(untagged)]
+#[allow(dead_code)] // Only its schema is used.
+pub(crate) enum LengthOfTime {
+    /// Such as `90s` or `1h30m`.
+    Text(String),
+    /// Seconds.
+    Seconds(f64),
+}
+
 /// Errors quote what was given, but never a whole document.
 fn clip(text: &str) -> String {
     text.chars().take(40).collect()

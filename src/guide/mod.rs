@@ -6,6 +6,9 @@ pub mod architecture {}
 #[doc = include_str!("conditions.md")]
 pub mod conditions {}
 
+#[doc = include_str!("flow.md")]
+pub mod flow {}
+
 #[doc = include_str!("runtimes.md")]
 pub mod runtimes {}
 

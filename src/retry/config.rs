@@ -35,11 +35,11 @@ pub struct RetryConfig {
     pub max_attempts: u32,
     /// The delay after the first failure, before jitter.
     #[serde(with = "crate::time::duration")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::time::LengthOfTime"))]
     pub base_delay: Duration,
     /// No delay is longer, unless the other side asked for it.
     #[serde(with = "crate::time::duration")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::time::LengthOfTime"))]
     pub max_delay: Duration,
     /// What each further delay is multiplied with.
     pub exponential_base: f64,

@@ -86,11 +86,14 @@ pub enum FailurePolicy {
     /// Everything that does not depend on the failed step goes on; the run fails at the end.
     #[default]
     Continue,
-    /// Nothing more is started, running steps are cancelled; only `always` steps still run.
+    /// Nothing more is started beside the failed step, and running steps are cancelled; only steps with
+    /// the join rule `always`, or that an `always` edge leads to, still run. A composite step around
+    /// them fails then, and unless something deals with that, so does what is around it.
     FailFast,
 }
 
 /// What a run may use at once; reaching one makes steps wait, reaching the time limit ends the run.
+/// Sub-workflows run inside the limits of the workflow that was started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
@@ -99,7 +102,7 @@ pub struct Limits {
     pub max_concurrent_steps: u32,
     /// From start to end, pauses not counted; default one hour. The run ends as timed out.
     #[serde(with = "crate::time::duration")]
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "crate::time::LengthOfTime"))]
     pub max_duration: Duration,
     /// Resident memory of the process, and sum of the [`Resources`] of its running steps, in MiB;
     /// default 2048.

@@ -23,7 +23,7 @@ use crate::workflow::step::{MISPLACED, Step, TURNS_DEFAULT};
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)] // The fields are those of `Step` and `StepKind`, where they are explained.
 pub struct StepDocument {
-    #[cfg_attr(feature = "schema", schemars(with = "String"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
     pub id: Option<StepId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -85,14 +85,14 @@ pub struct StepDocument {
         skip_serializing_if = "Option::is_none",
         with = "crate::time::duration_option"
     )]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::time::LengthOfTime>"))]
     pub timeout: Option<Duration>,
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         with = "crate::time::duration_option"
     )]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::time::LengthOfTime>"))]
     pub attempt_timeout: Option<Duration>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub priority: Priority,
@@ -130,7 +130,7 @@ pub struct WaitDocument {
         skip_serializing_if = "Option::is_none",
         with = "crate::time::duration_option"
     )]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::time::LengthOfTime>"))]
     pub for_: Option<Duration>,
     /// A time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,7 +147,7 @@ pub struct WaitDocument {
         skip_serializing_if = "Option::is_none",
         with = "crate::time::duration_option"
     )]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<String>"))]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::time::LengthOfTime>"))]
     pub timeout: Option<Duration>,
     /// What happens then.
     #[serde(default, skip_serializing_if = "is_default")]
