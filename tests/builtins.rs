@@ -48,6 +48,26 @@ fn process_builds_values_from_expressions() {
 }
 
 #[test]
+fn what_a_configuration_reads_must_come_before() {
+    let first = Step::task("first", "process").config(json!({"value": "1"}));
+    let reads = |text: &str| Step::task("reads", "process").config(json!({"value": text}));
+    let time = VirtualRuntime::new(1);
+    let engine = Engine::builder().runtime(time.clone()).build().unwrap();
+    let start = |steps: [Step; 2]| {
+        let started = time.block_on(engine.execute(&workflow(steps), ())).unwrap();
+        started.map(|run| run.output().unwrap()).map_err(|error| error.to_string())
+    };
+    let refused = start([first.clone(), reads("first + 1")]).unwrap_err();
+    assert!(refused.contains("steps.reads.config: `first + 1` reads `first`, which does not come"));
+    let refused = start([first.clone(), reads("frist + 1")]).unwrap_err();
+    assert!(refused.contains("there is no step `frist` to be seen"), "{refused}");
+    assert_eq!(start([first.clone(), reads("first + 1").after("first")]).unwrap(), 2);
+    // From inside a body, what comes before the step around it.
+    let outer = Step::sequence("outer", [reads("first + 2")]).after("first");
+    assert_eq!(start([first, outer]).unwrap(), 3);
+}
+
+#[test]
 fn condition_gives_the_value_of_the_first_case_that_holds() {
     let cases = json!({
         "cases": [{"when": "input.n > 10", "value": "many"}, {"when": "input.n > 1", "value": "some"}],

@@ -1,13 +1,15 @@
 //! Before a run starts: everything that its steps need is there, or it is refused.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::admission::TypeState;
 use super::{Inner, lock};
 use crate::error::{Error, ErrorKind, Problem, Problems, Result, nearest};
 use crate::executor::StepExecutor;
-use crate::value::Value;
-use crate::workflow::{Limits, NodeKind, Program, Resources};
+use crate::expr::Expr;
+use crate::value::{Json, Value};
+use crate::workflow::{Limits, NodeKind, Program, Resources, Unit};
 
 /// The executors of a program's tasks.
 pub(crate) struct Prepared {
@@ -30,6 +32,7 @@ impl Prepared {
     pub(crate) fn of(program: &Program, engine: &Inner) -> Result<Self> {
         let mut problems = Problems::default();
         let mut kinds = Vec::new();
+        let mut walked = 0;
         let mut units = Vec::new();
         for unit in program.units() {
             let types: Vec<Arc<TypeState>> =
@@ -56,7 +59,16 @@ impl Prepared {
                     tasks.push(match &node.kind {
                         NodeKind::Task { executor, config } => {
                             let kind = Arc::clone(&types[*executor as usize]);
-                            match engine.registry.create(&kind.name, config) {
+                            let created = engine.registry.create(&kind.name, config);
+                            if let Ok(executor) = &created {
+                                let place = (b as u32, s as u32);
+                                for wrong in misread(unit, place, &**executor, config, &mut walked)
+                                {
+                                    kinds.push(ErrorKind::Configuration);
+                                    problems.push(Problem::error(at("config"), wrong));
+                                }
+                            }
+                            match created {
                                 Ok(executor) => Some(Task {
                                     executor,
                                     kind,
@@ -91,6 +103,66 @@ impl Prepared {
     pub(crate) fn task(&self, body: (u32, u32), step: u32) -> Option<&Task> {
         self.units.get(body.0 as usize)?.get(body.1 as usize)?.get(step as usize)?.as_ref()
     }
+}
+
+/// Edges looked at for a whole program: a definition must not cost more than this before it runs.
+const WALKED_MAX: usize = 5_000_000;
+
+/// What is wrong with the steps that expressions in a configuration read.
+fn misread(
+    unit: &Unit,
+    place: (u32, u32),
+    executor: &dyn StepExecutor,
+    config: &Json,
+    walked: &mut usize,
+) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for text in executor.expressions(config) {
+        let mentions = Expr::parse(&text).map_or_else(|_| Vec::new(), |expr| expr.mentions());
+        for mention in mentions {
+            let id = mention.step.as_str();
+            match comes_before(unit, place, id, walked) {
+                Some(true) => {}
+                Some(false) => wrong.push(format!(
+                    "`{text}` reads `{id}`, which does not come before this step (add `after: {id}`)"
+                )),
+                None => wrong.push(format!("`{text}`: there is no step `{id}` to be seen")),
+            }
+        }
+    }
+    wrong
+}
+
+/// Whether the step of this id comes before the one at this place, or before a composite step around
+/// it; none when it cannot be seen from there. What is too far to walk to counts as found.
+fn comes_before(
+    unit: &Unit,
+    (body, step): (u32, u32),
+    id: &str,
+    walked: &mut usize,
+) -> Option<bool> {
+    let mut at = Some((body, step));
+    while let Some((body, step)) = at {
+        let here = unit.body(body);
+        if let Some(wanted) = here.plan.index(id) {
+            let mut seen = BTreeSet::new();
+            let mut left = vec![step];
+            while let Some(step) = left.pop() {
+                for link in here.plan.predecessors(step) {
+                    *walked += 1;
+                    if link.step == wanted || *walked > WALKED_MAX {
+                        return Some(true);
+                    }
+                    if seen.insert(link.step) {
+                        left.push(link.step);
+                    }
+                }
+            }
+            return Some(false);
+        }
+        at = here.owner;
+    }
+    None
 }
 
 /// The state that all steps of a type share, in all runs.

@@ -137,6 +137,13 @@ impl StepExecutor for Transform {
             _ => Err("give it `set`, a map of expressions, or `value`, an expression".into()),
         }
     }
+
+    fn expressions(&self, config: &Json) -> Vec<String> {
+        let set = config["set"].as_object().into_iter().flat_map(Map::values);
+        set.chain(config.get("value"))
+            .filter_map(|text| text.as_str().map(str::to_string))
+            .collect()
+    }
 }
 
 struct Output;
@@ -175,6 +182,11 @@ impl StepExecutor for Conditional {
             expression(when, &format!("cases[{at}].when"))?;
         }
         Ok(())
+    }
+
+    fn expressions(&self, config: &Json) -> Vec<String> {
+        let cases = config["cases"].as_array().into_iter().flatten();
+        cases.filter_map(|case| case["when"].as_str().map(str::to_string)).collect()
     }
 }
 

@@ -87,6 +87,13 @@ pub trait StepExecutor: Send + Sync + 'static {
         Ok(())
     }
 
+    /// The expressions in a step's configuration that [`ExecutionContext::evaluate`] will be asked
+    /// for. Steps that they name must come before; it is checked before a run starts.
+    fn expressions(&self, config: &Json) -> Vec<String> {
+        let _ = config;
+        Vec::new()
+    }
+
     /// Runs before each `execute`; its failure is the attempt's.
     async fn pre_execute(&self, ctx: &ExecutionContext) -> Result<(), StepError> {
         let _ = ctx;

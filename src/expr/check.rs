@@ -168,8 +168,8 @@ impl Checker<'_> {
         let (a, b) = (self.infer(left), self.infer(right));
         let percent = matches!(left, Ast::Percent(_)) || matches!(right, Ast::Percent(_));
         let fits = match operator {
-            // Comparing different types is legal and false.
-            Compare::Equal | Compare::NotEqual => true,
+            // Comparing different types is legal, and a mistake where it is known beforehand.
+            Compare::Equal | Compare::NotEqual => percent || may_be_equal(&a, &b),
             Compare::Less | Compare::LessOrEqual | Compare::Greater | Compare::GreaterOrEqual => {
                 (a.may_be_number() && b.may_be_number())
                     || (a.may_be_text() && b.may_be_text())
@@ -208,7 +208,11 @@ impl Checker<'_> {
             Function::Exists => ("", true, Type::Boolean),
             Function::String => ("", true, Type::Text),
             Function::Now => ("", true, Type::Number),
-            Function::Min | Function::Max => ("", true, Type::Any),
+            Function::Min | Function::Max => {
+                let list = matches!(types.as_slice(), [Type::List(_)]);
+                let fits = list || types.iter().all(Type::may_be_number);
+                ("numbers, or one list of them", fits, Type::Any)
+            }
             Function::Default => match types.as_slice() {
                 [a, b] if a == b => ("", true, a.clone()),
                 _ => ("", true, Type::Any),
@@ -224,6 +228,12 @@ impl Checker<'_> {
     fn error(&mut self, error: TypeError) {
         self.errors.push(error);
     }
+}
+
+/// Null is compared with everything, to see whether it is there.
+fn may_be_equal(a: &Type, b: &Type) -> bool {
+    let open = |t: &Type| matches!(t, Type::Any | Type::Null);
+    open(a) || open(b) || std::mem::discriminant(a) == std::mem::discriminant(b)
 }
 
 fn may_contain(whole: &Type, part: &Type) -> bool {
