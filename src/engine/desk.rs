@@ -79,6 +79,7 @@ impl Desk {
                 task.kind.ended(Ended::Unknown, now);
                 continue;
             };
+            let failed = result.is_err();
             let report = match result {
                 Ok(output) if output.nests_too_deep() => {
                     task.kind.ended(Ended::Well, now);
@@ -104,7 +105,9 @@ impl Desk {
                 // The step was stopped, or timed out, before its result came.
                 tracing::debug!(target: "stepwell", run_id = %site.run.id, %refused, "late report");
             }
-            self.pay_for_retries(&site.engine, before..self.events.len(), now);
+            if failed {
+                self.pay_for_retries(&site.engine, before..self.events.len(), now);
+            }
         }
         self.landed = landed;
     }
