@@ -13,11 +13,11 @@ use futures::stream::FuturesUnordered;
 
 use super::Inner;
 use super::admission::Full;
+use super::audience::Audience;
 use super::desk::{Desk, Launch};
 use super::flight::{Flight, Landed};
 use super::placement::place;
 use super::prepare::Prepared;
-use super::replies::Replies;
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{Attempt, RunContext, RunEvent};
 use crate::id::StepKey;
@@ -43,7 +43,7 @@ pub(crate) struct Driver {
     /// Attempts were taken over that the run may not want when they are to be started.
     adopted: bool,
     timer: Option<(Timestamp, BoxFuture<'static, ()>)>,
-    replies: Arc<Replies>,
+    audience: Arc<Audience>,
     /// The state as the observers have been told, for the paths of steps whose scopes are gone.
     told: Option<RunState>,
 }
@@ -74,7 +74,7 @@ impl Driver {
         engine: Arc<Inner>,
         run: Arc<RunContext>,
         prepared: Arc<Prepared>,
-        replies: Arc<Replies>,
+        audience: Arc<Audience>,
     ) -> Self {
         let expected = run.state().version();
         let parallel = engine.runtime.is_parallel();
@@ -88,7 +88,7 @@ impl Driver {
             uncertain: false,
             adopted: false,
             timer: None,
-            replies,
+            audience,
             told: None,
         }
     }
@@ -96,6 +96,10 @@ impl Driver {
     /// Whether it holds no room and no result.
     pub(super) fn is_idle(&self) -> bool {
         self.in_air.is_empty() && self.desk.launches.is_empty() && self.desk.landed.is_empty()
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.site.run.has_ended()
     }
 
     /// Has the journal looked at before anything else.
@@ -169,7 +173,7 @@ impl Driver {
             self.commit(consumed, next).await?;
         }
         for (number, answer) in answers {
-            self.replies.give(number, answer);
+            self.audience.give(number, answer);
         }
         self.launch();
         if std::mem::take(&mut self.adopted) {

@@ -218,7 +218,7 @@ impl RunHandle {
         }
         let engine = self.engine.inner();
         let number = engine.storage.post(self.id(), message).await?;
-        let mut answer = self.slot.replies.answer(number);
+        let mut answer = self.slot.audience.answer(number);
         self.slot.context.wake_driver();
         let answer = poll_fn(|context| {
             loop {

@@ -5,6 +5,7 @@
 //! [`Engine::serve`] drives all.
 
 mod admission;
+mod audience;
 mod builder;
 mod defaults;
 mod desk;
@@ -13,7 +14,6 @@ mod flight;
 mod handle;
 mod placement;
 mod prepare;
-mod replies;
 mod report;
 mod retrying;
 mod sampler;
@@ -206,7 +206,7 @@ impl Engine {
         }
         let context =
             RunContext::new(state, options.user, options.metadata, Arc::clone(&self.0.runtime));
-        Ok(self.keep(Slot::new(&self.0, context, prepared, false)))
+        Ok(self.keep(Slot::new(context, prepared, false)))
     }
 
     /// A handle for a run that was started before, here or elsewhere.
@@ -251,7 +251,7 @@ impl Engine {
         let context =
             RunContext::new(state, stored.user, stored.metadata, Arc::clone(&self.0.runtime));
         context.wake_driver();
-        Ok(self.keep(Slot::new(&self.0, context, prepared, true)))
+        Ok(self.keep(Slot::new(context, prepared, true)))
     }
 
     /// Keeps a run in memory until it has ended or is parked, and gives a handle for it.

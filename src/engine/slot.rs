@@ -7,54 +7,46 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::{Arc, Mutex, TryLockError};
+use std::task::{Context, Poll, Waker};
 
 use futures::future::BoxFuture;
 
+use super::Inner;
+use super::audience::Audience;
 use super::driver::Driver;
 use super::prepare::Prepared;
-use super::replies::Replies;
-use super::{Inner, lock};
 use crate::error::Result;
 use crate::executor::RunContext;
 
 /// A run in memory.
 pub(crate) struct Slot {
     pub(crate) context: Arc<RunContext>,
-    pub(crate) replies: Arc<Replies>,
+    pub(crate) audience: Arc<Audience>,
     prepared: Arc<Prepared>,
     drive: Mutex<Drive>,
-    crowd: Arc<Crowd>,
 }
 
 enum Drive {
-    /// Nobody has begun to drive, or driving ended with an error or by parking.
+    /// Nobody has driven it yet; whether it has begun attempts that have to be taken over.
+    Fresh {
+        adopts: bool,
+    },
+    /// Driving ended with an error, or by parking.
     Idle(Box<Driver>),
-    Going(BoxFuture<'static, (Box<Driver>, Result<()>)>),
+    Going(BoxFuture<'static, (Option<Box<Driver>>, Result<()>)>),
     /// Dropped in the middle; the journal knows how to go on.
     Gone,
 }
 
 impl Slot {
-    pub(crate) fn new(
-        engine: &Arc<Inner>,
-        context: RunContext,
-        prepared: Arc<Prepared>,
-        adopts: bool,
-    ) -> Arc<Self> {
-        let (context, replies) = (Arc::new(context), Arc::<Replies>::default());
-        let mut driver = Driver::new(
-            Arc::clone(engine),
-            Arc::clone(&context),
-            Arc::clone(&prepared),
-            Arc::clone(&replies),
-        );
-        if adopts {
-            driver.adopt();
-        }
-        let drive = Mutex::new(Drive::Idle(Box::new(driver)));
-        Arc::new(Self { context, replies, prepared, drive, crowd: Arc::default() })
+    pub(crate) fn new(context: RunContext, prepared: Arc<Prepared>, adopts: bool) -> Arc<Self> {
+        Arc::new(Self {
+            context: Arc::new(context),
+            audience: Arc::default(),
+            prepared,
+            drive: Mutex::new(Drive::Fresh { adopts }),
+        })
     }
 
     /// Drives the run until it has ended or is parked.
@@ -72,7 +64,7 @@ impl Slot {
         engine: &Arc<Inner>,
         context: &mut Context<'_>,
     ) -> Poll<Result<()>> {
-        self.crowd.register(context.waker());
+        self.audience.register(context.waker());
         let mut drive = match self.drive.try_lock() {
             Ok(drive) => drive,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -85,32 +77,41 @@ impl Slot {
         }
         let going = match std::mem::replace(&mut *drive, Drive::Gone) {
             Drive::Going(going) => going,
-            Drive::Idle(driver) => go(driver),
-            Drive::Gone => go(Box::new(self.again(engine))),
+            Drive::Idle(driver) => go(*driver),
+            Drive::Fresh { adopts } => {
+                let mut driver = self.driver(engine);
+                if adopts {
+                    driver.adopt();
+                }
+                go(driver)
+            }
+            Drive::Gone => {
+                let mut driver = self.driver(engine);
+                driver.distrust();
+                go(driver)
+            }
         };
         *drive = Drive::Going(going);
         let Drive::Going(going) = &mut *drive else { return Poll::Pending };
-        let waker = Waker::from(Arc::clone(&self.crowd));
+        let waker = Waker::from(Arc::clone(&self.audience));
         let Poll::Ready((driver, result)) = going.as_mut().poll(&mut Context::from_waker(&waker))
         else {
             return Poll::Pending;
         };
-        *drive = if self.context.has_ended() { Drive::Gone } else { Drive::Idle(driver) };
+        *drive = driver.map_or(Drive::Gone, Drive::Idle);
         drop(drive);
         // The others have to see what has become of it, too.
         waker.wake();
         Poll::Ready(result)
     }
 
-    fn again(&self, engine: &Arc<Inner>) -> Driver {
-        let mut driver = Driver::new(
+    fn driver(&self, engine: &Arc<Inner>) -> Driver {
+        Driver::new(
             Arc::clone(engine),
             Arc::clone(&self.context),
             Arc::clone(&self.prepared),
-            Arc::clone(&self.replies),
-        );
-        driver.distrust();
-        driver
+            Arc::clone(&self.audience),
+        )
     }
 
     /// Drops what runs, when nobody drives the run and nobody has a handle: what it holds is given
@@ -123,7 +124,7 @@ impl Slot {
         let holds = match &*drive {
             Drive::Idle(driver) => !driver.is_idle(),
             Drive::Going(_) => true,
-            Drive::Gone => false,
+            Drive::Fresh { .. } | Drive::Gone => false,
         };
         if holds {
             let gone = std::mem::replace(&mut *drive, Drive::Gone);
@@ -133,10 +134,12 @@ impl Slot {
     }
 }
 
-fn go(mut driver: Box<Driver>) -> BoxFuture<'static, (Box<Driver>, Result<()>)> {
+/// The driver comes back if there is something left to drive.
+fn go(mut driver: Driver) -> BoxFuture<'static, (Option<Box<Driver>>, Result<()>)> {
     Box::pin(async move {
         let result = driver.drive().await;
-        (driver, result)
+        let left = (!driver.has_ended()).then(|| Box::new(driver));
+        (left, result)
     })
 }
 
@@ -162,34 +165,6 @@ impl Drop for Driving {
             self.slot.abandon();
         }
         // A wake-up that only this one saw belongs to the others now.
-        self.slot.crowd.wake_all();
-    }
-}
-
-/// Everybody who waits for a run.
-#[derive(Default)]
-struct Crowd(Mutex<Vec<Waker>>);
-
-impl Crowd {
-    fn register(&self, waker: &Waker) {
-        let mut wakers = lock(&self.0);
-        if !wakers.iter().any(|other| other.will_wake(waker)) {
-            wakers.push(waker.clone());
-        }
-    }
-
-    fn wake_all(&self) {
-        let wakers = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        wakers.into_iter().for_each(Waker::wake);
-    }
-}
-
-impl Wake for Crowd {
-    fn wake(self: Arc<Self>) {
-        self.wake_all();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.wake_all();
+        self.slot.audience.wake_all();
     }
 }

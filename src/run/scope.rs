@@ -132,7 +132,7 @@ impl Scope {
             parent: None,
             index: 0,
             own: None,
-            cells: vec![Cell::default(); steps],
+            cells: std::iter::repeat_with(Cell::default).take(steps).collect(),
             open: steps as u32,
             stopping: false,
             depth: 0,

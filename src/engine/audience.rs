@@ -1,16 +1,21 @@
-//! What became of messages to a run, for those who wait to hear.
+//! Everybody who waits for a run: to be woken, and to hear what became of a message.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use std::task::{Wake, Waker};
 
 use futures::channel::oneshot;
 
 use super::lock;
 use crate::run::Rejection;
 
-/// Answers by the message's number: given before somebody asked, or asked for before it was given.
+/// Those who wait for one run.
 #[derive(Default)]
-pub(crate) struct Replies(Mutex<BTreeMap<u64, Answer>>);
+pub(crate) struct Audience {
+    wakers: Mutex<Vec<Waker>>,
+    /// By the message's number: given before somebody asked, or asked for before it was given.
+    answers: Mutex<BTreeMap<u64, Answer>>,
+}
 
 enum Answer {
     Given(Result<(), Rejection>),
@@ -20,11 +25,24 @@ enum Answer {
 /// Answers kept for somebody to ask; those to messages from other processes nobody asks for here.
 const GIVEN_MAX: usize = 1_000;
 
-impl Replies {
+impl Audience {
+    /// Has this one woken with the others, once.
+    pub(super) fn register(&self, waker: &Waker) {
+        let mut wakers = lock(&self.wakers);
+        if !wakers.iter().any(|other| other.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+    }
+
+    pub(super) fn wake_all(&self) {
+        let wakers = std::mem::take(&mut *lock(&self.wakers));
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
     /// The answer to a message that has been posted.
     pub(crate) fn answer(&self, number: u64) -> oneshot::Receiver<Result<(), Rejection>> {
         let (sender, receiver) = oneshot::channel();
-        let mut answers = lock(&self.0);
+        let mut answers = lock(&self.answers);
         match answers.remove(&number) {
             Some(Answer::Given(answer)) => drop(sender.send(answer)),
             _ => drop(answers.insert(number, Answer::Awaited(sender))),
@@ -33,7 +51,7 @@ impl Replies {
     }
 
     pub(super) fn give(&self, number: u64, answer: Result<(), Rejection>) {
-        let mut answers = lock(&self.0);
+        let mut answers = lock(&self.answers);
         match answers.remove(&number) {
             Some(Answer::Awaited(sender)) => drop(sender.send(answer)),
             _ => drop(answers.insert(number, Answer::Given(answer))),
@@ -45,5 +63,15 @@ impl Replies {
             let oldest = answers.iter().find_map(given);
             oldest.map(|number| answers.remove(&number));
         }
+    }
+}
+
+impl Wake for Audience {
+    fn wake(self: Arc<Self>) {
+        self.wake_all();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wake_all();
     }
 }
