@@ -109,7 +109,7 @@ fn edges(
     path: &str,
     problems: &mut Problems,
 ) -> Vec<Edge> {
-    let mut edges = Vec::new();
+    let mut edges = Vec::with_capacity(steps.iter().map(|step| step.after.len()).sum());
     for (at, step) in steps.iter().enumerate() {
         let at = at as u32;
         let mut look_up = |id: &StepId, field: &str| match names.get(id.as_str()) {

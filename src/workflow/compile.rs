@@ -13,7 +13,7 @@ use super::{Definition, NESTING_MAX, STEPS_MAX, Step};
 use crate::error::{Problem, Problems};
 use crate::expr::{Aspect, Expr, ROOTS, Type};
 use crate::id::check_name;
-use crate::plan::{DagResolver, EdgeKind, ExecutionPlan, PlanStep};
+use crate::plan::{DagResolver, EdgeKind, ExecutionPlan, Link, PlanStep};
 use crate::retry::RetryConfig;
 
 /// The compiled form, as far as there is one; it is only good if no problem is an error.
@@ -133,17 +133,19 @@ impl<'a> Compiler<'a> {
             _ => BodyOutput::Map(sinks),
         };
         body.nodes = nodes;
-        for step in 0..plan.len() as u32 {
-            let node = &mut body.nodes[step as usize];
-            if steps[step as usize].trigger.is_none() {
-                node.trigger = default_trigger(&plan, step);
+        // Most workflows have nothing but `after`, and many very many steps.
+        let mut plain = true;
+        for (step, node) in body.nodes.iter_mut().enumerate() {
+            let edges = plan.predecessors(step as u32);
+            if edges.iter().any(|link| link.kind != EdgeKind::After) {
+                plain = false;
+                join(node, steps[step].trigger.is_none(), edges);
             }
-            let edges = plan.predecessors(step);
-            node.reads = edges.iter().filter(|link| link.kind == EdgeKind::Reads).count() as u32;
-            let always = edges.iter().any(|link| link.kind == EdgeKind::Always);
-            node.cleans_up = always || node.trigger == Trigger::Always;
+            plain &= node.trigger == Trigger::AllSucceeded;
+            node.cleans_up |= node.trigger == Trigger::Always;
         }
-        for (step, reason) in never_started(&plan, &body.nodes) {
+        let never = if plain { Vec::new() } else { never_started(&plan, &body.nodes) };
+        for (step, reason) in never {
             let place = format!("{path}.{}", plan.id(step));
             let message = format!("it can never start: {reason}");
             self.problems.push(Problem::warning(place, message));
@@ -162,11 +164,10 @@ impl<'a> Compiler<'a> {
         let mut entries: Vec<PlanStep<'_>> = steps.iter().map(plan_step).collect();
         // A mention is a dependency like one that is spelt out, unless the step has a join rule of
         // its own: what that counts is spelt out.
-        let mut ruled: Vec<bool> = steps
-            .iter()
-            .map(|step| !matches!(step.trigger, None | Some(Trigger::AllSucceeded)))
-            .collect();
+        let mut ruled = Vec::new();
         if !frame.mentions.is_empty() {
+            let own = |step: &Step| !matches!(step.trigger, None | Some(Trigger::AllSucceeded));
+            ruled.extend(steps.iter().map(own));
             for id in steps.iter().flat_map(|step| step.on_failure.iter().chain(&step.otherwise)) {
                 if let Some(step) = frame.find(id.as_str()) {
                     ruled[step as usize] = true;
@@ -223,7 +224,10 @@ impl<'a> Compiler<'a> {
                 Some(when) => Some(when?),
                 None => None,
             },
-            inputs: inputs.into_iter().collect::<Option<_>>()?,
+            inputs: match inputs.is_empty() {
+                true => Vec::new(),
+                false => inputs.into_iter().collect::<Option<_>>()?,
+            },
             retry,
             timeout: step.timeout,
             attempt_timeout: step.attempt_timeout,
@@ -485,14 +489,15 @@ fn is_last(plan: &ExecutionPlan, step: u32) -> bool {
     plan.successors(step).iter().all(|link| detour(link.kind))
 }
 
-/// A step reached only by `on_failure` and `otherwise` is reached by any of them.
-fn default_trigger(plan: &ExecutionPlan, step: u32) -> Trigger {
-    let edges = plan.predecessors(step);
-    let mut counted = edges.iter().filter(|link| link.kind != EdgeKind::Reads).peekable();
-    let detours = |kind| matches!(kind, EdgeKind::OnFailure | EdgeKind::Otherwise);
-    if edges.len() > 1 && counted.peek().is_some() && counted.all(|link| detours(link.kind)) {
-        Trigger::AnySucceeded
-    } else {
-        Trigger::AllSucceeded
+/// What follows for a step's join from edges that are not only `after`.
+fn join(node: &mut Node, by_default: bool, edges: &[Link]) {
+    let counted = |link: &&Link| link.kind != EdgeKind::Reads;
+    let detours = |link: &Link| matches!(link.kind, EdgeKind::OnFailure | EdgeKind::Otherwise);
+    let count = edges.iter().filter(counted).count();
+    // A step reached only by `on_failure` and `otherwise` is reached by any of them.
+    if by_default && count > 1 && edges.iter().filter(counted).all(detours) {
+        node.trigger = Trigger::AnySucceeded;
     }
+    node.reads = (edges.len() - count) as u32;
+    node.cleans_up = edges.iter().any(|link| link.kind == EdgeKind::Always);
 }
