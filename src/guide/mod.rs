@@ -12,6 +12,9 @@ pub mod flow {}
 #[doc = include_str!("runtimes.md")]
 pub mod runtimes {}
 
+#[doc = include_str!("speed.md")]
+pub mod speed {}
+
 #[doc = include_str!("testing.md")]
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]

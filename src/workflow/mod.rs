@@ -33,8 +33,8 @@ use crate::error::{Error, Problems, Result};
 use crate::plan::{DagResolver, ExecutionPlan};
 
 /// Bodies inside bodies: more than this is refused, so that nothing that walks a definition can run
-/// out of stack.
-pub const NESTING_MAX: usize = 100;
+/// out of stack, and that every definition can be written as JSON and read again.
+pub const NESTING_MAX: usize = 30;
 
 /// Steps of one workflow with all its bodies. A plan of a million steps takes some hundred MB.
 pub const STEPS_MAX: usize = 2_000_000;
