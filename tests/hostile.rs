@@ -83,7 +83,7 @@ fn bodies_nested_by_hand_are_refused_beyond_the_limit() {
     };
     assert!(nested(29).is_ok());
     let error = nested(150).unwrap_err();
-    assert!(error.to_string().contains("more than 100 bodies inside each other"), "{error}");
+    assert!(error.to_string().contains("more than 30 bodies inside each other"), "{error}");
 }
 
 #[test]
