@@ -70,9 +70,20 @@ impl Desk {
         self.held.settle(&site.engine);
     }
 
+    /// Tells errors apart. The classifier is the host's code, so the state is not locked meanwhile.
+    pub(crate) fn classify(&mut self, site: &Site) {
+        for landed in &mut self.landed {
+            if let Some(Err(error)) = &landed.result
+                && !error.is_wait()
+            {
+                landed.class = Some(site.engine.classifier.classify(error));
+            }
+        }
+    }
+
     fn report(&mut self, site: &Site, state: &mut RunState, now: Timestamp) {
         let mut landed = std::mem::take(&mut self.landed);
-        for Landed { step, number, body, result } in landed.drain(..) {
+        for Landed { step, number, body, result, class } in landed.drain(..) {
             let Some(task) = site.prepared.task(body, step.step) else { continue };
             self.held.give_back(task);
             let Some(result) = result else {
@@ -90,11 +101,10 @@ impl Desk {
                 Ok(output) => {
                     task.kind.ended(Ended::Well, now);
                     let result = Some(Ok(output.clone()));
-                    self.unstored.push(Landed { step, number, body, result });
+                    self.unstored.push(Landed { step, number, body, result, class });
                     Report::Succeeded(output)
                 }
                 Err(error) => {
-                    let class = (!error.is_wait()).then(|| site.engine.classifier.classify(&error));
                     task.kind.ended(class.map_or(Ended::Unknown, Ended::Badly), now);
                     self.judge(&site.engine, error, class, now)
                 }

@@ -150,6 +150,7 @@ impl Driver {
         let (mut consumed, mut answers) = (Vec::new(), Vec::new());
         let next = {
             let Self { site, desk, told, .. } = self;
+            desk.classify(site);
             let now = site.engine.runtime.now();
             let mut state = site.run.state();
             match (site.run.is_observed(), &told) {

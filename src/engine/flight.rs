@@ -31,11 +31,13 @@ pub(crate) struct Landed {
     pub(crate) body: (u32, u32),
     /// None when it was dropped on purpose: the run knows already.
     pub(crate) result: Option<StepResult>,
+    /// What kind of failure it was, once somebody has looked.
+    pub(crate) class: Option<ErrorClass>,
 }
 
 impl Landed {
     pub(crate) const fn new(begun: &Begun, result: Option<StepResult>) -> Self {
-        Self { step: begun.key, number: begun.number, body: begun.body, result }
+        Self { step: begun.key, number: begun.number, body: begun.body, result, class: None }
     }
 }
 

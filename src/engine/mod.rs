@@ -130,7 +130,8 @@ impl Engine {
         lock(&self.0.workflows).insert(workflow.id().to_string(), workflow.clone());
     }
 
-    /// Starts a run and drives it to its end.
+    /// Starts a run and drives it to its end. Dropping the future drops what runs; the run stays, and
+    /// goes on when [`serve`](Self::serve) or a handle from [`run`](Self::run) drives it.
     ///
     /// # Errors
     /// Only when the run could not be started or stored; a run that failed is an `Ok`.
@@ -209,7 +210,8 @@ impl Engine {
         Ok(self.keep(Slot::new(context, prepared, false)))
     }
 
-    /// A handle for a run that was started before, here or elsewhere.
+    /// A handle for a run that was started before, here or elsewhere. Only one engine may drive a run
+    /// at a time: what another one has begun and not ended is run again here.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is none.
