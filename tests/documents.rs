@@ -226,10 +226,13 @@ fn the_deepest_nest_that_can_be_built_can_be_written_and_read() {
     };
     let deepest = nest(NESTING_MAX).unwrap();
     assert_eq!(Workflow::from_json(&deepest.to_json().unwrap()).unwrap(), deepest);
-    // YAML is read 64 brackets deep; what is deeper is refused, and no stack runs out.
-    let yaml = Workflow::from_yaml(&deepest.to_yaml().unwrap()).unwrap_err();
-    assert!(yaml.to_string().contains("depth: 65"), "{yaml}");
-    let less = nest(15).unwrap();
-    assert_eq!(Workflow::from_yaml(&less.to_yaml().unwrap()).unwrap(), less);
     assert!(nest(NESTING_MAX + 1).is_err());
+    #[cfg(feature = "yaml")]
+    {
+        // YAML is read 64 brackets deep; what is deeper is refused, and no stack runs out.
+        let yaml = Workflow::from_yaml(&deepest.to_yaml().unwrap()).unwrap_err();
+        assert!(yaml.to_string().contains("depth: 65"), "{yaml}");
+        let less = nest(15).unwrap();
+        assert_eq!(Workflow::from_yaml(&less.to_yaml().unwrap()).unwrap(), less);
+    }
 }
