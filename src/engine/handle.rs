@@ -13,7 +13,7 @@ use futures::channel::mpsc;
 
 use super::Engine;
 use super::report::Run;
-use super::slot::Slot;
+use super::slot::{Slot, Waits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{NoRoom, RunEvent};
 use crate::id::RunId;
@@ -220,6 +220,7 @@ impl RunHandle {
         let number = engine.storage.post(self.id(), message).await?;
         let mut answer = self.slot.audience.answer(number);
         self.slot.context.wake_driver();
+        let _waits = Waits(&self.slot);
         let answer = poll_fn(|context| {
             loop {
                 match Pin::new(&mut answer).poll(context) {

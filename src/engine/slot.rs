@@ -134,6 +134,15 @@ impl Slot {
     }
 }
 
+/// Wakes the others when one who waited goes: a wake-up that only that one saw belongs to them now.
+pub(crate) struct Waits<'a>(pub(crate) &'a Slot);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.audience.wake_all();
+    }
+}
+
 /// The driver comes back if there is something left to drive.
 fn go(mut driver: Driver) -> BoxFuture<'static, (Option<Box<Driver>>, Result<()>)> {
     Box::pin(async move {
@@ -164,7 +173,6 @@ impl Drop for Driving {
         if last && context.handles.load(Ordering::Acquire) == 0 {
             self.slot.abandon();
         }
-        // A wake-up that only this one saw belongs to the others now.
-        self.slot.audience.wake_all();
+        drop(Waits(&self.slot));
     }
 }
