@@ -43,6 +43,19 @@ struct Flaky {
     memory: Memory,
     fails_before: Arc<AtomicBool>,
     fails_after: Arc<AtomicBool>,
+    /// The next journal that is loaded arrives late, as it was when it was asked for.
+    loads_late: Arc<Mutex<Option<VirtualRuntime>>>,
+    /// The next message is there at once, and who posted it hears so late.
+    posts_late: Arc<Mutex<Option<VirtualRuntime>>>,
+}
+
+fn late<T: Send + 'static>(time: Option<VirtualRuntime>, reply: Reply<T>) -> Reply<T> {
+    let Some(time) = time else { return reply };
+    let Reply::Ready(Some(found)) = reply else { panic!("memory waits") };
+    Reply::later(async move {
+        time.sleep_until(time.now() + 5 * SECOND).await;
+        found
+    })
 }
 
 impl Storage for Flaky {
@@ -60,11 +73,11 @@ impl Storage for Flaky {
     }
 
     fn load(&self, run: &RunId) -> Reply<stepwell::Result<Option<StoredRun>>> {
-        self.memory.load(run)
+        late(self.loads_late.lock().unwrap().take(), self.memory.load(run))
     }
 
     fn post(&self, run: &RunId, message: Message) -> Reply<stepwell::Result<u64>> {
-        self.memory.post(run, message)
+        late(self.posts_late.lock().unwrap().take(), self.memory.post(run, message))
     }
 
     fn inbox(&self, run: &RunId) -> Reply<stepwell::Result<Vec<(u64, Message)>>> {
@@ -812,4 +825,280 @@ fn the_latest_time_and_the_longest_delay_can_be_written_and_read() {
     let back: Vec<Recorded> = serde_json::from_str(&text).unwrap();
     assert_eq!(back, journal);
     assert_eq!(serde_json::to_string(&back).unwrap(), text);
+}
+
+/// Notes that it was woken.
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl std::task::Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Says that it was woken, and then keeps whoever woke it.
+struct Doorbell {
+    rung: std::sync::mpsc::Sender<()>,
+    may_go: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl std::task::Wake for Doorbell {
+    fn wake(self: Arc<Self>) {
+        if self.rung.send(()).is_ok() {
+            let _ = self.may_go.lock().unwrap().recv();
+        }
+    }
+}
+
+#[test]
+fn who_finds_the_driver_busy_is_woken_when_it_is_free() {
+    let waits: Arc<Mutex<Option<std::task::Waker>>> = Arc::default();
+    let step = Arc::clone(&waits);
+    let engine = Engine::builder()
+        .runtime(VirtualRuntime::new(1))
+        .executor(
+            "never",
+            executor_fn(move |_| {
+                let step = Arc::clone(&step);
+                std::future::poll_fn(move |context| {
+                    *step.lock().unwrap() = Some(context.waker().clone());
+                    std::task::Poll::<Result<(), StepError>>::Pending
+                })
+            }),
+        )
+        .build()
+        .unwrap();
+    let handle = engine.start(&plain([Step::task("a", "never")]), ()).now_or_never().unwrap();
+    let handle = handle.unwrap();
+    let (rung, is_busy) = std::sync::mpsc::channel();
+    let (go, may_go) = std::sync::mpsc::channel::<()>();
+    let (polled, was_polled) = std::sync::mpsc::channel();
+    let (over, is_over) = std::sync::mpsc::channel::<()>();
+    let other = handle.clone();
+    let thread = std::thread::spawn(move || {
+        // Polls twice, and then never again; it is not dropped either. The second time, what it polls
+        // wakes everybody in the middle.
+        let waker = Arc::new(Doorbell { rung, may_go: Mutex::new(may_go) }).into();
+        let mut outcome = Box::pin(other.outcome());
+        assert!((&mut outcome).now_or_never().is_none());
+        waits.lock().unwrap().take().unwrap().wake();
+        let mut context = std::task::Context::from_waker(&waker);
+        assert!(outcome.as_mut().poll(&mut context).is_pending());
+        polled.send(()).unwrap();
+        is_over.recv().unwrap();
+    });
+    is_busy.recv().unwrap();
+    let flag = Arc::new(Flag::default());
+    let waker = std::task::Waker::from(Arc::clone(&flag));
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut signal = Box::pin(handle.signal("x", ()));
+    assert!(signal.as_mut().poll(&mut context).is_pending());
+    drop((is_busy, go));
+    was_polled.recv().unwrap();
+    loop {
+        assert!(flag.0.swap(false, Ordering::SeqCst), "nobody told it that the driver is free");
+        if signal.as_mut().poll(&mut context).is_ready() {
+            break;
+        }
+    }
+    over.send(()).unwrap();
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_step_that_waits_for_its_own_run_does_not_spin() {
+    let time = VirtualRuntime::new(1);
+    let shared: Arc<Mutex<Option<stepwell::RunHandle>>> = Arc::default();
+    let (handle, polls) = (Arc::clone(&shared), Arc::new(AtomicU32::new(0)));
+    let count = Arc::clone(&polls);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .executor(
+            "waits",
+            executor_fn(move |_| {
+                let handle = handle.lock().unwrap().clone().unwrap();
+                let count = Arc::clone(&count);
+                async move {
+                    let mut outcome = Box::pin(handle.outcome());
+                    std::future::poll_fn(|context| {
+                        assert!(count.fetch_add(1, Ordering::SeqCst) < 100, "it spins");
+                        outcome.as_mut().poll(context).map(drop)
+                    })
+                    .await;
+                    Ok(())
+                }
+            }),
+        )
+        .build()
+        .unwrap();
+    let limits = Limits { max_duration: SECOND, ..Limits::default() };
+    let flow = Workflow::builder("w").limits(limits).step(Step::task("a", "waits")).build();
+    let outcome = time.block_on(async {
+        let handle = engine.start(&flow.unwrap(), ()).await.unwrap();
+        *shared.lock().unwrap() = Some(handle.clone());
+        handle.outcome().await.unwrap()
+    });
+    shared.lock().unwrap().take();
+    assert_eq!(outcome.unwrap(), Outcome::TimedOut);
+}
+
+#[test]
+fn what_runs_goes_on_while_the_storage_is_not_well() {
+    let time = VirtualRuntime::new(1);
+    let storage = Flaky::default();
+    let (breaks, begun) = (Arc::clone(&storage.fails_before), Arc::new(AtomicU32::new(0)));
+    let count = Arc::clone(&begun);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .storage(storage)
+        .executor(
+            "quick",
+            executor_fn(move |ctx| {
+                let breaks = Arc::clone(&breaks);
+                async move {
+                    ctx.sleep(SECOND).await;
+                    breaks.store(true, Ordering::SeqCst);
+                    Ok(())
+                }
+            }),
+        )
+        .executor(
+            "long",
+            executor_fn(move |ctx| {
+                count.fetch_add(1, Ordering::SeqCst);
+                ctx.sleep(10 * SECOND).map(Ok)
+            }),
+        )
+        .build()
+        .unwrap();
+    time.block_on(async {
+        let flow = plain([Step::task("a", "quick"), Step::task("b", "long")]);
+        let id = engine.start(&flow, ()).await.unwrap().id().clone();
+        engine.serve(nap(&engine, 60 * SECOND)).await.unwrap();
+        assert_eq!(engine.run(&id).await.unwrap().status(), RunStatus::Succeeded);
+    })
+    .unwrap();
+    assert_eq!(begun.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_message_for_a_run_that_cannot_be_loaded_does_not_keep_the_engine_busy() {
+    let time = VirtualRuntime::new(1);
+    let storage = Memory::new();
+    let knows = Engine::builder()
+        .runtime(time.clone())
+        .storage(storage.clone())
+        .executor("t", executor_fn(|_| async { Ok(()) }))
+        .build()
+        .unwrap();
+    let other = Engine::builder().runtime(time.clone()).storage(storage.clone()).build().unwrap();
+    let flow = plain([Step::wait("a", Wait::signal("go")), Step::task("b", "t").after("a")]);
+    time.block_on(async {
+        let id = knows.start(&flow, ()).await.unwrap().id().clone();
+        knows.serve(nap(&knows, SECOND)).await.unwrap();
+        let go = stepwell::journal::Signal { name: "go".into(), payload: ().into() };
+        storage.post(&id, Message::Signal(go)).await.unwrap();
+        other.serve(nap(&other, 100 * SECOND)).await.unwrap();
+        knows.serve(nap(&knows, 100 * SECOND)).await.unwrap();
+        assert_eq!(knows.run(&id).await.unwrap().status(), RunStatus::Succeeded);
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_journal_that_came_late_runs_nothing_again() {
+    let time = VirtualRuntime::new(1);
+    let storage = Flaky::default();
+    let begun = Arc::new(AtomicU32::new(0));
+    let engine = || {
+        let count = Arc::clone(&begun);
+        let executor = executor_fn(move |ctx| {
+            count.fetch_add(1, Ordering::SeqCst);
+            ctx.sleep(SECOND).map(Ok)
+        });
+        let builder = Engine::builder().runtime(time.clone()).storage(storage.clone());
+        builder.executor("t", executor).build().unwrap()
+    };
+    time.block_on(async {
+        let first = engine();
+        let handle = first.start(&plain([Step::task("a", "t")]), ()).await.unwrap();
+        let id = handle.id().clone();
+        assert!(handle.outcome().now_or_never().is_none());
+        drop((handle, first));
+        let second = engine();
+        *storage.loads_late.lock().unwrap() = Some(time.clone());
+        let late = async { second.run(&id).await.unwrap().outcome().await.unwrap() };
+        let soon = async { second.run(&id).await.unwrap().outcome().await.unwrap() };
+        let (late, soon) = futures::join!(late, soon);
+        assert_eq!(late, soon);
+        assert!(matches!(soon, Outcome::Succeeded { .. }), "{soon:?}");
+    })
+    .unwrap();
+    assert_eq!(begun.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_message_whose_commit_was_not_heard_of_is_answered_once_it_is_known() {
+    let time = VirtualRuntime::new(1);
+    let storage = Flaky::default();
+    let engine = Engine::builder().runtime(time.clone()).storage(storage.clone()).build().unwrap();
+    let flow =
+        plain([Step::wait("a", Wait::signal("go")), Step::wait("b", Wait::For(60 * SECOND))]);
+    time.block_on(async {
+        let handle = engine.start(&flow, ()).await.unwrap();
+        let begin = time.now();
+        *storage.posts_late.lock().unwrap() = Some(time.clone());
+        let mut go = Box::pin(handle.signal("go", ()));
+        assert!((&mut go).now_or_never().is_none());
+        // One commit consumes both, and its answer is lost.
+        storage.fails_after.store(true, Ordering::SeqCst);
+        handle.signal("x", ()).await.unwrap_err();
+        go.await.unwrap();
+        let at = time.now();
+        assert!(at <= begin + 6 * SECOND, "answered at {at}, after {begin}");
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_classifier_that_panics_costs_its_answer_only() {
+    let time = VirtualRuntime::new(1);
+    let classifier =
+        stepwell::retry::ErrorClassifier::default().rule(|_| panic!("the classifier is broken"));
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .classifier(classifier)
+        .executor("t", executor_fn(|_| async { Err::<(), _>(StepError::fatal("no")) }))
+        .build()
+        .unwrap();
+    let run = time.block_on(engine.execute(&plain([Step::task("a", "t")]), ())).unwrap().unwrap();
+    assert_eq!(run.status(), RunStatus::Failed);
+}
+
+#[test]
+fn runs_that_are_over_leave_nothing_in_the_engine() {
+    let runtime = VirtualRuntime::new(1);
+    let engine = Engine::builder().runtime(runtime.clone()).build().unwrap();
+    let before = Arc::strong_count(engine.runtime());
+    for _ in 0..10 {
+        let flow = plain([Step::wait("a", Wait::For(SECOND))]);
+        runtime.block_on(engine.execute(&flow, ())).unwrap().unwrap();
+    }
+    assert_eq!(Arc::strong_count(engine.runtime()), before);
+}
+
+#[test]
+fn an_engine_is_served_once_at_a_time() {
+    let time = VirtualRuntime::new(1);
+    let engine = Engine::builder().runtime(time.clone()).build().unwrap();
+    time.block_on(async {
+        let mut first = Box::pin(engine.serve(nap(&engine, SECOND)));
+        assert!((&mut first).now_or_never().is_none());
+        let second = engine.serve(nap(&engine, SECOND)).await.unwrap_err();
+        assert_eq!(second.kind(), ErrorKind::Rejected);
+        first.await.unwrap();
+        engine.serve(nap(&engine, SECOND)).await.unwrap();
+    })
+    .unwrap();
 }

@@ -1,6 +1,7 @@
 //! Configuring an engine.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use super::admission::Slots;
@@ -153,6 +154,7 @@ impl EngineBuilder {
             prepared: Mutex::default(),
             owner: Owner(owner),
             runs: Mutex::default(),
+            is_served: AtomicBool::new(false),
             fresh: Mutex::default(),
             serving: futures::task::AtomicWaker::new(),
             runtime,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::admission::{Ended, Full, Held, admit};
 use super::driver::Site;
@@ -11,7 +12,7 @@ use crate::error::{ErrorClass, StepError};
 use crate::executor::{Begun, NoRoom};
 use crate::id::StepKey;
 use crate::journal::{Event, Recorded};
-use crate::run::{Command, Report, RetryAllowance, RunState};
+use crate::run::{Command, Rejection, Report, RetryAllowance, RunState};
 use crate::runtime::Runtime;
 use crate::time::Timestamp;
 use crate::value::{Json, NESTING_MAX, Value};
@@ -26,6 +27,8 @@ pub(crate) struct Desk {
     unstored: Vec<Landed>,
     /// Decided, not committed.
     pub(crate) events: Vec<Recorded>,
+    /// What the run made of messages, not stored.
+    pub(crate) answers: Vec<(u64, Result<(), Rejection>)>,
     /// Decided, not started.
     pub(crate) launches: Vec<Launch>,
     /// Why the first ready step could not start, and when to ask again.
@@ -67,16 +70,28 @@ impl Desk {
                 reason: full.reason().to_string(),
             }));
         }
-        self.held.settle(&site.engine);
     }
 
-    /// Tells errors apart. The classifier is the host's code, so the state is not locked meanwhile.
+    /// Tells errors apart. The classifier, and the error itself, are the host's code, so that the state
+    /// is not locked meanwhile, and a panic is theirs alone.
     pub(crate) fn classify(&mut self, site: &Site) {
         for landed in &mut self.landed {
-            if let Some(Err(error)) = &landed.result
-                && !error.is_wait()
-            {
-                landed.class = Some(site.engine.classifier.classify(error));
+            let Some(Err(error)) = &mut landed.result else { continue };
+            if error.is_wait() {
+                continue;
+            }
+            let class = catch_unwind(AssertUnwindSafe(|| {
+                let class = site.engine.classifier.classify(error);
+                error.forget_source();
+                class
+            }));
+            match class {
+                Ok(class) => landed.class = Some(class),
+                Err(_) => tracing::warn!(
+                    target: "stepwell",
+                    run_id = %site.run.id,
+                    "the error classifier panicked; the error keeps its own class",
+                ),
             }
         }
     }
@@ -268,7 +283,7 @@ impl Desk {
         self.landed.iter().any(|landed| landed.step == step && landed.number == number)
     }
 
-    /// Forgets what was decided and not done, and gives back all room that is not in the air.
+    /// Forgets what was decided and not done, and takes back all room that is not in the air.
     pub(crate) fn forget_launches(&mut self, site: &Site) {
         self.events.clear();
         let begun = self.launches.drain(..).map(|launch| (launch.begun.body, launch.begun.key));
@@ -278,7 +293,6 @@ impl Desk {
                 self.held.give_back(task);
             }
         }
-        self.held.settle(&site.engine);
     }
 
     /// Forgets attempts that were taken over to be run again and that the run no longer wants.
@@ -289,7 +303,6 @@ impl Desk {
                 self.held.give_back(task);
             }
         }
-        self.held.settle(&site.engine);
     }
 
     /// Notes an attempt that has been begun.

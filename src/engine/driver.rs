@@ -40,6 +40,8 @@ pub(crate) struct Driver {
     expected: u64,
     /// A commit was begun and its answer not seen: the state may be ahead of the journal.
     uncertain: bool,
+    /// The run is taken from whoever held it.
+    seizes: bool,
     /// Attempts were taken over that the run may not want when they are to be started.
     adopted: bool,
     timer: Option<(Timestamp, BoxFuture<'static, ()>)>,
@@ -86,6 +88,7 @@ impl Driver {
             spare: None,
             expected,
             uncertain: false,
+            seizes: false,
             adopted: false,
             timer: None,
             audience,
@@ -105,6 +108,14 @@ impl Driver {
     /// Has the journal looked at before anything else.
     pub(super) const fn distrust(&mut self) {
         self.uncertain = true;
+    }
+
+    /// Takes over what was begun elsewhere. If attempts were under way, the journal is looked at once
+    /// more before they are begun again: it may have been loaded a while ago.
+    pub(super) fn inherit(&mut self) {
+        let under_way = |(_, status): (StepKey, StepStatus)| status == StepStatus::Running;
+        self.seizes = self.site.run.state().steps().any(under_way);
+        self.uncertain |= self.seizes;
     }
 
     /// Drives the run until it has ended, or until only time or a message can move it and nobody has
@@ -147,7 +158,7 @@ impl Driver {
             true => self.mail().await?,
             false => Vec::new(),
         };
-        let (mut consumed, mut answers) = (Vec::new(), Vec::new());
+        let mut consumed = Vec::new();
         let next = {
             let Self { site, desk, told, .. } = self;
             desk.classify(site);
@@ -162,7 +173,7 @@ impl Driver {
                 let command = command(site, message);
                 let answer = state.decide_into(command, now, &mut desk.events);
                 consumed.push(number);
-                answers.push((number, answer));
+                desk.answers.push((number, answer));
             }
             desk.turn(site, &mut state, now);
             if self.adopted {
@@ -170,11 +181,10 @@ impl Driver {
             }
             site.next(&state, false)
         };
+        // After the state is free: those who are woken are other people's code.
+        self.desk.held.settle(&self.site.engine);
         if !self.desk.events.is_empty() || !consumed.is_empty() {
             self.commit(consumed, next).await?;
-        }
-        for (number, answer) in answers {
-            self.audience.give(number, answer);
         }
         self.launch();
         if std::mem::take(&mut self.adopted) {
@@ -232,6 +242,9 @@ impl Driver {
         emptied.clear();
         self.desk.events = emptied;
         self.desk.stored();
+        for (number, answer) in self.desk.answers.drain(..) {
+            self.audience.give(number, answer);
+        }
         self.expected += after.count;
         if after.disturbed {
             self.disturb();
@@ -366,8 +379,19 @@ impl Driver {
             let gone = Error::new(ErrorKind::NotFound, "the run is gone from the storage");
             return Err(gone.of_run(&run.id));
         };
+        // Messages that are gone were consumed by the commit whose answer nobody saw.
+        let left = match self.desk.answers.is_empty() {
+            true => Vec::new(),
+            false => self.site.engine.storage.inbox(&run.id).await?,
+        };
+        for (number, answer) in self.desk.answers.drain(..) {
+            if !left.iter().any(|(other, _)| *other == number) {
+                self.audience.give(number, answer);
+            }
+        }
         if let Holding::Held(other) = stored.holding
             && other != self.site.engine.owner
+            && !std::mem::take(&mut self.seizes)
         {
             let taken = Error::new(ErrorKind::Conflict, "another engine has taken the run over");
             return Err(taken.of_run(&run.id));
@@ -382,6 +406,7 @@ impl Driver {
             }
             self.desk.reset(&self.site, &state);
         }
+        self.desk.held.settle(&self.site.engine);
         self.uncertain = false;
         run.has_mail.store(true, Ordering::SeqCst);
         let told = self.told.as_ref().map_or(usize::MAX, |told| told.version() as usize);
@@ -393,7 +418,7 @@ impl Driver {
     }
 
     /// Runs attempts again that were begun and whose end nobody recorded: as the same attempts.
-    pub(super) fn adopt(&mut self) {
+    fn adopt(&mut self) {
         let Self { site, desk, in_air, .. } = self;
         let state = site.run.state();
         for (step, status) in state.steps() {
@@ -413,7 +438,7 @@ impl Driver {
     fn end(&mut self) {
         self.release();
         self.site.run.end_observation();
-        self.site.engine.forget(&self.site.run.id);
+        self.site.engine.forget(&self.site.run);
         tracing::debug!(target: "stepwell", run_id = %self.site.run.id, "run ended");
     }
 
@@ -426,6 +451,7 @@ impl Driver {
         }
         *flights = None;
         desk.forget_launches(site);
+        desk.held.settle(&site.engine);
     }
 }
 
@@ -520,7 +546,7 @@ const fn about(event: &Event) -> Option<StepKey> {
 }
 
 /// Lets the executor run something else.
-async fn yield_now() {
+pub(super) async fn yield_now() {
     let mut yielded = false;
     poll_fn(|context| {
         if std::mem::replace(&mut yielded, true) {

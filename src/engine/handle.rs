@@ -79,17 +79,20 @@ impl Clone for RunHandle {
 
 impl Drop for RunHandle {
     fn drop(&mut self) {
-        if self.slot.context.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let context = &self.slot.context;
+        if context.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
             // It may be parked now, or let go.
-            self.slot.context.wake_for_room();
-            self.slot.abandon();
+            context.wake_for_room();
+            if context.drivers.load(Ordering::SeqCst) == 0 {
+                self.slot.abandon();
+            }
         }
     }
 }
 
 impl RunHandle {
     pub(super) fn new(engine: Engine, slot: Arc<Slot>) -> Self {
-        slot.context.handles.fetch_add(1, Ordering::AcqRel);
+        slot.context.handles.fetch_add(1, Ordering::SeqCst);
         Self { engine, slot }
     }
 
@@ -217,9 +220,11 @@ impl RunHandle {
             return Err(self.rejected(&Rejection::Finished));
         }
         let engine = self.engine.inner();
+        // The message may be there even if this future is dropped before it hears so.
+        let posted = Posted(&self.slot);
         let number = engine.storage.post(self.id(), message).await?;
         let mut answer = self.slot.audience.answer(number);
-        self.slot.context.wake_driver();
+        drop(posted);
         let _waits = Waits(&self.slot);
         let answer = poll_fn(|context| {
             loop {
@@ -251,6 +256,15 @@ impl RunHandle {
 
     fn rejected(&self, rejection: &Rejection) -> Error {
         Error::new(ErrorKind::Rejected, rejection.to_string()).of_run(self.id())
+    }
+}
+
+/// Has whoever drives the run look for messages.
+struct Posted<'a>(&'a Slot);
+
+impl Drop for Posted<'_> {
+    fn drop(&mut self) {
+        self.0.context.wake_driver();
     }
 }
 

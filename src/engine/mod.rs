@@ -27,6 +27,7 @@ pub use report::Run;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -80,7 +81,9 @@ pub(crate) struct Inner {
     prepared: Mutex<HashMap<usize, ForProgram>>,
     pub(crate) owner: Owner,
     pub(crate) runs: Mutex<HashMap<RunId, Arc<Slot>>>,
-    /// Runs that [`Engine::serve`] has not seen.
+    /// Whether [`Engine::serve`] is at work.
+    pub(crate) is_served: AtomicBool,
+    /// Runs that it has not seen.
     pub(crate) fresh: Mutex<Vec<Arc<Slot>>>,
     /// Wakes [`Engine::serve`] when there is something new.
     pub(crate) serving: futures::task::AtomicWaker,
@@ -110,9 +113,12 @@ impl Drop for Shared {
 }
 
 impl Inner {
-    /// Takes a run out of memory.
-    pub(crate) fn forget(&self, run: &RunId) {
-        let slot = lock(&self.runs).remove(run);
+    /// Takes a run out of memory, unless that run is there in another slot by now.
+    pub(crate) fn forget(&self, run: &Arc<RunContext>) {
+        let mut runs = lock(&self.runs);
+        let is_it = runs.get(&run.id).is_some_and(|slot| Arc::ptr_eq(&slot.context, run));
+        let slot = if is_it { runs.remove(&run.id) } else { None };
+        drop(runs);
         // Dropped after the lock is free: dropping a driver runs destructors of steps.
         drop(slot);
     }
@@ -264,7 +270,9 @@ impl Engine {
         let mut runs = lock(&self.0.runs);
         // Somebody else may have loaded it in between; there must be one driver only.
         let kept = runs.entry(slot.context.id.clone()).or_insert_with(|| {
-            lock(&self.0.fresh).push(Arc::clone(&slot));
+            if self.0.is_served.load(Ordering::SeqCst) {
+                lock(&self.0.fresh).push(Arc::clone(&slot));
+            }
             Arc::clone(&slot)
         });
         // Made under the lock, so that it is not parked meanwhile.

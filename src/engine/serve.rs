@@ -10,9 +10,10 @@ use std::time::Duration;
 use futures::Stream;
 use futures::stream::FuturesUnordered;
 
+use super::driver::yield_now;
 use super::slot::Slot;
-use super::{Engine, lock};
-use crate::error::{ErrorKind, Result};
+use super::{Engine, Inner, lock};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::RunId;
 use crate::storage::{Commit, Holding};
 use crate::time::Timestamp;
@@ -33,13 +34,16 @@ impl Engine {
     /// they are and go on when somebody drives them again.
     ///
     /// # Errors
-    /// What the storage says, when it says it to this engine as a whole. A run whose storage fails
+    /// [`ErrorKind::Rejected`] when the engine is served already. What the storage says, when it says
+    /// it to this engine as a whole. A run whose storage fails
     /// is tried again later, and so is one that this engine has no executors for, by any engine.
     pub async fn serve(&self, shutdown: impl Future<Output = ()>) -> Result<()> {
         let mut shutdown = pin!(shutdown);
+        if self.0.is_served.swap(true, Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Rejected, "the engine is served already"));
+        }
+        let _served = Served(&self.0);
         let mut drives = FuturesUnordered::new();
-        // Those that are there already are not news any more.
-        lock(&self.0.fresh).clear();
         let known: Vec<Arc<Slot>> = lock(&self.0.runs).values().cloned().collect();
         known.into_iter().for_each(|slot| drives.push(self.drive(slot)));
         let mut beat = Timestamp::EPOCH;
@@ -49,17 +53,27 @@ impl Engine {
                 self.0.storage.heartbeat(self.0.owner, now + HEARTBEAT_LASTS).await?;
                 beat = now + HEARTBEAT_EVERY;
             }
+            let mut rested = now;
             for id in self.0.storage.claim(self.0.owner, now, CLAIMED_AT_ONCE).await? {
                 let held = lock(&self.0.runs).get(&id).map(Arc::clone);
                 match held {
-                    Some(slot) => slot.context.wake_driver(),
-                    None => self.take_over(&id, now).await,
+                    Some(slot) => {
+                        slot.context.wake_driver();
+                        // It was given up when another engine had it, and somebody has a handle.
+                        if !slot.context.is_driven() {
+                            drives.push(self.drive(slot));
+                        }
+                    }
+                    None if self.take_over(&id, now).await => {}
+                    // One that waits for a message, with a message, would be claimed again at once.
+                    None => rested = now + LEFT_ALONE,
                 }
             }
             let fresh = std::mem::take(&mut *lock(&self.0.fresh));
             fresh.into_iter().for_each(|slot| drives.push(self.drive(slot)));
             let due = self.0.storage.next_due().await?;
-            let mut timer = self.0.runtime.sleep_until(due.map_or(beat, |at| at.min(beat)));
+            let mut timer =
+                self.0.runtime.sleep_until(due.map_or(beat, |at| at.min(beat)).max(rested));
             let stop = poll_fn(|context| {
                 if shutdown.as_mut().poll(context).is_ready() {
                     return Poll::Ready(true);
@@ -76,13 +90,15 @@ impl Engine {
             if stop {
                 return Ok(());
             }
+            // However much there is to be claimed, the thread is not this engine's alone.
+            yield_now().await;
         }
     }
 
-    /// Loads a claimed run; if that fails, gives it back for a while.
-    async fn take_over(&self, id: &RunId, now: Timestamp) {
+    /// Loads a claimed run; if that fails, gives it back for a while. Whether it was loaded.
+    async fn take_over(&self, id: &RunId, now: Timestamp) -> bool {
         // The handle goes at once; the run stays among the fresh ones.
-        let Err(error) = self.load(id).await.map(drop) else { return };
+        let Err(error) = self.load(id).await.map(drop) else { return true };
         tracing::warn!(target: "stepwell", run_id = %id, %error, "cannot take the run over");
         let released = async {
             let Some(stored) = self.0.storage.load(id).await? else { return Ok(()) };
@@ -98,31 +114,62 @@ impl Engine {
         if let Err(error) = released.await {
             tracing::warn!(target: "stepwell", run_id = %id, %error, "cannot give the run back");
         }
+        false
     }
 
     /// Drives one run to its end or until it is parked, however often its storage fails.
     async fn drive(&self, slot: Arc<Slot>) {
         let mut pause = LEFT_ALONE;
+        let mut conflicts = 0;
         let run_id = &slot.context.id;
+        // The same all the time, so that what runs is not dropped while the storage is not well.
+        let mut driving = slot.drive(self.inner());
         loop {
-            if let Err(error) = slot.drive(self.inner()).await {
-                tracing::warn!(target: "stepwell", %run_id, %error, "driving failed");
-                if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) {
-                    return self.0.forget(run_id);
+            let Err(error) = (&mut driving).await else {
+                (pause, conflicts) = (LEFT_ALONE, 0);
+                if self.lets_go(&slot) {
+                    return;
                 }
-                let runtime = &self.0.runtime;
-                runtime.sleep_until(runtime.now() + pause).await;
-                pause = (pause * 2).min(LEFT_ALONE_MAX);
                 continue;
-            }
-            pause = LEFT_ALONE;
-            let mut runs = lock(&self.0.runs);
-            // Somebody may have asked for a handle since it was parked; then it is driven on.
-            if slot.context.has_ended() || slot.context.handles.load(Ordering::Acquire) == 0 {
-                let gone = runs.remove(run_id);
-                drop(runs);
-                return drop(gone);
+            };
+            tracing::warn!(target: "stepwell", %run_id, %error, "driving failed");
+            match error.kind() {
+                // Maybe nobody but this engine's own lost commit; then the journal says so.
+                ErrorKind::Conflict if conflicts == 0 => conflicts = 1,
+                ErrorKind::Conflict | ErrorKind::NotFound => {
+                    drop(driving);
+                    self.lets_go(&slot);
+                    return;
+                }
+                _ => {
+                    let runtime = &self.0.runtime;
+                    runtime.sleep_until(runtime.now() + pause).await;
+                    pause = (pause * 2).min(LEFT_ALONE_MAX);
+                }
             }
         }
+    }
+
+    /// Takes a run out of memory, unless it goes on and somebody has a handle for it.
+    fn lets_go(&self, slot: &Arc<Slot>) -> bool {
+        // Under the lock, as handles are made under it.
+        let mut runs = lock(&self.0.runs);
+        let goes = slot.context.has_ended() || slot.context.handles.load(Ordering::SeqCst) == 0;
+        let is_it = runs.get(&slot.context.id).is_some_and(|other| Arc::ptr_eq(other, slot));
+        let gone = if goes && is_it { runs.remove(&slot.context.id) } else { None };
+        drop(runs);
+        drop(gone);
+        goes
+    }
+}
+
+/// An engine that is served, until this is dropped.
+struct Served<'a>(&'a Inner);
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        self.0.is_served.store(false, Ordering::SeqCst);
+        let fresh = std::mem::take(&mut *lock(&self.0.fresh));
+        drop(fresh);
     }
 }

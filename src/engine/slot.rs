@@ -6,16 +6,16 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, TryLockError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::task::{Context, Poll, Waker};
 
 use futures::future::BoxFuture;
 
-use super::Inner;
 use super::audience::Audience;
 use super::driver::Driver;
 use super::prepare::Prepared;
+use super::{Inner, lock};
 use crate::error::Result;
 use crate::executor::RunContext;
 
@@ -25,12 +25,16 @@ pub(crate) struct Slot {
     pub(crate) audience: Arc<Audience>,
     prepared: Arc<Prepared>,
     drive: Mutex<Drive>,
+    /// The thread that is at the drive, by [`this_thread`]; 0 for none.
+    at_it: AtomicUsize,
+    /// Those who found somebody else at it, to be woken when that one lets go.
+    bounced: Mutex<Vec<Waker>>,
 }
 
 enum Drive {
-    /// Nobody has driven it yet; whether it has begun attempts that have to be taken over.
+    /// Nobody has driven it yet; whether it was begun elsewhere.
     Fresh {
-        adopts: bool,
+        inherits: bool,
     },
     /// Driving ended with an error, or by parking.
     Idle(Box<Driver>),
@@ -40,18 +44,20 @@ enum Drive {
 }
 
 impl Slot {
-    pub(crate) fn new(context: RunContext, prepared: Arc<Prepared>, adopts: bool) -> Arc<Self> {
+    pub(crate) fn new(context: RunContext, prepared: Arc<Prepared>, inherits: bool) -> Arc<Self> {
         Arc::new(Self {
             context: Arc::new(context),
             audience: Arc::default(),
             prepared,
-            drive: Mutex::new(Drive::Fresh { adopts }),
+            drive: Mutex::new(Drive::Fresh { inherits }),
+            at_it: AtomicUsize::new(0),
+            bounced: Mutex::default(),
         })
     }
 
     /// Drives the run until it has ended or is parked.
     pub(crate) fn drive(self: &Arc<Self>, engine: &Arc<Inner>) -> Driving {
-        if self.context.drivers.fetch_add(1, Ordering::AcqRel) == 0 {
+        if self.context.drivers.fetch_add(1, Ordering::SeqCst) == 0 {
             // What was ready and not started while nobody drove may start now.
             self.context.wake_for_room();
         }
@@ -64,24 +70,24 @@ impl Slot {
         engine: &Arc<Inner>,
         context: &mut Context<'_>,
     ) -> Poll<Result<()>> {
+        if self.at_it.load(Ordering::Relaxed) == this_thread() {
+            // A step of this run, further up this thread's stack. Who is at it goes on anyway, and
+            // to be woken with the others would be to wake oneself.
+            return Poll::Pending;
+        }
         self.audience.register(context.waker());
-        let mut drive = match self.drive.try_lock() {
-            Ok(drive) => drive,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // Somebody is at it, maybe a step of this run further up this thread's stack. When that
-            // one stops driving, everybody is woken.
-            Err(TryLockError::WouldBlock) => return Poll::Pending,
-        };
+        let Some(mut turn) = self.enter(context.waker()) else { return Poll::Pending };
         if self.context.has_ended() {
             return Poll::Ready(Ok(()));
         }
-        let going = match std::mem::replace(&mut *drive, Drive::Gone) {
+        // Taken out while it is polled: should it panic, the journal knows how to go on.
+        let mut going = match turn.take() {
             Drive::Going(going) => going,
             Drive::Idle(driver) => go(*driver),
-            Drive::Fresh { adopts } => {
+            Drive::Fresh { inherits } => {
                 let mut driver = self.driver(engine);
-                if adopts {
-                    driver.adopt();
+                if inherits {
+                    driver.inherit();
                 }
                 go(driver)
             }
@@ -91,18 +97,40 @@ impl Slot {
                 go(driver)
             }
         };
-        *drive = Drive::Going(going);
-        let Drive::Going(going) = &mut *drive else { return Poll::Pending };
         let waker = Waker::from(Arc::clone(&self.audience));
-        let Poll::Ready((driver, result)) = going.as_mut().poll(&mut Context::from_waker(&waker))
-        else {
-            return Poll::Pending;
+        match going.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Pending => {
+                turn.put(Drive::Going(going));
+                Poll::Pending
+            }
+            Poll::Ready((driver, result)) => {
+                turn.put(driver.map_or(Drive::Gone, Drive::Idle));
+                drop(turn);
+                // The others have to see what has become of it, too.
+                waker.wake();
+                Poll::Ready(result)
+            }
+        }
+    }
+
+    /// Has the drive to oneself, unless somebody else is at it; then that waker is woken when they
+    /// are not any more.
+    fn enter(&self, waker: &Waker) -> Option<Turn<'_>> {
+        self.try_enter().or_else(|| {
+            lock(&self.bounced).push(waker.clone());
+            // They may have let go before they could see this one.
+            self.try_enter()
+        })
+    }
+
+    fn try_enter(&self) -> Option<Turn<'_>> {
+        let drive = match self.drive.try_lock() {
+            Ok(drive) => drive,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
         };
-        *drive = driver.map_or(Drive::Gone, Drive::Idle);
-        drop(drive);
-        // The others have to see what has become of it, too.
-        waker.wake();
-        Poll::Ready(result)
+        self.at_it.store(this_thread(), Ordering::Relaxed);
+        Some(Turn { slot: self, drive: Some(drive) })
     }
 
     fn driver(&self, engine: &Arc<Inner>) -> Driver {
@@ -117,21 +145,58 @@ impl Slot {
     /// Drops what runs, when nobody drives the run and nobody has a handle: what it holds is given
     /// to others. The run stays, and goes on from its journal when it is driven again.
     pub(crate) fn abandon(&self) {
-        if self.context.drivers.load(Ordering::Acquire) > 0 || self.context.has_ended() {
+        let Some(mut turn) = self.try_enter() else { return };
+        let wanted = self.context.drivers.load(Ordering::SeqCst) > 0
+            || self.context.handles.load(Ordering::SeqCst) > 0;
+        let holds = match &turn.drive.as_deref() {
+            Some(Drive::Idle(driver)) => !driver.is_idle(),
+            Some(Drive::Going(_)) => true,
+            Some(Drive::Fresh { .. } | Drive::Gone) | None => false,
+        };
+        if wanted || !holds || self.context.has_ended() {
             return;
         }
-        let Ok(mut drive) = self.drive.try_lock() else { return };
-        let holds = match &*drive {
-            Drive::Idle(driver) => !driver.is_idle(),
-            Drive::Going(_) => true,
-            Drive::Fresh { .. } | Drive::Gone => false,
-        };
-        if holds {
-            let gone = std::mem::replace(&mut *drive, Drive::Gone);
-            drop(drive);
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(gone)));
+        // Not let go before it is dropped: nobody is to begin an attempt whose future is still there.
+        let gone = turn.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(gone)));
+        drop(turn);
+        // Somebody may have come to wait meanwhile.
+        self.audience.wake_all();
+    }
+}
+
+/// The drive in the hands of one.
+struct Turn<'a> {
+    slot: &'a Slot,
+    drive: Option<MutexGuard<'a, Drive>>,
+}
+
+impl Turn<'_> {
+    fn take(&mut self) -> Drive {
+        self.drive.as_mut().map_or(Drive::Gone, |drive| std::mem::replace(drive, Drive::Gone))
+    }
+
+    fn put(&mut self, next: Drive) {
+        if let Some(drive) = &mut self.drive {
+            **drive = next;
         }
     }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.slot.at_it.store(0, Ordering::Relaxed);
+        self.drive = None;
+        // Not before it is free: who is woken tries at once, maybe on this very stack.
+        let bounced = std::mem::take(&mut *lock(&self.slot.bounced));
+        bounced.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A number that no other living thread has; never 0.
+fn this_thread() -> usize {
+    thread_local!(static PLACE: u8 = const { 0 });
+    PLACE.with(|place| std::ptr::from_ref(place).addr())
 }
 
 /// Wakes the others when one who waited goes: a wake-up that only that one saw belongs to them now.
@@ -169,8 +234,8 @@ impl Future for Driving {
 impl Drop for Driving {
     fn drop(&mut self) {
         let context = &self.slot.context;
-        let last = context.drivers.fetch_sub(1, Ordering::AcqRel) == 1;
-        if last && context.handles.load(Ordering::Acquire) == 0 {
+        let last = context.drivers.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && context.handles.load(Ordering::SeqCst) == 0 {
             self.slot.abandon();
         }
         drop(Waits(&self.slot));

@@ -237,6 +237,13 @@ impl StepError {
         }
     }
 
+    /// Drops the error that this was made of; its text is kept.
+    pub(crate) fn forget_source(&mut self) {
+        if let Cause::Failed(_, source) = &mut *self.0 {
+            drop(source.take());
+        }
+    }
+
     /// The data of it, for the journal.
     ///
     /// # Errors

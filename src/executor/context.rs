@@ -452,7 +452,7 @@ impl ExecutionContext {
 
     /// Completes when the step is asked to stop. A step that goes on all the same is dropped after
     /// the grace period. One task of a step may await this at a time.
-    pub fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let attempt = Arc::clone(&self.0);
         poll_fn(move |context| {
             attempt.listener.register(context.waker());
@@ -461,7 +461,7 @@ impl ExecutionContext {
     }
 
     /// Completes after this long, by the engine's clock: virtual in tests.
-    pub fn sleep(&self, length: Duration) -> impl Future<Output = ()> + Send + 'static {
+    pub fn sleep(&self, length: Duration) -> impl Future<Output = ()> + Send + 'static + use<> {
         let runtime = &self.0.run.runtime;
         runtime.sleep_until(runtime.now() + length)
     }
