@@ -89,7 +89,7 @@ fn everything() -> Workflow {
         .step(
             Step::task("last", "t")
                 .after_all(["each", "child"])
-                .trigger(Trigger::AtLeast(1))
+                .trigger(Trigger::at_least(1))
                 .cancel_rest()
                 .when(
                     serde_json::from_value::<stepwell::expr::Condition>(

@@ -27,11 +27,15 @@ fn body(depth: u32) -> BoxedStrategy<Vec<Step>> {
                 step.id = ids[at].as_str().into();
                 if at > 0 {
                     let before = usize::from(dice[0]) % at;
-                    match dice[1] % 7 {
+                    match dice[1] % 8 {
                         0..3 => step.after.push(ids[before].as_str().into()),
                         3 => built[before].on_failure.push(ids[at].as_str().into()),
                         4 => built[before].otherwise.push(ids[at].as_str().into()),
                         5 => built[before].always.push(ids[at].as_str().into()),
+                        6 => {
+                            let caught = &mut built[before].on_error;
+                            caught.insert(ErrorClass::Fatal, vec![ids[at].as_str().into()]);
+                        }
                         _ => {}
                     }
                     let other = usize::from(dice[2]) % at;
@@ -39,14 +43,15 @@ fn body(depth: u32) -> BoxedStrategy<Vec<Step>> {
                         step.after.push(ids[other].as_str().into());
                     }
                 }
-                step.trigger = match dice[3] % 12 {
+                step.trigger = match dice[3] % 13 {
                     0 => Some(Trigger::AnySucceeded),
                     1 => Some(Trigger::AllDone),
                     2 => Some(Trigger::AnyFailed),
                     3 => Some(Trigger::NoneFailed),
-                    4 => Some(Trigger::AtLeast(1)),
+                    4 => Some(Trigger::at_least(1)),
                     5 => Some(Trigger::Always),
                     6 => Some(Trigger::AllFailed),
+                    7 => Some(Trigger::tolerates(1)),
                     _ => None,
                 };
                 step.cancel_rest = dice[3] > 230;
@@ -91,6 +96,8 @@ fn step(depth: u32) -> BoxedStrategy<Step> {
             Step::choice("x", [Case::when("input.no", a), Case::otherwise(b)])
         }),
         1 => inner().prop_map(|steps| Step::for_each("x", "input.items", steps).concurrency(2)),
+        1 => inner().prop_map(|steps| Step::for_each("x", "input.items", steps).tolerates(1)),
+        1 => inner().prop_map(|steps| Step::for_each("x", "input.items", steps).enough(2)),
         1 => inner().prop_map(|steps| Step::while_loop("x", "turn < 2", steps)),
         1 => Just(Step::workflow("x", "child")),
     ]
@@ -102,6 +109,7 @@ fn plain(mut steps: Vec<Step>) -> Vec<Step> {
     for step in &mut steps {
         step.after.clear();
         step.on_failure.clear();
+        step.on_error.clear();
         step.otherwise.clear();
         step.always.clear();
     }
@@ -124,13 +132,24 @@ struct Life {
 }
 
 /// The statuses of the steps before a step, each with the edge that leads from it.
+/// An edge for failures of another class than the step's does not lead here: then it counts as if the
+/// step had been stopped.
 fn edges(state: &RunState, step: StepKey) -> Vec<(EdgeKind, StepStatus)> {
     let (unit, body) = state.body_of(step);
     let plan = Arc::clone(&state.program().unit(unit).body(body).plan);
     let before = plan.predecessors(step.step).iter();
     let of = |link: &stepwell::plan::Link| {
         let key = StepKey { scope: step.scope, step: link.step };
-        (link.kind, state.step_status(key).unwrap())
+        let status = state.step_status(key).unwrap();
+        let class = state.failure(key).map(|failure| failure.class);
+        let node = state.node(step).unwrap();
+        let other = |(from, classes): &(u32, Vec<ErrorClass>)| {
+            *from == link.step && class.is_some_and(|class| !classes.contains(&class))
+        };
+        match link.kind == EdgeKind::OnFailure && node.catches.iter().any(other) {
+            true => (link.kind, StepStatus::Cancelled),
+            false => (link.kind, status),
+        }
     };
     before.map(of).collect()
 }
@@ -141,7 +160,7 @@ fn assert_may_start(state: &RunState, step: StepKey) {
     let (read, counted): (Vec<_>, Vec<_>) =
         edges(state, step).into_iter().partition(|(kind, _)| *kind == EdgeKind::Reads);
     assert!(read.iter().all(|(_, status)| status.is_end()), "{step:?} reads what is not over");
-    let about_failures = matches!(trigger, Trigger::AllFailed | Trigger::AnyFailed);
+    let about_failures = trigger.catches_failure();
     let met = |(kind, status): &(EdgeKind, StepStatus)| match kind {
         EdgeKind::After => {
             matches!(status, StepStatus::Succeeded | StepStatus::Skipped(SkipReason::Condition))
@@ -164,7 +183,15 @@ fn assert_may_start(state: &RunState, step: StepKey) {
         || match trigger {
             Trigger::AllSucceeded => counted.iter().all(met),
             Trigger::AnySucceeded => counted.iter().any(met),
-            Trigger::AtLeast(n) => counted.iter().filter(|edge| met(edge)).count() >= n as usize,
+            Trigger::AtLeast(amount) => {
+                let needed = amount.at_least(counted.len() as u32) as usize;
+                counted.iter().filter(|edge| met(edge)).count() >= needed
+            }
+            Trigger::Tolerates(amount) => {
+                let tolerated = amount.at_most(counted.len() as u32) as usize;
+                let failures = counted.iter().filter(|edge| failed(edge)).count();
+                counted.iter().all(over) && failures <= tolerated
+            }
             Trigger::AllDone | Trigger::Always => counted.iter().all(over),
             Trigger::AllFailed => counted.iter().all(failed),
             Trigger::AnyFailed => counted.iter().any(failed),

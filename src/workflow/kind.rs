@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::expr::Condition;
 use crate::value::Value;
-use crate::workflow::Step;
+use crate::workflow::{Amount, Step};
 
 /// What a step does.
 ///
@@ -32,6 +32,11 @@ pub enum StepKind {
         items: String,
         /// How many bodies run at once; 0 is as many as the workflow's limit lets.
         concurrency: u32,
+        /// As soon as this many bodies have ended well the others are cancelled; none is all.
+        enough: Option<Amount>,
+        /// Up to this many bodies may fail, or be cancelled, and it still ends well; their outputs are
+        /// null. None is none.
+        tolerates: Option<Amount>,
         /// The body; it reads `item` and `index` (from 0).
         body: Vec<Step>,
     },

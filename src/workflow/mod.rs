@@ -4,6 +4,7 @@
 //! report every problem at once. It is immutable and cheap to clone. What a definition means when it
 //! runs is decided in [`crate::run`]; nothing here runs anything.
 
+mod amount;
 mod builder;
 mod compile;
 mod definition;
@@ -15,6 +16,7 @@ mod reach;
 mod settings;
 mod step;
 
+pub use amount::Amount;
 pub use builder::WorkflowBuilder;
 pub use definition::Definition;
 pub use kind::{Case, LoopCondition, OnTimeout, StepKind, Timeout, Wait, When};

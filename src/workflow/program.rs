@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::kind::Timeout;
 use super::settings::{FailurePolicy, Limits, Priority, Resources, Trigger, Variable};
-use super::{NESTING_MAX, Workflow};
-use crate::error::{Error, Problem, Problems, Result};
+use super::{Amount, NESTING_MAX, Workflow};
+use crate::error::{Error, ErrorClass, Problem, Problems, Result};
 use crate::expr::Expr;
 use crate::plan::ExecutionPlan;
 use crate::retry::RetryConfig;
@@ -97,6 +97,8 @@ pub struct Node {
     pub blocking: bool,
     /// Dependencies that it only reads: they must have ended, and its join rule does not count them.
     pub reads: u32,
+    /// Steps whose failure leads here only with errors of these classes.
+    pub catches: Vec<(u32, Vec<ErrorClass>)>,
     /// Whether it runs even where everything else is being stopped: it cleans up.
     pub cleans_up: bool,
 }
@@ -122,6 +124,10 @@ pub enum NodeKind {
         items: Expr,
         /// Bodies at once; 0 is no limit.
         concurrency: u32,
+        /// Bodies that are enough.
+        enough: Option<Amount>,
+        /// Bodies that may fail.
+        tolerates: Option<Amount>,
         /// The body.
         body: u32,
     },
@@ -299,6 +305,15 @@ impl Unit {
                 _ => None,
             })
         })
+    }
+}
+
+impl Node {
+    /// Whether an error of this class, of that step, leads here over an edge for failures.
+    #[must_use]
+    pub fn catches(&self, from: u32, class: ErrorClass) -> bool {
+        let known = self.catches.iter().find(|(step, _)| *step == from);
+        known.is_none_or(|(_, classes)| classes.contains(&class))
     }
 }
 

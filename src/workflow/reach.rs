@@ -1,5 +1,6 @@
 //! Steps that can never start, whatever becomes of the steps before them.
 
+use super::Amount;
 use super::program::{Node, NodeKind};
 use super::settings::Trigger;
 use crate::plan::{EdgeKind, End, ExecutionPlan, Link, Meaning};
@@ -62,8 +63,11 @@ fn can_start(trigger: Trigger, before: &[Link], ends: impl Fn(u32) -> Vec<End>) 
     match trigger {
         Trigger::AllSucceeded => sources.all(|links| best(links, met) == links.len()),
         Trigger::AnySucceeded => sources.any(|links| best(links, met) > 0),
-        Trigger::AtLeast(n) => sources.map(|links| best(links, met)).sum::<usize>() >= n as usize,
-        Trigger::AllDone | Trigger::Always => true,
+        Trigger::AtLeast(amount) => {
+            let needed = amount.at_least(before.len() as u32) as usize;
+            sources.map(|links| best(links, met)).sum::<usize>() >= needed
+        }
+        Trigger::AllDone | Trigger::Always | Trigger::Tolerates(_) => true,
         Trigger::AllFailed => sources.all(|links| best(links, failed) == links.len()),
         Trigger::AnyFailed => sources.any(|links| best(links, failed) > 0),
         Trigger::NoneFailed => {
@@ -79,7 +83,7 @@ fn counted(before: &[Link]) -> Vec<Link> {
 
 fn reason(plan: &ExecutionPlan, nodes: &[Node], step: u32) -> String {
     let before = counted(plan.predecessors(step));
-    if let Trigger::AtLeast(n) = nodes[step as usize].trigger
+    if let Trigger::AtLeast(Amount::Count(n)) = nodes[step as usize].trigger
         && n as usize > before.len()
     {
         return format!("it waits for {n} dependencies and has {}", before.len());
@@ -110,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_join_that_nothing_meets_is_named_once() {
-        let at_least = task("c").after("a").trigger(Trigger::AtLeast(2));
+        let at_least = task("c").after("a").trigger(Trigger::at_least(2));
         let found = never([task("a"), at_least, task("d").after("c")]);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(
@@ -153,7 +157,8 @@ mod tests {
             (Trigger::AnyFailed, [false, true]),
             (Trigger::NoneFailed, [true, true]),
             (Trigger::Always, [true, false]),
-            (Trigger::AtLeast(2), [true, false]),
+            (Trigger::at_least(2), [true, false]),
+            (Trigger::tolerates(1), [true, false]),
         ] {
             let edge = |id: &str, failure| {
                 if failure { task(id).on_failure("c") } else { task(id).on_success("c") }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Amount;
 use crate::value::{Json, Value};
 
 /// How urgent a step or task is; a total order from `Background` to `Critical`.
@@ -56,7 +57,7 @@ pub enum Trigger {
     /// As soon as one is met; skipped when none can be any more.
     AnySucceeded,
     /// As soon as this many are met; skipped when that cannot be reached any more.
-    AtLeast(u32),
+    AtLeast(Amount),
     /// All at an end, whichever.
     AllDone,
     /// All failed.
@@ -65,15 +66,28 @@ pub enum Trigger {
     AnyFailed,
     /// All at an end and none failed; skips of both kinds are fine.
     NoneFailed,
+    /// All at an end and no more than this many failed, whose failures then count as dealt with; skips
+    /// of both kinds are fine.
+    Tolerates(Amount),
     /// All at an end, and even when the run is stopping because a step failed.
     Always,
 }
 
 impl Trigger {
+    /// As soon as this many, or this many percent, are met.
+    pub fn at_least(amount: impl Into<Amount>) -> Self {
+        Self::AtLeast(amount.into())
+    }
+
+    /// As soon as all are at an end, unless more than this many failed.
+    pub fn tolerates(amount: impl Into<Amount>) -> Self {
+        Self::Tolerates(amount.into())
+    }
+
     /// Whether a failed dependency can be what starts the step, so that the failure is dealt with.
     #[must_use]
     pub const fn catches_failure(self) -> bool {
-        matches!(self, Self::AllFailed | Self::AnyFailed)
+        matches!(self, Self::AllFailed | Self::AnyFailed | Self::Tolerates(_))
     }
 }
 

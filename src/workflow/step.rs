@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Amount;
 use super::document::StepDocument;
 use super::kind::{Case, LoopCondition, StepKind, Wait, When};
 use super::settings::{Metadata, Priority, Resources, Trigger};
+use crate::error::ErrorClass;
 use crate::id::StepId;
 use crate::retry::RetryConfig;
 use crate::value::{Json, Value};
@@ -45,6 +47,9 @@ pub struct Step {
     pub on_success: Vec<StepId>,
     /// Steps to go to when this one failed; the failure then counts as dealt with.
     pub on_failure: Vec<StepId>,
+    /// Steps to go to when this one failed with an error of this class; the failure then counts as
+    /// dealt with.
+    pub on_error: BTreeMap<ErrorClass, Vec<StepId>>,
     /// Steps to go to when this one was skipped because its condition was false.
     pub otherwise: Vec<StepId>,
     /// Steps to go to whatever became of this one.
@@ -88,6 +93,7 @@ impl Step {
             after: Vec::new(),
             on_success: Vec::new(),
             on_failure: Vec::new(),
+            on_error: BTreeMap::new(),
             otherwise: Vec::new(),
             always: Vec::new(),
             when: None,
@@ -133,7 +139,14 @@ impl Step {
         body: impl IntoIterator<Item = Self>,
     ) -> Self {
         let body = body.into_iter().collect();
-        Self::new(id, StepKind::ForEach { items: items.into(), concurrency: 0, body })
+        let kind = StepKind::ForEach {
+            items: items.into(),
+            concurrency: 0,
+            enough: None,
+            tolerates: None,
+            body,
+        };
+        Self::new(id, kind)
     }
 
     /// These steps as long as the condition holds, at most [`TURNS_DEFAULT`] times.
@@ -217,6 +230,31 @@ impl Step {
         self
     }
 
+    /// How many bodies of a for-each are enough: as soon as they have ended well, the others are
+    /// cancelled. `build()` refuses it elsewhere.
+    #[must_use]
+    pub fn enough(mut self, bodies: impl Into<Amount>) -> Self {
+        match &mut self.kind {
+            StepKind::ForEach { enough, .. } => *enough = Some(bodies.into()),
+            _ => {
+                self.metadata.insert(MISPLACED.into(), "enough".into());
+            }
+        }
+        self
+    }
+
+    /// How many bodies of a for-each may fail. `build()` refuses it elsewhere.
+    #[must_use]
+    pub fn tolerates(mut self, bodies: impl Into<Amount>) -> Self {
+        match &mut self.kind {
+            StepKind::ForEach { tolerates, .. } => *tolerates = Some(bodies.into()),
+            _ => {
+                self.metadata.insert(MISPLACED.into(), "tolerates".into());
+            }
+        }
+        self
+    }
+
     /// More turns of a loop than this fail it. `build()` refuses it elsewhere.
     #[must_use]
     pub fn max_turns(mut self, turns: u32) -> Self {
@@ -254,6 +292,13 @@ impl Step {
     #[must_use]
     pub fn on_failure(mut self, step: impl Into<StepId>) -> Self {
         self.on_failure.push(step.into());
+        self
+    }
+
+    /// Where to go when this step failed with an error of this class.
+    #[must_use]
+    pub fn on_error(mut self, class: ErrorClass, step: impl Into<StepId>) -> Self {
+        self.on_error.entry(class).or_default().push(step.into());
         self
     }
 

@@ -8,10 +8,12 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::error::ErrorClass;
 use crate::expr::Condition;
 use crate::id::StepId;
 use crate::retry::RetryConfig;
 use crate::value::{Json, Value};
+use crate::workflow::Amount;
 use crate::workflow::kind::{Case, LoopCondition, OnTimeout, StepKind, Timeout, Wait, When};
 use crate::workflow::settings::{Metadata, Priority, Resources, Trigger};
 use crate::workflow::step::{MISPLACED, Step, TURNS_DEFAULT};
@@ -57,6 +59,10 @@ pub struct StepDocument {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enough: Option<Amount>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerates: Option<Amount>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_turns: Option<u32>,
     #[serde(default, skip_serializing_if = "OneOrMany::is_empty")]
     pub after: OneOrMany,
@@ -64,6 +70,8 @@ pub struct StepDocument {
     pub on_success: OneOrMany,
     #[serde(default, skip_serializing_if = "OneOrMany::is_empty")]
     pub on_failure: OneOrMany,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub on_error: BTreeMap<ErrorClass, OneOrMany>,
     #[serde(default, skip_serializing_if = "OneOrMany::is_empty")]
     pub otherwise: OneOrMany,
     #[serde(default, skip_serializing_if = "OneOrMany::is_empty")]
@@ -175,6 +183,7 @@ impl TryFrom<StepDocument> for Step {
             after: document.after.0,
             on_success: document.on_success.0,
             on_failure: document.on_failure.0,
+            on_error: document.on_error.into_iter().map(|(class, ids)| (class, ids.0)).collect(),
             otherwise: document.otherwise.0,
             always: document.always.0,
             when: document.when,
@@ -222,6 +231,8 @@ fn kind(document: &mut StepDocument) -> Result<StepKind, String> {
         (document.input.is_some(), "input", &["workflow"]),
         (document.steps.is_some(), "steps", &["foreach", "while", "until"]),
         (document.concurrency.is_some(), "concurrency", &["foreach"]),
+        (document.enough.is_some(), "enough", &["foreach"]),
+        (document.tolerates.is_some(), "tolerates", &["foreach"]),
         (document.max_turns.is_some(), "max_turns", &["while", "until"]),
     ] {
         if given && !kinds.contains(&name) {
@@ -243,7 +254,8 @@ fn kind(document: &mut StepDocument) -> Result<StepKind, String> {
         let cases = cases.into_iter().map(|case| Case { when: case.when, steps: case.steps });
         Ok(StepKind::Choice(cases.collect()))
     } else if let Some(items) = document.foreach.take() {
-        Ok(StepKind::ForEach { items, concurrency, body: need_body()? })
+        let (enough, tolerates) = (document.enough, document.tolerates);
+        Ok(StepKind::ForEach { items, concurrency, enough, tolerates, body: need_body()? })
     } else if let Some(when) = document.while_.take() {
         Ok(StepKind::Loop { condition: LoopCondition::While(when), max_turns, body: need_body()? })
     } else if let Some(when) = document.until.take() {
@@ -281,6 +293,7 @@ impl From<Step> for StepDocument {
             after: OneOrMany(step.after),
             on_success: OneOrMany(step.on_success),
             on_failure: OneOrMany(step.on_failure),
+            on_error: step.on_error.into_iter().map(|(c, ids)| (c, OneOrMany(ids))).collect(),
             otherwise: OneOrMany(step.otherwise),
             always: OneOrMany(step.always),
             when: step.when,
@@ -310,7 +323,8 @@ impl From<Step> for StepDocument {
                     cases.into_iter().map(|c| CaseDocument { when: c.when, steps: c.steps });
                 document.choice = Some(cases.collect());
             }
-            StepKind::ForEach { items, concurrency, body } => {
+            StepKind::ForEach { items, concurrency, enough, tolerates, body } => {
+                (document.enough, document.tolerates) = (enough, tolerates);
                 document.foreach = Some(items);
                 document.concurrency = (concurrency > 0).then_some(concurrency);
                 document.steps = Some(body);
