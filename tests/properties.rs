@@ -355,9 +355,8 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
             26 | 27 => Some(Command::Signal(Signal { name: "go".into(), payload: Value::NULL })),
             28 => Some(Command::Pause(Box::default())),
             29 | 30 => Some(Command::Resume(Box::default())),
-            _ if which % 16 == 0 => {
-                Some(Command::Cancel { reason: Box::default(), grace: Duration::from_secs(10) })
-            }
+            _ if which % 16 == 0 => Some(Command::Cancel(Box::default())),
+            _ if which % 64 == 1 => Some(Command::Terminate(Box::default())),
             _ => None,
         };
         if let Some(command) = command {

@@ -155,10 +155,8 @@ impl Script {
             }
             "pause" => self.decide(Command::Pause(Reason::new("ann", "look").into())),
             "resume" => self.decide(Command::Resume(Reason::new("ann", "go").into())),
-            "cancel" => {
-                let grace = std::time::Duration::from_secs(10);
-                self.decide(Command::Cancel { reason: Reason::new("bob", "stop").into(), grace })
-            }
+            "cancel" => self.decide(Command::Cancel(Reason::new("bob", "stop").into())),
+            "terminate" => self.decide(Command::Terminate(Reason::new("bob", "now").into())),
             "explain" => {
                 let found = self.state.find(first).and_then(|step| self.state.explain(step));
                 vec![found.map_or_else(|| "no such step".into(), |why| why.to_string())]
@@ -260,6 +258,7 @@ impl Script {
             Event::RunPaused { by } => format!("run paused {by}"),
             Event::RunResumed { by, deadline } => format!("run resumed {by}, limit {deadline}"),
             Event::RunCancelRequested { by, .. } => format!("run cancelling {by}"),
+            Event::RunLimitReached => "run over its time limit".into(),
             Event::RunFinished { outcome } => format!("run {}", ended(outcome)),
             other => format!("{other:?}"),
         }

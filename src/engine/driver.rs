@@ -170,7 +170,7 @@ impl Driver {
                 _ => {}
             }
             for (number, message) in mail {
-                let command = command(site, message);
+                let command = command(message);
                 let answer = state.decide_into(command, now, &mut desk.events);
                 consumed.push(number);
                 desk.answers.push((number, answer));
@@ -493,15 +493,13 @@ fn land(
     moved
 }
 
-fn command(site: &Site, message: Message) -> Command {
+fn command(message: Message) -> Command {
     match message {
         Message::Signal(signal) => Command::Signal(signal),
         Message::Pause(reason) => Command::Pause(Box::new(reason)),
         Message::Resume(reason) => Command::Resume(Box::new(reason)),
-        Message::Cancel(reason) => {
-            let reason = Box::new(reason);
-            Command::Cancel { reason, grace: site.engine.limits.cancel_grace }
-        }
+        Message::Cancel(reason) => Command::Cancel(Box::new(reason)),
+        Message::Terminate(reason) => Command::Terminate(Box::new(reason)),
     }
 }
 
@@ -513,7 +511,6 @@ const fn disturbs(recorded: &Recorded) -> bool {
             | Event::AttemptFailed { .. }
             | Event::StepCancelled { .. }
             | Event::StepCancelRequested { .. }
-            | Event::RunCancelRequested { .. }
             | Event::RunFinished { .. }
     )
 }
@@ -541,6 +538,7 @@ const fn about(event: &Event) -> Option<StepKey> {
         | Event::RunPaused { .. }
         | Event::RunResumed { .. }
         | Event::RunCancelRequested { .. }
+        | Event::RunLimitReached
         | Event::RunFinished { .. } => None,
     }
 }

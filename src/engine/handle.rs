@@ -205,12 +205,22 @@ impl RunHandle {
     }
 
     /// Stops the run: running steps are asked to stop, and dropped after the engine's grace period;
-    /// nothing else is started.
+    /// nothing else is started but what cleans up: steps marked [`finally`](crate::Step::finally), steps
+    /// that an `always` edge leads to, steps with the join rule `always`, and compensations. Ends a
+    /// pause.
     ///
     /// # Errors
     /// [`ErrorKind::Rejected`] when it has ended or is stopping; what the storage says.
     pub async fn cancel(&self, reason: Reason) -> Result<()> {
         self.say(Message::Cancel(reason)).await
+    }
+
+    /// Stops the run at once: running steps are dropped, and nothing cleans up.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Rejected`] when it has ended; what the storage says.
+    pub async fn terminate(&self, reason: Reason) -> Result<()> {
+        self.say(Message::Terminate(reason)).await
     }
 
     /// Posts a message and waits for what the run makes of it. Whoever drives the run sees it; if

@@ -160,9 +160,9 @@ pub enum Event {
     RunCancelRequested {
         /// Who did it and why.
         by: Box<Reason>,
-        /// When running steps are stopped that have not stopped by themselves.
-        deadline: Timestamp,
     },
+    /// The run has taken longer than its limit, and is asked to stop.
+    RunLimitReached,
     /// The run ended. Nothing follows.
     RunFinished {
         /// How.
@@ -181,7 +181,7 @@ pub struct RunStarted {
     pub seed: u64,
     /// When the run has taken too long.
     pub deadline: Timestamp,
-    /// How long steps that are not needed any more have to stop by themselves.
+    /// How long running steps that are to stop have to do so by themselves.
     #[serde(with = "crate::time::duration")]
     pub grace: Duration,
 }

@@ -130,6 +130,8 @@ pub enum CancelReason {
     Stopping,
     /// The run was cancelled.
     Run,
+    /// The step, a step around it or the run has taken longer than its limit.
+    TimedOut,
 }
 
 impl fmt::Display for CancelReason {
@@ -138,6 +140,7 @@ impl fmt::Display for CancelReason {
             Self::Rest => "enough of what stands beside it had ended",
             Self::Stopping => "another step failed",
             Self::Run => "the run was cancelled",
+            Self::TimedOut => "it took longer than its time limit, or what is around it did",
         })
     }
 }
@@ -154,7 +157,7 @@ pub enum RunStatus {
     Running,
     /// Nothing is started until it is resumed.
     Paused,
-    /// Asked to stop; running steps have not ended yet.
+    /// Asked to stop, or over its time limit; running steps have not ended yet, or steps that clean up.
     Cancelling,
     /// Ended well.
     Succeeded,

@@ -68,7 +68,11 @@ impl RunState {
                 if let Some(cell) = self.cell_mut(*step) {
                     cell.more().cancel = Some(*reason);
                 }
-                self.set_timer(*step, *deadline, TimerKind::ForcedCancel);
+                self.clear_step_timer(*step);
+                // A composite step ends with its bodies, and they with what cleans up in them.
+                if self.node(*step).is_some_and(super::turn::is_task) {
+                    self.set_timer(*step, *deadline, TimerKind::ForcedCancel);
+                }
             }
             Event::StepCancelled { step, reason } => {
                 if self.ended(*step, Ended::As(StepStatus::Cancelled), at)
@@ -123,7 +127,11 @@ impl RunState {
                     start.deadline = *deadline;
                 }
             }
-            Event::RunCancelRequested { deadline, .. } => self.cancelling = Some(*deadline),
+            // Nothing is to keep what cleans up from running.
+            Event::RunCancelRequested { .. } => {
+                (self.stopping, self.paused) = (Some(Outcome::Cancelled), None);
+            }
+            Event::RunLimitReached => self.stopping = Some(Outcome::TimedOut),
             Event::RunFinished { outcome } => self.finish(outcome, at),
         }
     }

@@ -21,7 +21,7 @@ pub enum Command {
         variables: Value,
         /// What jitter is computed from.
         seed: u64,
-        /// How long steps that are not needed any more have to stop by themselves.
+        /// How long running steps that are to stop have to do so by themselves.
         grace: Duration,
     },
     /// Start a ready step: the engine has room for it.
@@ -49,13 +49,10 @@ pub enum Command {
     Pause(Box<Reason>),
     /// Start steps again.
     Resume(Box<Reason>),
-    /// Stop.
-    Cancel {
-        /// Who and why.
-        reason: Box<Reason>,
-        /// How long running steps have to stop by themselves.
-        grace: Duration,
-    },
+    /// Stop; what cleans up still runs.
+    Cancel(Box<Reason>),
+    /// Stop at once: nothing cleans up.
+    Terminate(Box<Reason>),
 }
 
 /// How an attempt ended.

@@ -3,7 +3,7 @@
 use serde_json::Map;
 
 use super::scope::Bodies;
-use super::turn::{Turn, Work};
+use super::turn::{TOOK_TOO_LONG, Turn, Work};
 use super::{EVENTS_AT_ONCE_MAX, FOR_EACH_ITEMS_MAX, SCOPES_OPEN_MAX, SUB_WORKFLOW_DEPTH_MAX};
 use crate::error::ErrorClass;
 use crate::id::StepKey;
@@ -313,6 +313,13 @@ impl Turn<'_> {
     fn cancelled(&mut self, step: StepKey) {
         let asked = self.state.cell(step).and_then(|cell| cell.more.as_ref()?.cancel);
         let reason = asked.unwrap_or(CancelReason::Stopping);
+        // Not what is around it: it, and its bodies have stopped by now.
+        let limit = self.state.node(step).and_then(|node| node.timeout);
+        let since = self.state.cell(step).map_or(self.now, |cell| cell.since);
+        let own = limit.is_some_and(|limit| since + limit <= self.now);
+        if reason == CancelReason::TimedOut && own && self.state.stopping.is_none() {
+            return self.fail(step, ErrorClass::Timeout, TOOK_TOO_LONG);
+        }
         self.end(step, Event::StepCancelled { step, reason });
     }
 

@@ -28,11 +28,12 @@ impl Turn<'_> {
         for link in scope.body.plan.successors(step.step) {
             work.push_back(Work::Consider(StepKey { scope: step.scope, step: link.step }));
         }
-        // An accepted cancel is what the run ends with, even if its last step succeeds meanwhile.
-        if open > 0 || (parent.is_none() && self.state.cancelling.is_some()) {
+        if open > 0 {
             return;
         }
-        let outcome = self.outcome(step.scope);
+        // An accepted cancel is what the run ends with, even if its last step succeeds meanwhile.
+        let asked = self.state.stopping.clone().filter(|_| parent.is_none());
+        let outcome = asked.unwrap_or_else(|| self.outcome(step.scope));
         match parent {
             Some(parent) => self.close(step.scope, parent, outcome),
             None => self.emit(Event::RunFinished { outcome: Box::new(outcome) }),

@@ -29,8 +29,6 @@ pub enum Explanation {
         /// Since when.
         since: Timestamp,
     },
-    /// It may start, but the run is being cancelled.
-    Cancelling,
     /// It may start, and waits for room.
     Ready {
         /// Since when.
@@ -128,10 +126,9 @@ impl RunState {
                 let dependencies = self.dependencies(step, open);
                 Explanation::WaitsFor { trigger: node.trigger, dependencies }
             }
-            StepStatus::Ready => match (self.cancelling, self.paused) {
-                (Some(_), _) => Explanation::Cancelling,
-                (None, Some(since)) => Explanation::Paused { since },
-                (None, None) => Explanation::Ready { since: cell.since, limit: None },
+            StepStatus::Ready => match self.paused {
+                Some(since) => Explanation::Paused { since },
+                None => Explanation::Ready { since: cell.since, limit: None },
             },
             StepStatus::Running => Explanation::Running {
                 attempt: cell.attempt,
@@ -224,7 +221,6 @@ impl fmt::Display for Explanation {
             Self::RunEnded => f.write_str("the run ended before it did"),
             Self::WaitsFor { dependencies, .. } => write!(f, "waits for {}", list(dependencies)),
             Self::Paused { since } => write!(f, "the run is paused since {since}"),
-            Self::Cancelling => f.write_str("the run is being cancelled"),
             Self::Ready { since, limit: None } => write!(f, "ready since {since}"),
             Self::Ready { since, limit: Some(limit) } => {
                 write!(f, "ready since {since}, waits for room: {limit}")

@@ -84,8 +84,8 @@ pub struct RunState {
     version: u64,
     started: Option<Start>,
     paused: Option<Timestamp>,
-    /// When a cancelled run's steps are stopped.
-    cancelling: Option<Timestamp>,
+    /// What the run is asked to end as: cancelled, or timed out.
+    stopping: Option<Outcome>,
     outcome: Option<Outcome>,
     finished_at: Timestamp,
     root: Scope,
@@ -123,7 +123,7 @@ impl PartialEq for RunState {
             && self.version == other.version
             && self.started == other.started
             && self.paused == other.paused
-            && self.cancelling == other.cancelling
+            && self.stopping == other.stopping
             && self.outcome == other.outcome
             && self.finished_at == other.finished_at
             && self.root == other.root
@@ -152,7 +152,7 @@ impl RunState {
             version: 0,
             started: None,
             paused: None,
-            cancelling: None,
+            stopping: None,
             outcome: None,
             finished_at: Timestamp::EPOCH,
             root,
@@ -232,7 +232,7 @@ impl RunState {
         match (&self.outcome, &self.started) {
             (Some(outcome), _) => outcome.status(),
             (None, None) => RunStatus::Pending,
-            (None, Some(_)) if self.cancelling.is_some() => RunStatus::Cancelling,
+            (None, Some(_)) if self.stopping.is_some() => RunStatus::Cancelling,
             (None, Some(_)) if self.paused.is_some() => RunStatus::Paused,
             (None, Some(_)) => RunStatus::Running,
         }
@@ -274,10 +274,10 @@ impl RunState {
         self.ready.first()
     }
 
-    /// Whether ready steps may start now: the run is under way and neither paused nor stopping.
+    /// Whether ready steps may start now: the run is under way and not paused.
     #[must_use]
     pub const fn may_dispatch(&self) -> bool {
-        self.outcome.is_none() && self.paused.is_none() && self.cancelling.is_none()
+        self.outcome.is_none() && self.paused.is_none()
     }
 
     /// Tasks that run; composite steps around them do not count.
@@ -293,26 +293,24 @@ impl RunState {
             return None;
         }
         let timer = self.timers.first().map(|(at, ..)| *at);
-        let limit = match (&self.started, self.paused, self.cancelling) {
-            (_, _, Some(deadline)) => Some(deadline),
-            (Some(start), None, None) => Some(start.deadline),
-            _ => None,
-        };
+        let limit = self.limit();
         let asks = self.condition_waits.iter().any(|step| self.reads_now(*step));
         let recheck = asks.then(|| now + RECHECK_EVERY);
         [timer, limit, recheck].into_iter().flatten().min().filter(|at| *at < Timestamp::MAX)
+    }
+
+    /// When the run has taken too long; none while that does not count.
+    fn limit(&self) -> Option<Timestamp> {
+        let counts = self.paused.is_none() && self.stopping.is_none();
+        self.started.as_ref().filter(|_| counts).map(|start| start.deadline)
     }
 
     /// Whether time alone may move something: it is due, or a waiting condition reads the clock.
     #[must_use]
     pub fn is_due(&self, now: Timestamp) -> bool {
         let past = |at: &Timestamp| *at <= now;
-        let limit = match (&self.started, self.paused, &self.cancelling) {
-            (_, _, Some(deadline)) => past(deadline),
-            (Some(start), None, None) => past(&start.deadline),
-            _ => false,
-        };
-        let due = limit || self.timers.first().is_some_and(|(at, ..)| past(at));
+        let due = self.limit().as_ref().is_some_and(past)
+            || self.timers.first().is_some_and(|(at, ..)| past(at));
         self.outcome.is_none() && (due || self.condition_waits.iter().any(|s| self.reads_now(*s)))
     }
 
@@ -359,11 +357,11 @@ impl RunState {
             && self.outcome.is_none()
     }
 
-    /// Whether a running step has been asked to stop, by itself or with the whole run.
+    /// Whether a running step has been asked to stop.
     #[must_use]
     pub fn is_cancelling(&self, step: StepKey) -> bool {
         let asked = |cell: &Cell| cell.more.as_ref().is_some_and(|more| more.cancel.is_some());
-        self.cancelling.is_some() || self.cell(step).is_some_and(asked)
+        self.cell(step).is_some_and(asked)
     }
 
     /// A step's output; null when it has none.

@@ -66,7 +66,8 @@ impl<'a> Turn<'a> {
             Command::Signal(signal) => self.signal(signal)?,
             Command::Pause(by) => self.pause(by)?,
             Command::Resume(by) => self.resume(by)?,
-            Command::Cancel { reason, grace } => self.cancel(reason, grace)?,
+            Command::Cancel(reason) => self.cancel(reason)?,
+            Command::Terminate(reason) => self.terminate(reason),
         }
         self.settle();
         Ok(())
@@ -113,7 +114,6 @@ impl<'a> Turn<'a> {
                 break;
             }
         }
-        self.finish_cancelled();
     }
 
     fn start(
@@ -281,9 +281,6 @@ impl<'a> Turn<'a> {
         if self.state.paused.is_some() {
             return Err(Rejection::Paused);
         }
-        if self.state.cancelling.is_some() {
-            return Err(Rejection::Stopping);
-        }
         let cell = self.state.cell(step).ok_or(Rejection::UnknownStep)?;
         if cell.status != StepStatus::Ready {
             return Err(Rejection::NotReady(cell.status));
@@ -302,8 +299,7 @@ impl<'a> Turn<'a> {
         if cell.attempt != attempt {
             return Err(Rejection::WrongAttempt { expected: cell.attempt, given: attempt });
         }
-        let own = cell.more.as_ref().and_then(|more| more.cancel);
-        let cancel = own.or_else(|| self.state.cancelling.map(|_| CancelReason::Run));
+        let cancel = cell.more.as_ref().and_then(|more| more.cancel);
         match (result, cancel) {
             // What was done is done, even by a step that was asked to stop.
             (Report::Succeeded(output), _) => {
@@ -358,12 +354,10 @@ impl<'a> Turn<'a> {
     }
 
     fn tick(&mut self, retry: RetryAllowance) {
-        let deadline = self.state.started.as_ref().map(|start| start.deadline);
-        let running = self.state.paused.is_none() && self.state.cancelling.is_none();
-        if running && deadline.is_some_and(|at| at <= self.now) {
-            let outcome = Box::new(Outcome::TimedOut);
-            self.emit(Event::RunFinished { outcome });
-            return;
+        if self.state.limit().is_some_and(|at| at <= self.now) {
+            self.emit(Event::RunLimitReached);
+            self.stop_scope(0, CancelReason::TimedOut);
+            self.settle();
         }
         // Each is forgotten by the event that it causes, so that a replay forgets it too.
         let due: Vec<_> =
@@ -393,15 +387,17 @@ impl<'a> Turn<'a> {
                 // Refused only if it ended in between, and then there is nothing to do.
                 let _ = self.report(step, attempt, result);
             }
-            TimerKind::StepTimeout | TimerKind::ForcedCancel
-                if !status.is_end() && cell.more.as_ref().is_some_and(|m| m.cancel.is_some()) =>
-            {
+            TimerKind::ForcedCancel if !status.is_end() => {
                 let more = cell.more.as_ref();
                 let reason = more.and_then(|more| more.cancel).unwrap_or(CancelReason::Rest);
                 self.end(step, Event::StepCancelled { step, reason });
             }
+            // What runs inside has to stop first.
+            TimerKind::StepTimeout if cell.bodies().is_some_and(|b| !b.open.is_empty()) => {
+                self.stop(step, CancelReason::TimedOut);
+            }
             TimerKind::StepTimeout if !status.is_end() => {
-                self.fail(step, ErrorClass::Timeout, "the step took longer than its time limit");
+                self.fail(step, ErrorClass::Timeout, TOOK_TOO_LONG);
             }
             TimerKind::Wait if status == StepStatus::Waiting => self.wait_is_over(step),
             _ => {}
@@ -421,7 +417,7 @@ impl<'a> Turn<'a> {
     }
 
     fn pause(&mut self, by: Box<Reason>) -> Result<(), Rejection> {
-        if self.state.cancelling.is_some() {
+        if self.state.stopping.is_some() {
             return Err(Rejection::Stopping);
         }
         if self.state.paused.is_some() {
@@ -439,24 +435,19 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    fn cancel(&mut self, by: Box<Reason>, grace: Duration) -> Result<(), Rejection> {
-        if self.state.cancelling.is_some() {
+    fn cancel(&mut self, by: Box<Reason>) -> Result<(), Rejection> {
+        if self.state.stopping.is_some() {
             return Err(Rejection::Stopping);
         }
-        let deadline = self.now + grace;
-        self.emit(Event::RunCancelRequested { by, deadline });
+        self.emit(Event::RunCancelRequested { by });
+        self.stop_scope(0, CancelReason::Run);
         Ok(())
     }
 
-    /// A cancelled run ends when nothing runs any more, at the latest at its deadline.
-    fn finish_cancelled(&mut self) {
-        let Some(deadline) = self.state.cancelling.filter(|_| self.state.outcome.is_none()) else {
-            return;
-        };
-        if self.state.tasks_running == 0 || deadline <= self.now {
-            let outcome = Box::new(Outcome::Cancelled);
-            self.emit(Event::RunFinished { outcome });
-        }
+    fn terminate(&mut self, by: Box<Reason>) {
+        self.emit(Event::RunCancelRequested { by });
+        let outcome = Box::new(Outcome::Cancelled);
+        self.emit(Event::RunFinished { outcome });
     }
 
     /// A failure that no edge leads on from stops the steps beside it, if the workflow wants that.
@@ -481,6 +472,9 @@ impl<'a> Turn<'a> {
         self.state.unit(step).is_some_and(|unit| unit.on_failure == FailurePolicy::FailFast)
     }
 }
+
+/// Why a step has failed that its time limit ended.
+pub(super) const TOOK_TOO_LONG: &str = "the step took longer than its time limit";
 
 pub(super) const fn is_task(node: &Node) -> bool {
     matches!(node.kind, NodeKind::Task { .. })

@@ -154,8 +154,10 @@ pub enum Message {
     Pause(Reason),
     /// Start steps again.
     Resume(Reason),
-    /// Stop.
+    /// Stop; what cleans up still runs.
     Cancel(Reason),
+    /// Stop at once.
+    Terminate(Reason),
 }
 
 /// What can be said of a run without its journal.

@@ -121,12 +121,14 @@ impl<'a> Compiler<'a> {
             nodes.extend(self.node(step, (number, at as u32), path));
         }
         let frame = self.names.frames.pop()?;
+        self.check_finally(steps, &frame, path);
         catch_by_class(steps, &mut nodes, &frame);
         let plan = self.plan(steps, &frame, path, shape)?;
         if nodes.len() < steps.len() {
             return None;
         }
-        let sinks: Vec<u32> = (0..plan.len() as u32).filter(|step| is_last(&plan, *step)).collect();
+        let sinks = (0..plan.len() as u32).filter(|step| is_last(&plan, steps, *step));
+        let sinks: Vec<u32> = sinks.collect();
         let body = self.bodies.get_mut(number as usize)?;
         body.output = match (shape, sinks.as_slice()) {
             (Shape::Parallel, _) => BodyOutput::Map((0..steps.len() as u32).collect()),
@@ -143,7 +145,7 @@ impl<'a> Compiler<'a> {
                 join(node, steps[step].trigger.is_none(), edges);
             }
             plain &= node.trigger == Trigger::AllSucceeded;
-            node.cleans_up |= node.trigger == Trigger::Always;
+            node.cleans_up |= node.trigger == Trigger::Always || steps[step].finally;
         }
         let never = if plain { Vec::new() } else { never_started(&plan, &body.nodes) };
         for (step, reason) in never {
@@ -167,7 +169,9 @@ impl<'a> Compiler<'a> {
         // its own: what that counts is spelt out.
         let mut ruled = Vec::new();
         if !frame.mentions.is_empty() {
-            let own = |step: &Step| !matches!(step.trigger, None | Some(Trigger::AllSucceeded));
+            let own = |step: &Step| {
+                step.finally || !matches!(step.trigger, None | Some(Trigger::AllSucceeded))
+            };
             ruled.extend(steps.iter().map(own));
             let detours = |step: &'a Step| {
                 let caught = step.on_error.values().flatten();
@@ -178,6 +182,13 @@ impl<'a> Compiler<'a> {
                     ruled[step as usize] = true;
                 }
             }
+        }
+        let last = steps.iter().enumerate().filter(|(_, step)| step.finally);
+        for (at, step) in last {
+            let named = |other: &Step| step.after.contains(&other.id);
+            let before =
+                steps.iter().enumerate().filter(|(_, other)| !other.finally && !named(other));
+            entries[at].mentions.extend(before.map(|(on, _)| (on as u32, EdgeKind::Reads)));
         }
         for (step, on, kind) in &frame.mentions {
             let kind = if ruled[*step as usize] { EdgeKind::Reads } else { *kind };
@@ -262,6 +273,19 @@ impl<'a> Compiler<'a> {
             if given && !is_task {
                 let message = "only a task has this; this step runs no executor itself";
                 self.problems.push(Problem::error(format!("{}.{field}", here()), message));
+            }
+        }
+    }
+
+    fn check_finally(&mut self, steps: &[Step], frame: &Frame<'_>, path: &str) {
+        let regular =
+            |id: &&StepId| frame.find(id.as_str()).is_some_and(|at| !steps[at as usize].finally);
+        for step in steps.iter().filter(|step| step.finally) {
+            if let Some(id) = step.after.iter().find(regular) {
+                let message = format!("it runs after all other steps anyway, and so after `{id}`");
+                let place = format!("{path}.{}.after", step.id);
+                let problem = Problem::error(place, message);
+                self.problems.push(problem.hint("name other `finally` steps only"));
             }
         }
     }
@@ -527,10 +551,13 @@ fn plan_step(step: &Step) -> PlanStep<'_> {
 }
 
 /// Whether nothing regularly comes after a step: what follows a failure or a false condition is
-/// another way to end.
-fn is_last(plan: &ExecutionPlan, step: u32) -> bool {
-    let detour = |kind| matches!(kind, EdgeKind::OnFailure | EdgeKind::Otherwise);
-    plan.successors(step).iter().all(|link| detour(link.kind))
+/// another way to end, and what cleans up has no say.
+fn is_last(plan: &ExecutionPlan, steps: &[Step], step: u32) -> bool {
+    let detour = |link: &Link| {
+        let kind = matches!(link.kind, EdgeKind::OnFailure | EdgeKind::Otherwise);
+        kind || steps[link.step as usize].finally
+    };
+    !steps[step as usize].finally && plan.successors(step).iter().all(detour)
 }
 
 /// What follows for a step's join from edges that are not only `after`.

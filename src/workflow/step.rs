@@ -58,6 +58,8 @@ pub struct Step {
     pub when: Option<When>,
     /// Which of its dependencies it needs; none is the default described at [`Trigger`].
     pub trigger: Option<Trigger>,
+    /// Whether it runs after all other steps of its body, whatever became of them: to clean up.
+    pub finally: bool,
     /// Whether, once started, it cancels those of its direct dependencies that have not ended.
     pub cancel_rest: bool,
     /// Expressions for the executor's inputs, by name.
@@ -98,6 +100,7 @@ impl Step {
             always: Vec::new(),
             when: None,
             trigger: None,
+            finally: false,
             cancel_rest: false,
             inputs: BTreeMap::new(),
             output_schema: None,
@@ -327,6 +330,14 @@ impl Step {
     #[must_use]
     pub fn trigger(mut self, trigger: Trigger) -> Self {
         self.trigger = Some(trigger);
+        self
+    }
+
+    /// Runs after all other steps of its body, whatever became of them, and even when the run is
+    /// cancelled or over its time limit.
+    #[must_use]
+    pub fn finally(mut self) -> Self {
+        self.finally = true;
         self
     }
 

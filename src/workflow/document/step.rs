@@ -82,6 +82,8 @@ pub struct StepDocument {
     pub trigger: Option<Trigger>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancel_rest: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub finally: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,6 +191,7 @@ impl TryFrom<StepDocument> for Step {
             when: document.when,
             trigger: document.trigger,
             cancel_rest: document.cancel_rest,
+            finally: document.finally,
             inputs: document.inputs,
             output_schema: document.output_schema,
             retry: document.retry,
@@ -299,6 +302,7 @@ impl From<Step> for StepDocument {
             when: step.when,
             trigger: step.trigger,
             cancel_rest: step.cancel_rest,
+            finally: step.finally,
             inputs: step.inputs,
             output_schema: step.output_schema,
             retry: step.retry,
