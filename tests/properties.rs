@@ -21,7 +21,8 @@ use stepwell::{
 fn body(depth: u32) -> BoxedStrategy<Vec<Step>> {
     prop::collection::vec((step(depth), any::<[u8; 4]>()), 1..5)
         .prop_map(|steps| {
-            let ids: Vec<String> = (0..steps.len()).map(|at| format!("s{at}")).collect();
+            let count = steps.len();
+            let ids: Vec<String> = (0..count).map(|at| format!("s{at}")).collect();
             let mut built: Vec<Step> = Vec::new();
             for (at, (mut step, dice)) in steps.into_iter().enumerate() {
                 step.id = ids[at].as_str().into();
@@ -55,6 +56,11 @@ fn body(depth: u32) -> BoxedStrategy<Vec<Step>> {
                     _ => None,
                 };
                 step.cancel_rest = dice[3] > 230;
+                // Nothing regular comes after it.
+                step.finally = dice[3] > 200 && dice[3] < 215 && at + 1 == count;
+                if step.finally {
+                    step.after.clear();
+                }
                 built.push(step);
             }
             built
@@ -63,8 +69,12 @@ fn body(depth: u32) -> BoxedStrategy<Vec<Step>> {
 }
 
 fn step(depth: u32) -> BoxedStrategy<Step> {
-    let task = (any::<bool>(), 0..5_u8).prop_map(|(retry, extra)| {
+    let task = (any::<bool>(), 0..8_u8).prop_map(|(retry, extra)| {
         let mut step = Step::task("x", "t");
+        if extra > 5 {
+            let undo = Step::task("undo", "t").input("what", "output");
+            step = step.compensate(undo.retry(RetryConfig::attempts(2)));
+        }
         if retry {
             step = step.retry(RetryConfig::attempts(3));
         }
@@ -112,6 +122,7 @@ fn plain(mut steps: Vec<Step>) -> Vec<Step> {
         step.on_error.clear();
         step.otherwise.clear();
         step.always.clear();
+        step.finally = false;
     }
     steps
 }
@@ -349,7 +360,9 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
                 })
             }
             24 | 25 => {
-                life.now = life.now + Duration::from_secs(u64::from(roll / 32) % 40);
+                let long = which % 61 == 0;
+                let seconds = if long { 4000 } else { u64::from(roll / 32) % 40 };
+                life.now = life.now + Duration::from_secs(seconds);
                 Some(Command::Tick { retry: RetryAllowance::Allowed })
             }
             26 | 27 => Some(Command::Signal(Signal { name: "go".into(), payload: Value::NULL })),
@@ -435,11 +448,14 @@ fn the_properties_hold_over_random_workflows_and_commands() {
         "never started",
         "AttemptFailed",
         "ItemsListed",
+        "CompensationStarted",
         "RunCancelRequested",
+        "RunLimitReached",
         "RunFinished",
         "RunPaused",
         "RunResumed",
         "RunStarted",
+        "ScopeCompensating",
         "ScopeStopping",
         "ScopeClosed",
         "ScopeOpened",

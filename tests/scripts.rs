@@ -255,6 +255,12 @@ impl Script {
             Event::ScopeClosed { scope, outcome } => format!("scope {scope} {}", ended(outcome)),
             Event::ScopeStopping { scope: 0 } => "run stopping".into(),
             Event::ScopeStopping { scope } => format!("scope {scope} stopping"),
+            Event::ScopeCompensating { scope, outcome } => {
+                format!("scope {scope} {}, and undoes what was done", ended(outcome))
+            }
+            Event::CompensationStarted { scope, of } => {
+                format!("scope {scope} opened to undo a step of scope {of}")
+            }
             Event::RunPaused { by } => format!("run paused {by}"),
             Event::RunResumed { by, deadline } => format!("run resumed {by}, limit {deadline}"),
             Event::RunCancelRequested { by, .. } => format!("run cancelling {by}"),

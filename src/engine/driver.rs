@@ -535,6 +535,8 @@ const fn about(event: &Event) -> Option<StepKey> {
         | Event::ScopeOpened { .. }
         | Event::ScopeClosed { .. }
         | Event::ScopeStopping { .. }
+        | Event::ScopeCompensating { .. }
+        | Event::CompensationStarted { .. }
         | Event::RunPaused { .. }
         | Event::RunResumed { .. }
         | Event::RunCancelRequested { .. }

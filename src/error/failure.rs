@@ -115,6 +115,13 @@ pub const MESSAGE_BYTES_MAX: usize = 4096;
 pub const CAUSES_MAX: usize = 16;
 
 impl Failure {
+    /// Adds a cause, as long as there is room for one.
+    pub(crate) fn because(&mut self, cause: String) {
+        if self.causes.len() < CAUSES_MAX {
+            self.causes.push(clip(cause));
+        }
+    }
+
     /// A failure of this class; an over-long message is cut.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
         Self {

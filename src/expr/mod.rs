@@ -58,7 +58,8 @@ pub const RESULT_BYTES_MAX: usize = 64 * 1024;
 /// Values that one evaluation copies into lists.
 pub const COPIED_MAX: usize = 1_000_000;
 /// Names that are not steps.
-pub const ROOTS: [&str; 7] = ["input", "vars", "item", "index", "turn", "last", "run"];
+pub const ROOTS: [&str; 8] =
+    ["input", "vars", "item", "index", "turn", "last", "run", "output"];
 
 /// A parsed expression. Cloning shares the tree; it is compared by meaning, not by spelling.
 ///

@@ -144,6 +144,20 @@ pub enum Event {
         /// The scope; 0 is the workflow itself.
         scope: u32,
     },
+    /// A body has ended badly, and what was done in it is undone before it closes.
+    ScopeCompensating {
+        /// The scope; 0 is the workflow itself.
+        scope: u32,
+        /// How it ended.
+        outcome: Box<Outcome>,
+    },
+    /// The last step of a scope that was done and not undone is being undone.
+    CompensationStarted {
+        /// The number of the scope in which that happens; each is the last one's plus one.
+        scope: u32,
+        /// The scope that has ended badly.
+        of: u32,
+    },
     /// Nothing is started until the run is resumed.
     RunPaused {
         /// Who did it and why.

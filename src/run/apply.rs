@@ -31,10 +31,12 @@ impl RunState {
             }
             Event::StepStarted { step, attempt } => self.started(*step, *attempt, at),
             Event::StepSucceeded { step, output } => {
-                if self.ended(*step, Ended::As(StepStatus::Succeeded), at)
-                    && let Some(cell) = self.cell_mut(*step)
-                {
-                    cell.output = output.clone();
+                // Bodies inside are done with, and what they owe is owed here.
+                if self.ended(*step, Ended::As(StepStatus::Succeeded), at) {
+                    if let Some(cell) = self.cell_mut(*step) {
+                        cell.output = output.clone();
+                    }
+                    self.owe(*step, output, at);
                 }
             }
             Event::AttemptFailed { step, failed } => {
@@ -120,6 +122,12 @@ impl RunState {
                     scope.stopping = true;
                 }
             }
+            Event::ScopeCompensating { scope, outcome } => {
+                if let Some(scope) = self.scope_mut(*scope) {
+                    scope.ending = Some((**outcome).clone());
+                }
+            }
+            Event::CompensationStarted { scope, of } => self.open_compensation(*scope, *of),
             Event::RunPaused { .. } => self.paused = Some(at),
             Event::RunResumed { deadline, .. } => {
                 self.paused = None;
@@ -238,9 +246,7 @@ impl RunState {
             let input = opened.input.clone();
             scope.own = Some(Box::new(Own { input, variables }));
         }
-        self.counts[StepStatus::Pending.slot()] += scope.open;
-        self.inner.insert(number, scope);
-        self.scopes_opened = self.scopes_opened.max(number.saturating_add(1));
+        self.add_scope(number, scope);
         if let Some(cell) = self.cell_mut(opened.parent) {
             let bodies = &mut cell.more().bodies;
             bodies.open.push(number);
@@ -248,12 +254,29 @@ impl RunState {
         }
     }
 
+    pub(super) fn add_scope(&mut self, number: u32, scope: Scope) {
+        self.counts[StepStatus::Pending.slot()] += scope.open;
+        self.inner.insert(number, scope);
+        self.scopes_opened = self.scopes_opened.max(number.saturating_add(1));
+    }
+
     fn close_scope(&mut self, number: u32, outcome: &Outcome) {
-        let Some(scope) = self.inner.get(&number) else {
+        let Some(scope) = self.inner.get_mut(&number) else {
             return;
         };
         let (parent, index) = (scope.parent, scope.index);
+        let (owed, undoes) = (std::mem::take(&mut scope.owed), scope.undoes.take());
         self.drop_scope(number);
+        if let Some(undoes) = undoes {
+            return self.close_compensation(&undoes, outcome);
+        }
+        // A step that can be undone as a whole is not undone in parts.
+        let whole = parent.and_then(|parent| self.node(parent)?.compensation).is_some();
+        if let Some(outer) = parent.and_then(|parent| self.scope_mut(parent.scope))
+            && !(whole && matches!(outcome, Outcome::Succeeded(_)))
+        {
+            outer.owed.extend(owed);
+        }
         let Some(cell) = parent.and_then(|parent| self.cell_mut(parent)) else {
             return;
         };
@@ -286,12 +309,24 @@ impl RunState {
             None => return,
         };
         let mut at = 0;
-        while let Some(number) = open.get(at) {
-            if let Some(scope) = self.inner.get(number) {
+        while let Some(number) = open.get(at).copied() {
+            if let Some(scope) = self.inner.get(&number) {
                 let bodies = scope.cells.iter().filter_map(|cell| cell.bodies());
                 open.extend(bodies.flat_map(|bodies| &bodies.open));
+                let undoing = |(_, other): &(&u32, &Scope)| {
+                    scope.ending.is_some()
+                        && other.undoes.as_ref().is_some_and(|undoes| undoes.of == number)
+                };
+                open.extend(self.inner.iter().filter(undoing).map(|(number, _)| *number));
             }
             at += 1;
+        }
+        // What was done in them is still to be undone.
+        for number in &open {
+            let owed = self.inner.get_mut(number).map(|scope| std::mem::take(&mut scope.owed));
+            if let Some(outer) = self.scope_mut(step.scope) {
+                outer.owed.extend(owed.unwrap_or_default());
+            }
         }
         // The innermost first: the path of what failed leads through those around it.
         open.into_iter().rev().for_each(|number| self.drop_scope(number));

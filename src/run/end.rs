@@ -7,7 +7,7 @@ use super::turn::{Turn, Work};
 use super::{RunState, scope_in};
 use crate::error::{ErrorClass, Failure};
 use crate::id::StepKey;
-use crate::journal::{CancelReason, Event, Outcome, StepStatus};
+use crate::journal::{CancelReason, Outcome, StepStatus};
 use crate::plan::EdgeKind;
 use crate::value::{Json, Value};
 use crate::workflow::BodyOutput;
@@ -24,20 +24,15 @@ impl Turn<'_> {
         let Some(scope) = scope_in(root, inner, step.scope) else {
             return;
         };
-        let (open, parent) = (scope.open, scope.parent);
+        let open = scope.open;
         for link in scope.body.plan.successors(step.step) {
             work.push_back(Work::Consider(StepKey { scope: step.scope, step: link.step }));
         }
         if open > 0 {
             return;
         }
-        // An accepted cancel is what the run ends with, even if its last step succeeds meanwhile.
-        let asked = self.state.stopping.clone().filter(|_| parent.is_none());
-        let outcome = asked.unwrap_or_else(|| self.outcome(step.scope));
-        match parent {
-            Some(parent) => self.close(step.scope, parent, outcome),
-            None => self.emit(Event::RunFinished { outcome: Box::new(outcome) }),
-        }
+        let outcome = self.outcome_of(step.scope);
+        self.wind_up(step.scope, outcome);
     }
 
     /// A step that was to deal with failures was left out.
@@ -58,7 +53,13 @@ impl Turn<'_> {
         failed.into_iter().for_each(|step| self.stop_after(step));
     }
 
-    /// How a scope ended, all of whose steps have.
+    /// What a scope comes to, all of whose steps have ended but those that run finally.
+    pub(super) fn outcome_of(&self, scope: u32) -> Outcome {
+        // An accepted cancel is what the run ends with, even if its last step succeeds meanwhile.
+        let asked = self.state.stopping.clone().filter(|_| scope == 0);
+        asked.unwrap_or_else(|| self.outcome(scope))
+    }
+
     fn outcome(&self, number: u32) -> Outcome {
         let Some(scope) = self.state.scope(number) else {
             return Outcome::Cancelled;

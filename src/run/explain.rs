@@ -24,6 +24,8 @@ pub enum Explanation {
         /// Those that have not ended, and where they are.
         dependencies: Vec<Dependency>,
     },
+    /// It runs finally, and what was done is being undone first.
+    WaitsForCompensation,
     /// It may start, but the run is paused.
     Paused {
         /// Since when.
@@ -121,6 +123,9 @@ impl RunState {
         let more = cell.more.as_ref();
         Some(match cell.status {
             StepStatus::Pending if self.started.is_none() => Explanation::RunNotStarted,
+            StepStatus::Pending if node.finally && self.scope(step.scope)?.ending.is_some() => {
+                Explanation::WaitsForCompensation
+            }
             StepStatus::Pending => {
                 let open = |dependency: StepKey, _| !self.has_ended(dependency);
                 let dependencies = self.dependencies(step, open);
@@ -220,6 +225,7 @@ impl fmt::Display for Explanation {
             Self::RunNotStarted => f.write_str("the run has not begun"),
             Self::RunEnded => f.write_str("the run ended before it did"),
             Self::WaitsFor { dependencies, .. } => write!(f, "waits for {}", list(dependencies)),
+            Self::WaitsForCompensation => f.write_str("waits until what was done is undone"),
             Self::Paused { since } => write!(f, "the run is paused since {since}"),
             Self::Ready { since, limit: None } => write!(f, "ready since {since}"),
             Self::Ready { since, limit: Some(limit) } => {

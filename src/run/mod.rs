@@ -9,6 +9,7 @@
 
 mod apply;
 mod command;
+mod compensate;
 mod composite;
 mod end;
 mod explain;
@@ -457,7 +458,11 @@ impl RunState {
         let scope = self.scope(step.scope)?;
         let id = scope.body.plan.ids().get(step.step as usize)?;
         let Some(parent) = scope.parent else {
-            return Some(id.to_string());
+            return Some(match &scope.undoes {
+                // No step has a bracket in its id, so nothing else has this path.
+                Some(undoes) => format!("{}[undo]/{id}", undoes.path),
+                None => id.to_string(),
+            });
         };
         let many = self.node(parent).is_some_and(turn::repeats);
         let index = if many { format!("[{}]", scope.index) } else { String::new() };

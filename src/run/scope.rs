@@ -28,6 +28,12 @@ pub(super) struct Scope {
     pub(super) open: u32,
     /// Nothing more is started but what cleans up.
     pub(super) stopping: bool,
+    /// Steps that were done here, or in bodies that have closed, and that may have to be undone.
+    pub(super) owed: Vec<Owed>,
+    /// How it ended, while what was done is undone.
+    pub(super) ending: Option<Outcome>,
+    /// What this undoes, if that is what it is for.
+    pub(super) undoes: Option<Box<Undoes>>,
     /// Sub-workflows around this, counted across re-entry.
     pub(super) depth: u32,
 }
@@ -37,6 +43,29 @@ pub(super) struct Scope {
 pub(super) struct Own {
     pub(super) input: Value,
     pub(super) variables: Value,
+}
+
+/// A step that was done and may have to be undone.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Owed {
+    /// The body that undoes it.
+    pub(super) place: (u32, u32),
+    /// The step's path: it may be gone by then.
+    pub(super) path: String,
+    /// What the body reads, as it was when the step ended.
+    pub(super) own: Own,
+    pub(super) locals: Value,
+}
+
+/// What a compensation is for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Undoes {
+    /// The scope that has ended badly.
+    pub(super) of: u32,
+    /// The path of the step that is undone.
+    pub(super) path: String,
+    /// What it reads as `output`, `item` and so on.
+    pub(super) locals: Value,
 }
 
 /// A step instance.
@@ -158,6 +187,9 @@ impl Scope {
             cells: std::iter::repeat_with(Cell::default).take(steps).collect(),
             open: steps as u32,
             stopping: false,
+            owed: Vec::new(),
+            ending: None,
+            undoes: None,
             depth: 0,
         }
     }

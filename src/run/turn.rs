@@ -36,6 +36,8 @@ pub(super) enum Work {
     Ended(StepKey),
     /// A composite step has a body less.
     Continue(StepKey),
+    /// A scope that has ended badly has one step less to undo.
+    Undo(u32),
 }
 
 impl<'a> Turn<'a> {
@@ -108,6 +110,7 @@ impl<'a> Turn<'a> {
                     Work::Consider(step) => self.consider(step),
                     Work::Ended(step) => self.ended(step),
                     Work::Continue(step) => self.go_on(step),
+                    Work::Undo(scope) => self.undo(scope),
                 }
             }
             if !self.ask_waiting_conditions() {
@@ -165,6 +168,12 @@ impl<'a> Turn<'a> {
         let total = body.plan.predecessors(step.step).len() as u32 - node.reads;
         let (trigger, conditional) = (node.trigger, node.when.is_some());
         let stopping = scope.stopping && !node.cleans_up;
+        if node.finally && self.undoes_first(step.scope) {
+            return;
+        }
+        let Some(cell) = self.state.cell(step) else {
+            return;
+        };
         match join::verdict(trigger, total, cell.met, cell.failed, cell.missed) {
             Verdict::Wait => {}
             Verdict::Skip => {

@@ -54,6 +54,18 @@ impl<'a> View<'a> {
         }
     }
 
+    /// What a compensation has instead of the bodies that its step stood in.
+    fn local(&self, name: &str) -> Option<Cow<'_, Json>> {
+        let mut at = self.scope;
+        loop {
+            let scope = self.state.scope(at)?;
+            if let Some(undoes) = &scope.undoes {
+                return undoes.locals.get(name).map(Cow::Borrowed);
+            }
+            at = scope.parent.filter(|_| scope.own.is_none())?.scope;
+        }
+    }
+
     fn item(&self, wanted: &str) -> Option<Cow<'_, Json>> {
         self.around().find_map(|(scope, parent)| {
             if !matches!(self.state.node(parent)?.kind, NodeKind::ForEach { .. }) {
@@ -103,8 +115,9 @@ impl Scope for View<'_> {
                 .or_else(|| started.map(|start| &*start.variables))
                 .map(Cow::Borrowed),
             "run" => Some(Cow::Owned(json!({"id": self.state.id.as_str()}))),
-            "item" | "index" => self.item(name),
-            "turn" | "last" => self.loop_turn(name),
+            "item" | "index" => self.item(name).or_else(|| self.local(name)),
+            "turn" | "last" => self.loop_turn(name).or_else(|| self.local(name)),
+            "output" => self.local(name),
             _ => None,
         }
     }

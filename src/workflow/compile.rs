@@ -22,7 +22,7 @@ pub(super) fn compile(definition: &Definition, problems: &mut Problems) -> Optio
     let input = definition.input_schema.as_ref().map_or(Type::Any, Type::from_json_schema);
     let mut compiler = Compiler {
         problems,
-        names: Names { input, variables: &definition.variables, frames: Vec::new() },
+        names: Names { input, variables: &definition.variables, frames: Vec::new(), hidden: 0 },
         bodies: Vec::new(),
         executors: Vec::new(),
         by_executor: BTreeMap::new(),
@@ -98,7 +98,7 @@ impl<'a> Compiler<'a> {
         shape: Shape,
     ) -> Option<u32> {
         self.steps += steps.len();
-        if self.names.frames.len() > NESTING_MAX || self.steps > STEPS_MAX {
+        if self.names.frames.len() + self.names.hidden > NESTING_MAX || self.steps > STEPS_MAX {
             let message = if self.steps > STEPS_MAX {
                 format!("more than {STEPS_MAX} steps")
             } else {
@@ -232,6 +232,10 @@ impl<'a> Compiler<'a> {
             inputs.push(self.expression(text, &place).map(|expr| (name.clone(), expr)));
         }
         let kind = self.kind(step, at, &here);
+        let compensation = match &step.compensate {
+            Some(undo) => Some(self.compensation(undo, at, &here)?),
+            None => None,
+        };
         Some(Node {
             kind: kind?,
             trigger: step.trigger.unwrap_or_default(),
@@ -253,6 +257,8 @@ impl<'a> Compiler<'a> {
             blocking: step.blocking,
             reads: 0,
             catches: Vec::new(),
+            compensation,
+            finally: step.finally,
             cleans_up: false,
         })
     }
@@ -275,6 +281,35 @@ impl<'a> Compiler<'a> {
                 self.problems.push(Problem::error(format!("{}.{field}", here()), message));
             }
         }
+    }
+
+    /// The body that undoes a step. It sees nothing of the steps around it, since they may be gone.
+    fn compensation(
+        &mut self,
+        undo: &'a Step,
+        owner: (u32, u32),
+        here: &impl Fn() -> String,
+    ) -> Option<u32> {
+        let place = format!("{}.compensate", here());
+        if undo.compensate.is_some() || undo.finally {
+            let message = "what undoes a step is neither undone itself nor runs finally";
+            self.problems.push(Problem::error(&place, message));
+            return None;
+        }
+        let around = std::mem::take(&mut self.names.frames);
+        let locals: &[&str] = if around.iter().any(|frame| frame.locals.contains(&"item")) {
+            &["output", "item", "index", "turn", "last"]
+        } else {
+            &["output", "turn", "last"]
+        };
+        self.names.hidden = around.len();
+        self.names.frames.push(Frame::new(std::slice::from_ref(undo), locals));
+        let body = self.body(std::slice::from_ref(undo), Some(owner), &place, Shape::Graph);
+        self.names.hidden = 0;
+        self.names.frames = around;
+        let nodes = &mut self.bodies.get_mut(body? as usize)?.nodes;
+        nodes.iter_mut().for_each(|node| node.cleans_up = true);
+        body
     }
 
     fn check_finally(&mut self, steps: &[Step], frame: &Frame<'_>, path: &str) {

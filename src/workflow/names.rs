@@ -14,6 +14,8 @@ pub(super) struct Names<'a> {
     pub(super) input: Type,
     pub(super) variables: &'a BTreeMap<String, Variable>,
     pub(super) frames: Vec<Frame<'a>>,
+    /// Bodies further out that cannot be seen from here.
+    pub(super) hidden: usize,
 }
 
 /// One body, while its steps are compiled.

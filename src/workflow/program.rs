@@ -99,6 +99,10 @@ pub struct Node {
     pub reads: u32,
     /// Steps whose failure leads here only with errors of these classes.
     pub catches: Vec<(u32, Vec<ErrorClass>)>,
+    /// Whether it runs after all other steps of its body, and after what was done is undone.
+    pub finally: bool,
+    /// The body that undoes it.
+    pub compensation: Option<u32>,
     /// Whether it runs even where everything else is being stopped: it cleans up.
     pub cleans_up: bool,
 }

@@ -58,6 +58,9 @@ pub struct Step {
     pub when: Option<When>,
     /// Which of its dependencies it needs; none is the default described at [`Trigger`].
     pub trigger: Option<Trigger>,
+    /// What undoes it: run when the body around it, or one further out, ends badly after this step has
+    /// succeeded. It reads `output`, what this step came to.
+    pub compensate: Option<Box<Self>>,
     /// Whether it runs after all other steps of its body, whatever became of them: to clean up.
     pub finally: bool,
     /// Whether, once started, it cancels those of its direct dependencies that have not ended.
@@ -100,6 +103,7 @@ impl Step {
             always: Vec::new(),
             when: None,
             trigger: None,
+            compensate: None,
             finally: false,
             cancel_rest: false,
             inputs: BTreeMap::new(),
@@ -330,6 +334,15 @@ impl Step {
     #[must_use]
     pub fn trigger(mut self, trigger: Trigger) -> Self {
         self.trigger = Some(trigger);
+        self
+    }
+
+    /// What undoes this step, should what it is a part of end badly after it has succeeded. Its
+    /// expressions read `output`, what this step came to, and `input`, `vars`, `item`, `index`,
+    /// `turn` and `last` as they were then; other steps it cannot see.
+    #[must_use]
+    pub fn compensate(mut self, step: Self) -> Self {
+        self.compensate = Some(Box::new(step));
         self
     }
 

@@ -82,6 +82,8 @@ pub struct StepDocument {
     pub trigger: Option<Trigger>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cancel_rest: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compensate: Option<Box<Step>>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub finally: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -191,6 +193,7 @@ impl TryFrom<StepDocument> for Step {
             when: document.when,
             trigger: document.trigger,
             cancel_rest: document.cancel_rest,
+            compensate: document.compensate,
             finally: document.finally,
             inputs: document.inputs,
             output_schema: document.output_schema,
@@ -302,6 +305,7 @@ impl From<Step> for StepDocument {
             when: step.when,
             trigger: step.trigger,
             cancel_rest: step.cancel_rest,
+            compensate: step.compensate,
             finally: step.finally,
             inputs: step.inputs,
             output_schema: step.output_schema,
