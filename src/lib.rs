@@ -22,6 +22,9 @@ pub mod queue;
 pub mod retry;
 pub mod run;
 pub mod runtime;
+#[cfg(feature = "secrets")]
+#[cfg_attr(docsrs, doc(cfg(feature = "secrets")))]
+pub mod secret;
 pub mod storage;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]

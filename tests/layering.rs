@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// From the leaf upwards; a module imports only from lines below its own, or what `BESIDE` lists.
 const LAYERS: [&[&str]; 8] = [
     &["id", "time", "value", "error"],
-    &["expr", "retry"],
+    &["expr", "retry", "secret"],
     &["workflow", "plan"],
     &["run", "journal", "queue"],
     &["storage", "executor", "runtime"],
