@@ -55,6 +55,23 @@ impl Value {
     }
 }
 
+/// The only field of a sealed secret.
+pub(crate) const SEALED: &str = "$sealed";
+/// The only field of a reference to a value that is kept elsewhere.
+pub(crate) const BLOB: &str = "$blob";
+
+/// Whether a value is a sealed secret.
+pub(crate) fn is_sealed(value: &Json) -> bool {
+    let fields = value.as_object().filter(|fields| fields.len() == 1);
+    fields.and_then(|fields| fields.get(SEALED)).is_some_and(Json::is_string)
+}
+
+/// Whether a value stands for one that is kept elsewhere.
+pub(crate) fn is_blob(value: &Json) -> bool {
+    let fields = value.as_object().filter(|fields| fields.len() == 1);
+    fields.is_some_and(|fields| fields.contains_key(BLOB))
+}
+
 /// How deep values may nest: what is read back from a journal may nest 127 deep, and much that walks
 /// a value recurses.
 pub const NESTING_MAX: usize = 100;

@@ -248,6 +248,7 @@ impl Script {
             Event::SignalTaken { step, signal } => {
                 format!("signal {} taken by {}", signal.name, path(step))
             }
+            Event::VariablesSet { values, .. } => format!("variables {values}"),
             Event::ItemsListed { step, items } => format!("{} items {items}", path(step)),
             Event::ScopeOpened { scope, opened } => {
                 format!("scope {scope} opened for {}, index {}", path(&opened.parent), opened.index)

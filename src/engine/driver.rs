@@ -516,7 +516,7 @@ const fn disturbs(recorded: &Recorded) -> bool {
 }
 
 /// The step that an event is about.
-const fn about(event: &Event) -> Option<StepKey> {
+fn about(event: &Event) -> Option<StepKey> {
     match event {
         Event::StepReady { step }
         | Event::StepStarted { step, .. }
@@ -530,6 +530,7 @@ const fn about(event: &Event) -> Option<StepKey> {
         | Event::StepSuspended { step, .. }
         | Event::SignalTaken { step, .. }
         | Event::ItemsListed { step, .. } => Some(*step),
+        Event::VariablesSet { step, .. } => *step,
         Event::RunStarted(_)
         | Event::SignalReceived { .. }
         | Event::ScopeOpened { .. }

@@ -37,8 +37,8 @@ use crate::retry::{ErrorClassifier, RetryBudget};
 use crate::run::{Command, RunState};
 use crate::runtime::Runtime;
 use crate::storage::{Created, Holding, NewRun, Owner, RunQuery, Storage, Summary};
-use crate::value::{Json, NESTING_MAX, Value};
-use crate::workflow::{Program, Variable, Workflow};
+use crate::value::{NESTING_MAX, Value};
+use crate::workflow::{Program, Workflow};
 use admission::{Slots, TypeState};
 use prepare::Prepared;
 use slot::Slot;
@@ -175,7 +175,13 @@ impl Engine {
         }
         let (program, linked) = self.link(workflow)?;
         let prepared = self.prepare(&program)?;
-        let variables = variables(&program.unit(0).variables, options.variables)?;
+        let unit = program.unit(0);
+        let refuse =
+            |wrong: crate::expr::Mismatch| Error::new(ErrorKind::Configuration, wrong.to_string());
+        if let Some(schema) = &unit.input {
+            schema.check(&input, "input").map_err(refuse)?;
+        }
+        let variables = unit.variables.complete(options.variables).map_err(refuse)?;
         let id = match options.id {
             Some(id) => {
                 RunId::new(&id).map_err(|reason| Error::new(ErrorKind::Configuration, reason))?
@@ -318,36 +324,6 @@ impl Engine {
         random[8..].copy_from_slice(&runtime.random().to_le_bytes()[..2]);
         RunId::generated(millis, random)
     }
-}
-
-/// What a run was given, with defaults, checked against what the workflow declares.
-fn variables(
-    declared: &BTreeMap<String, Variable>,
-    mut given: BTreeMap<String, Value>,
-) -> Result<Value> {
-    let refuse = |message: String| Err(Error::new(ErrorKind::Configuration, message));
-    let mut all = serde_json::Map::new();
-    for (name, variable) in declared {
-        let value = match (given.remove(name), &variable.default) {
-            (Some(value), _) => value,
-            (None, Some(default)) => default.clone(),
-            (None, None) if variable.required => {
-                return refuse(format!("vars.{name}: a value of {} is required", variable.kind));
-            }
-            (None, None) => Value::NULL,
-        };
-        let left_out = value.is_null() && !variable.required;
-        if !left_out && !variable.kind.admits(&value) {
-            return refuse(format!("vars.{name}: expected {}, given {value:.40}", variable.kind));
-        }
-        all.insert(name.clone(), value.into_json());
-    }
-    if let Some(unknown) = given.keys().next() {
-        let near = crate::error::nearest(unknown, declared.keys().map(String::as_str));
-        let hint = near.map_or(String::new(), |near| format!(" (did you mean `{near}`?)"));
-        return refuse(format!("vars.{unknown}: the workflow has no such variable{hint}"));
-    }
-    Ok(if all.is_empty() { Value::NULL } else { Json::Object(all).into() })
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -195,7 +195,8 @@ impl Checker<'_> {
         let first = types.first().unwrap_or(&Type::Any);
         let (wanted, fits, result) = match function {
             Function::Len => {
-                let fits = !matches!(first, Type::Null | Type::Boolean | Type::Number);
+                let fits =
+                    !matches!(first, Type::Null | Type::Boolean | Type::Number | Type::Secret);
                 ("a text, a list or an object", fits, Type::Number)
             }
             Function::Lower | Function::Upper => ("a text", first.may_be_text(), Type::Text),
@@ -206,7 +207,7 @@ impl Checker<'_> {
                 ("a number or a text of one", fits, Type::Number)
             }
             Function::Exists => ("", true, Type::Boolean),
-            Function::String => ("", true, Type::Text),
+            Function::String => ("anything but a secret", *first != Type::Secret, Type::Text),
             Function::Now => ("", true, Type::Number),
             Function::Min | Function::Max => {
                 let list = matches!(types.as_slice(), [Type::List(_)]);
@@ -233,14 +234,16 @@ impl Checker<'_> {
 /// Null is compared with everything, to see whether it is there.
 fn may_be_equal(a: &Type, b: &Type) -> bool {
     let open = |t: &Type| matches!(t, Type::Any | Type::Null);
-    open(a) || open(b) || std::mem::discriminant(a) == std::mem::discriminant(b)
+    let secret = |t: &Type| matches!(t, Type::Secret);
+    let same = std::mem::discriminant(a) == std::mem::discriminant(b);
+    open(a) || open(b) || (same && !secret(a))
 }
 
 fn may_contain(whole: &Type, part: &Type) -> bool {
     match whole {
         Type::Any | Type::List(_) => true,
         Type::Text | Type::Object { .. } => part.may_be_text(),
-        Type::Null | Type::Boolean | Type::Number => false,
+        Type::Null | Type::Boolean | Type::Number | Type::Secret => false,
     }
 }
 

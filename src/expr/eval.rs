@@ -12,7 +12,7 @@ use super::parser::regex;
 use super::{Aspect, COPIED_MAX, FUEL, RESULT_BYTES_MAX};
 use crate::error::nearest;
 use crate::time::Timestamp;
-use crate::value::{Json, NESTING_MAX, TooBig, weigh};
+use crate::value::{Json, NESTING_MAX, TooBig, is_blob, weigh};
 
 /// What names stand for while an expression is evaluated.
 pub trait Scope {
@@ -146,13 +146,9 @@ impl<'a> Evaluation<'a> {
             }
         };
         Ok(match root {
-            Cow::Borrowed(value) => {
-                Cow::Borrowed(path.segments.iter().fold(value, |value, next| field(value, next)))
-            }
+            Cow::Borrowed(value) => Cow::Borrowed(part(value, path)?),
             Cow::Owned(value) if path.segments.is_empty() => Cow::Owned(value),
-            Cow::Owned(value) => Cow::Owned(
-                path.segments.iter().fold(&value, |value, next| field(value, next)).clone(),
-            ),
+            Cow::Owned(value) => Cow::Owned(part(&value, path)?.clone()),
         })
     }
 
@@ -245,6 +241,20 @@ impl<'a> Evaluation<'a> {
 }
 
 static NULL: Json = Json::Null;
+
+/// The part of a value that a path leads to.
+fn part<'a>(mut value: &'a Json, path: &Path) -> Result<&'a Json, EvalError> {
+    for segment in &path.segments {
+        // Nothing of it is here, and null would be a lie.
+        if is_blob(value) {
+            let message = "this value is so large that it is kept elsewhere; only steps that take it as \
+                           an input can read it";
+            return Err(EvalError::new(path.span, message.to_string()));
+        }
+        value = field(value, segment);
+    }
+    Ok(value)
+}
 
 /// A part of a value; what is not there is null.
 fn field<'a>(value: &'a Json, segment: &Segment) -> &'a Json {

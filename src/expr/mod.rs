@@ -27,6 +27,7 @@ mod functions;
 mod lexer;
 mod parser;
 mod print;
+mod schema;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -35,6 +36,7 @@ pub use check::TypeScope;
 pub use condition::{Condition, Operator};
 pub use error::{EvalError, Span, SyntaxError, TypeError};
 pub use eval::{Scope, StepView};
+pub use schema::{Mismatch, Schema};
 pub use types::Type;
 
 use std::fmt;
@@ -58,8 +60,7 @@ pub const RESULT_BYTES_MAX: usize = 64 * 1024;
 /// Values that one evaluation copies into lists.
 pub const COPIED_MAX: usize = 1_000_000;
 /// Names that are not steps.
-pub const ROOTS: [&str; 8] =
-    ["input", "vars", "item", "index", "turn", "last", "run", "output"];
+pub const ROOTS: [&str; 8] = ["input", "vars", "item", "index", "turn", "last", "run", "output"];
 
 /// A parsed expression. Cloning shares the tree; it is compared by meaning, not by spelling.
 ///

@@ -28,6 +28,8 @@ pub enum Type {
     Number,
     /// Text.
     Text,
+    /// A sealed secret: handed on as a whole, and nothing else.
+    Secret,
     /// A list of such values.
     List(Box<Type>),
     /// An object.
@@ -86,6 +88,15 @@ impl Type {
         }
     }
 
+    /// Whether a value of this type may be one of the other, as far as both are known.
+    pub(crate) fn may_be(&self, other: &Self) -> bool {
+        let open = |of: &Self| matches!(of, Self::Any);
+        open(self)
+            || open(other)
+            || *self == Self::Null
+            || std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+
     pub(super) fn may_be_number(&self) -> bool {
         matches!(self, Self::Any | Self::Number)
     }
@@ -103,6 +114,7 @@ impl fmt::Display for Type {
             Self::Boolean => "a boolean",
             Self::Number => "a number",
             Self::Text => "a text",
+            Self::Secret => "a secret",
             Self::List(_) => "a list",
             Self::Object { .. } => "an object",
         })

@@ -105,6 +105,13 @@ pub enum Event {
         /// What it asks.
         suspended: Box<Suspended>,
     },
+    /// Variables of the workflow that a step belongs to, or of the run, have new values.
+    VariablesSet {
+        /// The step that has succeeded; none when they were set from outside.
+        step: Option<StepKey>,
+        /// A map from their names to their values.
+        values: Value,
+    },
     /// A signal came, and is kept until a step waits for it.
     SignalReceived {
         /// The signal.
@@ -257,6 +264,8 @@ pub struct ScopeOpened {
     pub index: u32,
     /// The input, for a sub-workflow; null for other bodies.
     pub input: Value,
+    /// The variables, for a sub-workflow; null for other bodies.
+    pub variables: Value,
 }
 
 /// Who did something to a run, and why.

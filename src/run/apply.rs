@@ -107,6 +107,7 @@ impl RunState {
                     cell.more().signal = Some(signal.payload.clone());
                 }
             }
+            Event::VariablesSet { step, values } => self.set_variables(*step, values),
             Event::ItemsListed { step, items } => {
                 if let Some(cell) = self.cell_mut(*step) {
                     let count = items.as_array().map_or(0, Vec::len);
@@ -242,8 +243,7 @@ impl RunState {
             |node: &crate::workflow::Node| matches!(node.kind, NodeKind::Workflow { .. });
         if self.node(opened.parent).is_some_and(sub_workflow) {
             scope.depth += 1;
-            let variables = super::composite::defaults(self.program.unit(opened.unit));
-            let input = opened.input.clone();
+            let (input, variables) = (opened.input.clone(), opened.variables.clone());
             scope.own = Some(Box::new(Own { input, variables }));
         }
         self.add_scope(number, scope);

@@ -1,20 +1,18 @@
 //! Composite steps: what bodies they run, one after the other or at once, and what comes of them.
 
-use serde_json::Map;
-
-use super::scope::Bodies;
+use super::scope::{Bodies, Own};
 use super::turn::{TOOK_TOO_LONG, Turn, Work};
 use super::{EVENTS_AT_ONCE_MAX, FOR_EACH_ITEMS_MAX, SCOPES_OPEN_MAX, SUB_WORKFLOW_DEPTH_MAX};
 use crate::error::ErrorClass;
 use crate::id::StepKey;
 use crate::journal::{CancelReason, Event, Outcome, ScopeOpened, SkipReason, StepStatus};
 use crate::value::{Json, Value};
-use crate::workflow::{NodeKind, Turns, Unit};
+use crate::workflow::{NodeKind, Turns};
 
 /// What a composite step does next.
 enum Next {
     /// Open this body of this unit, as this item or turn.
-    Open { unit: u32, body: u32, index: u32, input: Value },
+    Open { unit: u32, body: u32, index: u32, own: Option<Box<Own>> },
     /// Ends well.
     Succeed(Value),
     /// Is left out after all: no case held.
@@ -85,7 +83,7 @@ impl Turn<'_> {
         self.emit(Event::StepStarted { step, attempt: 1 });
         if let Some(body) = body {
             let unit = self.state.unit_index(step);
-            return self.follow(step, Next::Open { unit, body, index: 0, input: Value::NULL });
+            return self.follow(step, Next::Open { unit, body, index: 0, own: None });
         }
         if matches!(self.state.node(step).map(|n| &n.kind), Some(NodeKind::ForEach { .. })) {
             self.list_items(step);
@@ -141,9 +139,10 @@ impl Turn<'_> {
                 let message = format!("more than {SCOPES_OPEN_MAX} bodies are open at once");
                 self.fail(step, ErrorClass::Fatal, message);
             }
-            Next::Open { unit, body, index, input } => {
+            Next::Open { unit, body, index, own } => {
                 let scope = self.state.scopes_opened;
-                let opened = ScopeOpened { parent: step, unit, body, index, input };
+                let Own { input, variables } = own.map_or_else(Own::default, |own| *own);
+                let opened = ScopeOpened { parent: step, unit, body, index, input, variables };
                 self.emit(Event::ScopeOpened { scope, opened: Box::new(opened) });
                 self.begin_scope(scope);
             }
@@ -201,7 +200,7 @@ impl Turn<'_> {
             Next::Wait
         } else if begun < items && free && !self.is_stopped(step) {
             let unit = self.state.unit_index(step);
-            Next::Open { unit, body, index: begun, input: Value::NULL }
+            Next::Open { unit, body, index: begun, own: None }
         } else if open > 0 {
             Next::Wait
         } else if begun < items || (well < items && self.is_stopped(step)) {
@@ -239,32 +238,47 @@ impl Turn<'_> {
         };
         let unit = self.state.unit_index(step);
         match &node.kind {
-            NodeKind::Body(body) => Next::Open { unit, body: *body, index: 0, input: Value::NULL },
+            NodeKind::Body(body) => Next::Open { unit, body: *body, index: 0, own: None },
             NodeKind::Loop { .. } => self.next_turn(step),
-            NodeKind::Workflow { name, input } => {
-                let depth = self.state.scope(step.scope).map_or(0, |scope| scope.depth);
-                if depth >= SUB_WORKFLOW_DEPTH_MAX {
-                    let message = format!(
-                        "more than {SUB_WORKFLOW_DEPTH_MAX} sub-workflows inside each other"
-                    );
-                    return Next::Fail(ErrorClass::Fatal, message);
-                }
-                let Some(unit) = self.state.program.linked(unit, name) else {
-                    let message = format!("the engine knows no workflow `{name}`");
-                    return Next::Fail(ErrorClass::Configuration, message);
-                };
-                let input = match input {
-                    Some(expr) => expr.evaluate(&self.view(step)),
-                    None => Ok(crate::expr::Scope::root(&self.view(step), "input")
-                        .map_or(Json::Null, std::borrow::Cow::into_owned)),
-                };
-                match input {
-                    Ok(input) => Next::Open { unit, body: 0, index: 0, input: input.into() },
-                    Err(error) => Next::Fail(ErrorClass::Validation, format!("`input`: {error}")),
-                }
-            }
+            NodeKind::Workflow { .. } => self.sub_workflow(step).unwrap_or_else(|next| next),
             _ => Next::Wait,
         }
+    }
+
+    fn sub_workflow(&self, step: StepKey) -> Result<Next, Next> {
+        let Some(NodeKind::Workflow { name, input, variables }) =
+            self.state.node(step).map(|node| &node.kind)
+        else {
+            return Ok(Next::Wait);
+        };
+        let depth = self.state.scope(step.scope).map_or(0, |scope| scope.depth);
+        if depth >= SUB_WORKFLOW_DEPTH_MAX {
+            let message =
+                format!("more than {SUB_WORKFLOW_DEPTH_MAX} sub-workflows inside each other");
+            return Err(Next::Fail(ErrorClass::Fatal, message));
+        }
+        let Some(unit) = self.state.program.linked(self.state.unit_index(step), name) else {
+            let message = format!("the engine knows no workflow `{name}`");
+            return Err(Next::Fail(ErrorClass::Configuration, message));
+        };
+        let invalid = |message| Next::Fail(ErrorClass::Validation, message);
+        let view = self.view(step);
+        let input = match input {
+            Some(expr) => {
+                expr.evaluate(&view).map_err(|error| invalid(format!("`input`: {error}")))?
+            }
+            None => crate::expr::Scope::root(&view, "input")
+                .map_or(Json::Null, std::borrow::Cow::into_owned),
+        };
+        let found = self.state.program.unit(unit);
+        if let Some(schema) = &found.input {
+            schema.check(&input, "input").map_err(|wrong| invalid(wrong.to_string()))?;
+        }
+        let given = self.given(step, variables).map_err(invalid)?;
+        let variables =
+            found.variables.complete(given).map_err(|wrong| invalid(wrong.to_string()))?;
+        let own = Some(Box::new(Own { input: input.into(), variables }));
+        Ok(Next::Open { unit, body: 0, index: 0, own })
     }
 
     fn next_turn(&self, step: StepKey) -> Next {
@@ -292,7 +306,7 @@ impl Turn<'_> {
             }
             Ok(true) => {
                 let unit = self.state.unit_index(step);
-                Next::Open { unit, body: *body, index: begun, input: Value::NULL }
+                Next::Open { unit, body: *body, index: begun, own: None }
             }
         }
     }
@@ -332,15 +346,4 @@ impl Turn<'_> {
         }
         self.push(Work::Continue(parent));
     }
-}
-
-/// The variables of a workflow that is started without any.
-pub(super) fn defaults(unit: &Unit) -> Value {
-    let known = unit.variables.iter();
-    let fields: Map<String, Json> = known
-        .map(|(name, variable)| {
-            (name.clone(), variable.default.clone().map_or(Json::Null, Value::into_json))
-        })
-        .collect();
-    if fields.is_empty() { Value::NULL } else { Json::Object(fields).into() }
 }

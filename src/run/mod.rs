@@ -14,6 +14,7 @@ mod composite;
 mod end;
 mod explain;
 mod join;
+mod output;
 mod progress;
 mod scope;
 mod timer;

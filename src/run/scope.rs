@@ -39,7 +39,7 @@ pub(super) struct Scope {
 }
 
 /// What a workflow's steps read as `input` and `vars`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Own {
     pub(super) input: Value,
     pub(super) variables: Value,

@@ -311,9 +311,7 @@ impl<'a> Turn<'a> {
         let cancel = cell.more.as_ref().and_then(|more| more.cancel);
         match (result, cancel) {
             // What was done is done, even by a step that was asked to stop.
-            (Report::Succeeded(output), _) => {
-                self.end(step, Event::StepSucceeded { step, output });
-            }
+            (Report::Succeeded(output), _) => self.succeed(step, output),
             (_, Some(reason)) => self.end(step, Event::StepCancelled { step, reason }),
             (Report::Failed { failure, retry }, None) => self.attempt_failed(step, failure, retry),
             (Report::Suspended(suspension), None) => self.suspend(step, *suspension),

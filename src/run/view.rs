@@ -17,15 +17,22 @@ pub(super) struct View<'a> {
     now: Timestamp,
     /// A loop's condition is asked outside its body, and sees the turn that it decides about.
     turn: Option<(u32, &'a Json)>,
+    /// What the step itself came to, for what is made of that.
+    output: Option<&'a Json>,
 }
 
 impl<'a> View<'a> {
     pub(super) const fn new(state: &'a RunState, scope: u32, now: Timestamp) -> Self {
-        Self { state, scope, now, turn: None }
+        Self { state, scope, now, turn: None, output: None }
     }
 
     pub(super) const fn turn(mut self, turn: u32, last: &'a Json) -> Self {
         self.turn = Some((turn, last));
+        self
+    }
+
+    pub(super) const fn output(mut self, output: &'a Json) -> Self {
+        self.output = Some(output);
         self
     }
 
@@ -117,7 +124,7 @@ impl Scope for View<'_> {
             "run" => Some(Cow::Owned(json!({"id": self.state.id.as_str()}))),
             "item" | "index" => self.item(name).or_else(|| self.local(name)),
             "turn" | "last" => self.loop_turn(name).or_else(|| self.local(name)),
-            "output" => self.local(name),
+            "output" => self.output.map(Cow::Borrowed).or_else(|| self.local(name)),
             _ => None,
         }
     }

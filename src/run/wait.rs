@@ -115,10 +115,6 @@ impl Turn<'_> {
         }
         moved
     }
-
-    pub(super) fn succeed(&mut self, step: StepKey, output: Value) {
-        self.end(step, Event::StepSucceeded { step, output });
-    }
 }
 
 fn wait_of(state: &RunState, step: StepKey) -> Option<&WaitFor> {

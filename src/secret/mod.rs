@@ -49,7 +49,7 @@ pub use keys::{Key, KeyError, KeyProvider, Keyring, Secret};
 pub(crate) use scrub::Scrubber;
 pub use seal::{KEY_ID_CHARS_MAX, Place, SECRET_BYTES_MAX, SecretError};
 #[allow(unused_imports)] // As above.
-pub(crate) use seal::{is_sealed, open, reseal, seal, sealed_texts};
+pub(crate) use seal::{open, reseal, seal, sealed_texts};
 
 /// The value of a hexadecimal digit.
 fn hex_digit(digit: u8) -> Option<u8> {

@@ -9,7 +9,7 @@ use serde_json::json;
 use zeroize::Zeroize;
 
 use super::keys::{Key, KeyProvider, Secret};
-use crate::value::Json;
+use crate::value::{Json, SEALED};
 
 /// Longest id of a key, in characters: it stands in every sealed value.
 pub const KEY_ID_CHARS_MAX: usize = 64;
@@ -18,7 +18,6 @@ pub const KEY_ID_CHARS_MAX: usize = 64;
 /// into a store of its own with its key as the secret.
 pub const SECRET_BYTES_MAX: usize = 65_536;
 
-const FIELD: &str = "$sealed";
 const VERSION: &str = "v1";
 
 /// For which run and under which name a value is sealed.
@@ -78,7 +77,7 @@ pub(crate) fn seal(
     place: Place<'_>,
     plain: &Secret,
 ) -> Result<Json, SecretError> {
-    Ok(json!({ FIELD: seal_text(keys, nonce, place, plain)? }))
+    Ok(json!({ SEALED: seal_text(keys, nonce, place, plain)? }))
 }
 
 /// Opens a sealed value of this run.
@@ -128,11 +127,6 @@ pub(crate) fn sealed_texts(value: &Json) -> Vec<String> {
     found.into_iter().map(str::to_owned).collect()
 }
 
-/// Whether this looks like a sealed value; whether it opens is another matter.
-pub(crate) fn is_sealed(value: &Json) -> bool {
-    text_of(value).is_some()
-}
-
 /// Whether this is a sealed value of the right form.
 pub(super) fn is_envelope(value: &Json) -> bool {
     text_of(value).is_some_and(|text| Envelope::parse(text).is_ok())
@@ -140,7 +134,7 @@ pub(super) fn is_envelope(value: &Json) -> bool {
 
 fn text_of(value: &Json) -> Option<&str> {
     let fields = value.as_object().filter(|fields| fields.len() == 1)?;
-    fields.get(FIELD)?.as_str()
+    fields.get(SEALED)?.as_str()
 }
 
 fn seal_text(

@@ -41,7 +41,7 @@ fn what_is_sealed_opens_in_its_run() {
     for (name, plain) in [("token", PLAIN), ("", ""), ("a.b/ü", "x"), ("n", &"é".repeat(32_768))]
     {
         let sealed = seal(&keys, [3; 24], Place { run: "r", name }, &plain.into()).unwrap();
-        assert!(is_sealed(&sealed));
+        assert!(crate::value::is_sealed(&sealed));
         assert_eq!(text(&sealed).matches('.').count(), 4);
         assert!(text(&sealed).starts_with("v1.k1."));
         assert_eq!(open(&keys, "r", &sealed).unwrap().expose(), plain);
@@ -150,7 +150,7 @@ fn only_an_object_with_that_one_field_is_sealed() {
         json!(text(&sealed)),
         json!([sealed]),
     ] {
-        assert!(!is_sealed(&value));
+        assert!(!crate::value::is_sealed(&value));
         assert_eq!(refusal(&keys, "run", &value), SecretError::NotSealed);
     }
     let other = sealed_at(&keys, "run", "other");

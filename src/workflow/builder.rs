@@ -1,6 +1,7 @@
 //! Defining a workflow in Rust.
 
-use super::settings::{FailurePolicy, Limits, Variable};
+use super::Variable;
+use super::settings::{FailurePolicy, Limits};
 use super::{Definition, Step, Workflow};
 use crate::error::Result;
 use crate::retry::RetryConfig;

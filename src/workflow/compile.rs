@@ -9,6 +9,7 @@ use super::program::{Body, BodyOutput, Node, NodeKind, Turns, Unit, WaitFor};
 use super::reach::never_started;
 use super::settings::Trigger;
 use super::step::MISPLACED;
+use super::variable::{self, Variables};
 use super::{Amount, Definition, NESTING_MAX, STEPS_MAX, Step};
 use crate::error::{Problem, Problems};
 use crate::expr::{Aspect, Expr, ROOTS, Type};
@@ -19,10 +20,13 @@ use crate::retry::RetryConfig;
 /// The compiled form, as far as there is one; it is only good if no problem is an error.
 pub(super) fn compile(definition: &Definition, problems: &mut Problems) -> Option<Unit> {
     check_settings(definition, problems);
-    let input = definition.input_schema.as_ref().map_or(Type::Any, Type::from_json_schema);
+    let variables = Variables::compile(&definition.variables, problems);
+    let schema = definition.input_schema.as_ref();
+    let schema = schema.and_then(|schema| variable::read(schema, "input_schema", problems));
+    let input = schema.as_ref().map_or(Type::Any, |schema| schema.type_of().clone());
     let mut compiler = Compiler {
         problems,
-        names: Names { input, variables: &definition.variables, frames: Vec::new(), hidden: 0 },
+        names: Names { input, variables: &variables, frames: Vec::new(), hidden: 0 },
         bodies: Vec::new(),
         executors: Vec::new(),
         by_executor: BTreeMap::new(),
@@ -38,11 +42,13 @@ pub(super) fn compile(definition: &Definition, problems: &mut Problems) -> Optio
             body.output = BodyOutput::Expr(output);
         }
     }
+    let Compiler { executors, bodies, .. } = compiler;
     Some(Unit {
         workflow: definition.id.clone(),
-        executors: compiler.executors,
-        bodies: compiler.bodies.into_iter().map(Arc::new).collect(),
-        variables: definition.variables.clone(),
+        executors,
+        bodies: bodies.into_iter().map(Arc::new).collect(),
+        variables,
+        input: schema,
         limits: definition.limits.clone(),
         on_failure: definition.on_failure,
     })
@@ -59,12 +65,6 @@ fn check_settings(definition: &Definition, problems: &mut Problems) {
     if let Some(Err(reason)) = definition.retry.as_ref().map(RetryConfig::check) {
         problems.push(Problem::error("retry", reason));
     }
-    for (name, variable) in &definition.variables {
-        if let Some(default) = variable.default.as_ref().filter(|v| !variable.kind.admits(v)) {
-            let message = format!("the default {default} is not {}", variable.kind);
-            problems.push(Problem::error(format!("variables.{name}.default"), message));
-        }
-    }
 }
 
 /// What edges a body has besides those that its steps name.
@@ -76,6 +76,17 @@ enum Shape {
     Chain,
     /// None, and the output is always a map.
     Parallel,
+}
+
+/// What an expression can read besides what can be seen from its step.
+#[derive(Clone, Copy, Default)]
+struct Reads<'a> {
+    /// Further names.
+    extra: &'static [&'static str],
+    /// The type of `output`.
+    output: Option<&'a Type>,
+    /// A step that it mentions does not become a dependency.
+    only_looks: bool,
 }
 
 struct Compiler<'a> {
@@ -231,6 +242,13 @@ impl<'a> Compiler<'a> {
             let place = format!("{}.inputs.{name}", here());
             inputs.push(self.expression(text, &place).map(|expr| (name.clone(), expr)));
         }
+        let schema = step.output_schema.as_ref();
+        let place = format!("{}.output_schema", here());
+        let schema = schema.map(|schema| variable::read(schema, &place, self.problems));
+        let raw = schema.as_ref().and_then(Option::as_ref).map(|schema| schema.type_of().clone());
+        let raw = raw.unwrap_or(Type::Any);
+        let outputs = self.mapping(&step.outputs, &format!("{}.outputs", here()), &raw, false);
+        let set = self.mapping(&step.set, &format!("{}.set", here()), &raw, true);
         let kind = self.kind(step, at, &here);
         let compensation = match &step.compensate {
             Some(undo) => Some(self.compensation(undo, at, &here)?),
@@ -247,6 +265,12 @@ impl<'a> Compiler<'a> {
             inputs: match inputs.is_empty() {
                 true => Vec::new(),
                 false => inputs.into_iter().collect::<Option<_>>()?,
+            },
+            outputs: outputs?,
+            set: set?,
+            schema: match schema {
+                Some(schema) => Some(schema?),
+                None => None,
             },
             retry,
             timeout: step.timeout,
@@ -281,6 +305,43 @@ impl<'a> Compiler<'a> {
                 self.problems.push(Problem::error(format!("{}.{field}", here()), message));
             }
         }
+    }
+
+    /// Expressions over what a step came to: for its output, or for variables.
+    fn mapping(
+        &mut self,
+        fields: &BTreeMap<String, String>,
+        place: &str,
+        raw: &Type,
+        variables: bool,
+    ) -> Option<Vec<(String, Expr)>> {
+        let mut mapped = Vec::with_capacity(fields.len());
+        for (name, text) in fields {
+            let place = format!("{place}.{name}");
+            let wanted = variables.then(|| self.names.variables.known(name));
+            if wanted == Some(None) {
+                let known = self.names.variables.names();
+                let message = format!("the workflow has no variable `{name}`");
+                self.problems.push(Problem::error(&place, message).suggest(name, known));
+            }
+            let expr = match Expr::parse(text) {
+                Ok(expr) => expr,
+                Err(error) => {
+                    self.problems.push(Problem::error(&place, error.to_string()));
+                    mapped.push(None);
+                    continue;
+                }
+            };
+            let found = self.check(&expr, &place, Reads { output: Some(raw), ..Reads::default() });
+            if let (Some(found), Some(Some(wanted))) = (&found, wanted)
+                && !found.may_be(&wanted)
+            {
+                let message = format!("the variable is {wanted}, and this is {found}");
+                self.problems.push(Problem::error(&place, message));
+            }
+            mapped.push(found.map(|_| (name.clone(), expr)));
+        }
+        mapped.into_iter().collect()
     }
 
     /// The body that undoes a step. It sees nothing of the steps around it, since they may be gone.
@@ -379,12 +440,17 @@ impl<'a> Compiler<'a> {
                 NodeKind::Loop { turns: turns?, max_turns: *max_turns, body: body? }
             }
             StepKind::Wait(wait) => NodeKind::Wait(self.wait(wait, here)?),
-            StepKind::Workflow { name, input } => {
+            StepKind::Workflow { name, input, variables } => {
                 let input = match input {
                     Some(text) => Some(self.expression(text, &format!("{}.input", here()))?),
                     None => None,
                 };
-                NodeKind::Workflow { name: name.clone(), input }
+                let mut given = Vec::new();
+                for (name, text) in variables {
+                    let place = format!("{}.variables.{name}", here());
+                    given.push((name.clone(), self.expression(text, &place)?));
+                }
+                NodeKind::Workflow { name: name.clone(), input, variables: given }
             }
         })
     }
@@ -478,7 +544,8 @@ impl<'a> Compiler<'a> {
                 return None;
             }
         };
-        let found = self.check(&expr, place, extra, depends)?;
+        let found =
+            self.check(&expr, place, Reads { extra, only_looks: !depends, output: None })?;
         if !matches!(found, Type::Any | Type::Boolean) {
             let message = format!("a condition is true or false; this is {found}");
             self.problems.push(Problem::error(place, message));
@@ -492,7 +559,10 @@ impl<'a> Compiler<'a> {
 
     fn parse(&mut self, text: &str, place: &str, depends: bool) -> Option<Expr> {
         match Expr::parse(text) {
-            Ok(expr) => self.check(&expr, place, &[], depends).map(|_| expr),
+            Ok(expr) => {
+                let reads = Reads { only_looks: !depends, ..Reads::default() };
+                self.check(&expr, place, reads).map(|_| expr)
+            }
             Err(error) => {
                 self.problems.push(Problem::error(place, error.to_string()));
                 None
@@ -502,14 +572,9 @@ impl<'a> Compiler<'a> {
 
     /// Checks the types, and notes the steps that it mentions as dependencies of the step that is
     /// being compiled, or of the composite step around it that stands beside them.
-    fn check(
-        &mut self,
-        expr: &Expr,
-        place: &str,
-        extra: &'static [&'static str],
-        depends: bool,
-    ) -> Option<Type> {
-        let checked = expr.check(&Visible { names: &self.names, extra });
+    fn check(&mut self, expr: &Expr, place: &str, reads: Reads<'_>) -> Option<Type> {
+        let Reads { extra, output, only_looks } = reads;
+        let checked = expr.check(&Visible { names: &self.names, extra, output });
         let found = match checked {
             Ok(found) => found,
             Err(errors) => {
@@ -519,7 +584,7 @@ impl<'a> Compiler<'a> {
                 return None;
             }
         };
-        for mention in expr.mentions().iter().filter(|_| depends) {
+        for mention in expr.mentions().iter().filter(|_| !only_looks) {
             let Some((depth, on)) = self.names.find(mention.step.as_str()) else {
                 continue;
             };

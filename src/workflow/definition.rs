@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Step;
-use super::settings::{FailurePolicy, Limits, Metadata, Variable};
+use super::Variable;
+use super::settings::{FailurePolicy, Limits, Metadata};
 use crate::retry::RetryConfig;
 use crate::value::Json;
 
@@ -28,7 +29,8 @@ pub struct Definition {
     /// What it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// JSON Schema of the input: lets expressions be checked when the workflow is built.
+    /// JSON Schema of the input: lets expressions be checked when the workflow is built, and every
+    /// input when a run is started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_schema: Option<Json>,
     /// What runs can be started with besides the input; read as `vars.name`.

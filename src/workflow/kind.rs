@@ -1,5 +1,6 @@
 //! What a step does: run an executor, run a body of other steps, or wait.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::expr::Condition;
@@ -57,6 +58,8 @@ pub enum StepKind {
         name: String,
         /// An expression for its input; none hands on this workflow's.
         input: Option<String>,
+        /// Expressions for its variables, by name; the others have their defaults.
+        variables: BTreeMap<String, String>,
     },
 }
 

@@ -15,16 +15,16 @@ mod program;
 mod reach;
 mod settings;
 mod step;
+mod variable;
 
 pub use amount::Amount;
 pub use builder::WorkflowBuilder;
 pub use definition::Definition;
 pub use kind::{Case, LoopCondition, OnTimeout, StepKind, Timeout, Wait, When};
 pub use program::{Body, BodyOutput, Node, NodeKind, Program, Turns, Unit, WaitFor};
-pub use settings::{
-    FailurePolicy, Limits, Metadata, Priority, Resources, Trigger, Variable, VariableType,
-};
+pub use settings::{FailurePolicy, Limits, Metadata, Priority, Resources, Trigger};
 pub use step::{Step, TURNS_DEFAULT};
+pub use variable::{Variable, VariableType, Variables};
 
 use std::fmt;
 use std::sync::Arc;

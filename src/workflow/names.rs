@@ -1,10 +1,10 @@
 //! Which names an expression can see from where it stands.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::Step;
-use super::settings::{Variable, VariableType};
+use super::variable::Variables;
 use crate::error::nearest;
 use crate::expr::{Type, TypeScope};
 use crate::value::Json;
@@ -12,7 +12,7 @@ use crate::value::Json;
 /// The bodies around the place that is being compiled, outermost first.
 pub(super) struct Names<'a> {
     pub(super) input: Type,
-    pub(super) variables: &'a BTreeMap<String, Variable>,
+    pub(super) variables: &'a Variables,
     pub(super) frames: Vec<Frame<'a>>,
     /// Bodies further out that cannot be seen from here.
     pub(super) hidden: usize,
@@ -64,22 +64,21 @@ pub(super) struct Visible<'a, 'b> {
     pub(super) names: &'b Names<'a>,
     /// Further names of this place.
     pub(super) extra: &'static [&'static str],
+    /// The type of `output`, where that is what the step itself came to.
+    pub(super) output: Option<&'b Type>,
 }
 
 impl TypeScope for Visible<'_, '_> {
     fn root(&self, name: &str) -> Option<Type> {
         match name {
             "input" => Some(self.names.input.clone()),
-            "vars" => {
-                let known = |(name, variable): (&String, &Variable)| (name.clone(), of(variable));
-                let fields = self.names.variables.iter().map(known).collect();
-                Some(Type::Object { fields, open: false })
-            }
+            "vars" => Some(self.names.variables.all_known()),
             "run" => {
                 let fields = [("id".to_string(), Type::Text)].into();
                 Some(Type::Object { fields, open: false })
             }
             "index" | "turn" if self.local(name) => Some(Type::Number),
+            "output" if self.output.is_some() => self.output.cloned(),
             _ => self.local(name).then_some(Type::Any),
         }
     }
@@ -87,11 +86,13 @@ impl TypeScope for Visible<'_, '_> {
     fn step(&self, id: &str) -> Option<Type> {
         let (depth, at) = self.names.find(id)?;
         let step: &Step = self.names.frames[depth].steps.get(at as usize)?;
-        Some(
-            step.output_schema
-                .as_ref()
-                .map_or(Type::Any, |schema: &Json| Type::from_json_schema(schema)),
-        )
+        // Outputs that are made from what a step came to have names, and no types.
+        if !step.outputs.is_empty() {
+            let fields = step.outputs.keys().map(|name| (name.clone(), Type::Any)).collect();
+            return Some(Type::Object { fields, open: false });
+        }
+        let schema = step.output_schema.as_ref();
+        Some(schema.map_or(Type::Any, |schema: &Json| Type::from_json_schema(schema)))
     }
 
     fn suggest(&self, id: &str) -> Option<String> {
@@ -109,20 +110,5 @@ impl Visible<'_, '_> {
     fn local(&self, name: &str) -> bool {
         self.extra.contains(&name)
             || self.names.frames.iter().any(|frame| frame.locals.contains(&name))
-    }
-}
-
-fn of(variable: &Variable) -> Type {
-    // A variable without a value is null, which fits everything that takes null only.
-    if !variable.required && variable.default.is_none() {
-        return Type::Any;
-    }
-    match variable.kind {
-        VariableType::Any => Type::Any,
-        VariableType::String => Type::Text,
-        VariableType::Integer | VariableType::Number => Type::Number,
-        VariableType::Boolean => Type::Boolean,
-        VariableType::Array => Type::List(Box::new(Type::Any)),
-        VariableType::Object => Type::Object { fields: BTreeMap::new(), open: true },
     }
 }

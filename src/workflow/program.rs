@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::kind::Timeout;
-use super::settings::{FailurePolicy, Limits, Priority, Resources, Trigger, Variable};
+use super::settings::{FailurePolicy, Limits, Priority, Resources, Trigger};
+use super::variable::Variables;
 use super::{Amount, NESTING_MAX, Workflow};
 use crate::error::{Error, ErrorClass, Problem, Problems, Result};
-use crate::expr::Expr;
+use crate::expr::{Expr, Schema};
 use crate::plan::ExecutionPlan;
 use crate::retry::RetryConfig;
 use crate::value::Value;
@@ -34,7 +35,9 @@ pub struct Unit {
     /// The executor types that its steps name, each once; nodes hold indices into it.
     pub executors: Vec<String>,
     /// Its variables.
-    pub variables: BTreeMap<String, Variable>,
+    pub variables: Variables,
+    /// What its input has to fit.
+    pub input: Option<Schema>,
     /// Its limits.
     pub limits: Limits,
     /// What a failure does.
@@ -81,6 +84,12 @@ pub struct Node {
     pub when: Option<Expr>,
     /// Executor inputs.
     pub inputs: Vec<(String, Expr)>,
+    /// Its output, from what it came to; none leaves that as it is.
+    pub outputs: Vec<(String, Expr)>,
+    /// Variables that are set when it has succeeded.
+    pub set: Vec<(String, Expr)>,
+    /// What it comes to has to fit this.
+    pub schema: Option<Schema>,
     /// How it is tried again; none is once.
     pub retry: Option<Arc<RetryConfig>>,
     /// For all attempts together.
@@ -152,6 +161,8 @@ pub enum NodeKind {
         name: String,
         /// Its input; none is the input of the workflow that this stands in.
         input: Option<Expr>,
+        /// Its variables.
+        variables: Vec<(String, Expr)>,
     },
 }
 
@@ -207,20 +218,11 @@ impl Program {
         let mut problems = Problems::default();
         while let Some(unit) = program.units.get(program.links.len()).cloned() {
             let mut links = BTreeMap::new();
-            for (path, name) in unit.sub_workflows() {
+            for (path, name, given) in unit.sub_workflows() {
                 let at = match index.get(name) {
                     Some(at) => *at,
                     None => match find(name).filter(|_| program.units.len() < UNITS_MAX) {
                         Some(found) => {
-                            let unit = &found.program().units[0];
-                            if let Some(variable) = unit.needs_a_variable() {
-                                let message = format!(
-                                    "`{name}` requires the variable `{variable}`, and steps cannot give it one"
-                                );
-                                let path = format!("{path}.workflow");
-                                let problem = Problem::error(path, message);
-                                problems.push(problem.hint("give it a default, or use the input"));
-                            }
                             let at = program.units.len() as u32;
                             program.units.push(Arc::clone(&found.program().units[0]));
                             index.insert(name.to_string(), at);
@@ -234,6 +236,7 @@ impl Program {
                         }
                     },
                 };
+                check_variables(&path, name, given, &program.units[at as usize], &mut problems);
                 links.insert(name.to_string(), at);
             }
             program.links.push(links);
@@ -257,6 +260,30 @@ impl Program {
     #[must_use]
     pub fn linked(&self, unit: u32, name: &str) -> Option<u32> {
         self.links.get(unit as usize)?.get(name).copied()
+    }
+}
+
+/// Whether a step gives a sub-workflow the variables that it needs, and no others.
+fn check_variables(
+    path: &str,
+    name: &str,
+    given: &[(String, Expr)],
+    unit: &Unit,
+    problems: &mut Problems,
+) {
+    let path = format!("{path}.workflow");
+    for needed in unit.variables.required() {
+        if !given.iter().any(|(name, _)| name == needed) {
+            let message = format!("`{name}` requires the variable `{needed}`");
+            let problem = Problem::error(&path, message);
+            problems.push(problem.hint("give it under `variables`, or give it a default"));
+        }
+    }
+    for (variable, _) in given {
+        if unit.variables.known(variable).is_none() {
+            let message = format!("`{name}` has no variable `{variable}`");
+            problems.push(Problem::error(&path, message));
+        }
     }
 }
 
@@ -292,19 +319,12 @@ impl Unit {
         }
     }
 
-    /// A variable that must be given and has no default.
-    fn needs_a_variable(&self) -> Option<&str> {
-        let needed =
-            |(_, variable): &(&String, &Variable)| variable.required && variable.default.is_none();
-        self.variables.iter().find(needed).map(|(name, _)| name.as_str())
-    }
-
-    /// Every sub-workflow step: its path and the name it gives.
-    fn sub_workflows(&self) -> impl Iterator<Item = (String, &str)> {
+    /// Every sub-workflow step: its path, the name it gives, and the variables.
+    fn sub_workflows(&self) -> impl Iterator<Item = (String, &str, &[(String, Expr)])> {
         self.bodies.iter().enumerate().flat_map(move |(b, body)| {
             body.nodes.iter().enumerate().filter_map(move |(s, node)| match &node.kind {
-                NodeKind::Workflow { name, .. } => {
-                    Some((self.path(b as u32, s as u32), name.as_str()))
+                NodeKind::Workflow { name, variables, .. } => {
+                    Some((self.path(b as u32, s as u32), name.as_str(), variables.as_slice()))
                 }
                 _ => None,
             })

@@ -1,13 +1,12 @@
 //! The small settings of workflows and steps: priorities, join rules, limits, variables.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::Amount;
-use crate::value::{Json, Value};
+use crate::value::Json;
 
 /// How urgent a step or task is; a total order from `Background` to `Critical`.
 #[derive(
@@ -155,83 +154,6 @@ fn is_zero(number: &u64) -> bool {
 
 fn is_zero_u32(number: &u32) -> bool {
     *number == 0
-}
-
-/// The type of a workflow variable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum VariableType {
-    /// Anything.
-    #[default]
-    Any,
-    /// Text.
-    String,
-    /// A whole number.
-    Integer,
-    /// Any number.
-    Number,
-    /// True or false.
-    Boolean,
-    /// A list.
-    Array,
-    /// A map.
-    Object,
-}
-
-impl VariableType {
-    /// Whether a value is of this type.
-    #[must_use]
-    pub fn admits(self, value: &Json) -> bool {
-        match self {
-            Self::Any => true,
-            Self::String => value.is_string(),
-            Self::Integer => value.is_i64() || value.is_u64(),
-            Self::Number => value.is_number(),
-            Self::Boolean => value.is_boolean(),
-            Self::Array => value.is_array(),
-            Self::Object => value.is_object(),
-        }
-    }
-}
-
-impl fmt::Display for VariableType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Any => "anything",
-            Self::String => "a string",
-            Self::Integer => "an integer",
-            Self::Number => "a number",
-            Self::Boolean => "a boolean",
-            Self::Array => "an array",
-            Self::Object => "an object",
-        })
-    }
-}
-
-/// A variable of a workflow: set when a run starts, read in expressions as `vars.name`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, default)]
-pub struct Variable {
-    /// What values it takes.
-    #[serde(rename = "type")]
-    pub kind: VariableType,
-    /// Its value when the run is started without one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<Json>"))]
-    pub default: Option<Value>,
-    /// Whether a run must be started with a value.
-    #[serde(skip_serializing_if = "is_false")]
-    pub required: bool,
-    /// What it is for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-}
-
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 /// Free data that stepwell carries and never reads.

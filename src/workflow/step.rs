@@ -67,7 +67,14 @@ pub struct Step {
     pub cancel_rest: bool,
     /// Expressions for the executor's inputs, by name.
     pub inputs: BTreeMap<String, String>,
-    /// JSON Schema of its output: lets conditions be checked when the workflow is built.
+    /// Expressions that make its output, by name, from what it came to, which they read as `output`;
+    /// none leaves it as it is.
+    pub outputs: BTreeMap<String, String>,
+    /// Expressions for variables of the workflow that are set when it has succeeded, by name; they
+    /// read `output`, too.
+    pub set: BTreeMap<String, String>,
+    /// JSON Schema of what it comes to: lets conditions be checked when the workflow is built, and is
+    /// checked each time.
     pub output_schema: Option<Json>,
     /// How often and when to try again; none is the workflow's.
     pub retry: Option<RetryConfig>,
@@ -107,6 +114,8 @@ impl Step {
             finally: false,
             cancel_rest: false,
             inputs: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            set: BTreeMap::new(),
             output_schema: None,
             retry: None,
             timeout: None,
@@ -190,7 +199,9 @@ impl Step {
 
     /// The steps of the workflow of this name.
     pub fn workflow(id: impl Into<StepId>, name: impl Into<String>) -> Self {
-        Self::new(id, StepKind::Workflow { name: name.into(), input: None })
+        let kind =
+            StepKind::Workflow { name: name.into(), input: None, variables: BTreeMap::new() };
+        Self::new(id, kind)
     }
 
     /// The executor's configuration. Only tasks have one; `build()` refuses it elsewhere.
@@ -210,6 +221,41 @@ impl Step {
     #[must_use]
     pub fn input(mut self, name: impl Into<String>, expression: impl Into<String>) -> Self {
         self.inputs.insert(name.into(), expression.into());
+        self
+    }
+
+    /// A part of the step's output: a name, and the expression that gives its value from what the step
+    /// came to, which it reads as `output`.
+    #[must_use]
+    pub fn output(mut self, name: impl Into<String>, expression: impl Into<String>) -> Self {
+        self.outputs.insert(name.into(), expression.into());
+        self
+    }
+
+    /// Sets a variable of the workflow when this step has succeeded; the expression reads what it came
+    /// to as `output`.
+    #[must_use]
+    pub fn set(mut self, variable: impl Into<String>, expression: impl Into<String>) -> Self {
+        self.set.insert(variable.into(), expression.into());
+        self
+    }
+
+    /// A variable of a sub-workflow: its name, and the expression that gives its value. Only those
+    /// have them; `build()` refuses it elsewhere.
+    #[must_use]
+    pub fn workflow_variable(
+        mut self,
+        name: impl Into<String>,
+        expression: impl Into<String>,
+    ) -> Self {
+        match &mut self.kind {
+            StepKind::Workflow { variables, .. } => {
+                variables.insert(name.into(), expression.into());
+            }
+            _ => {
+                self.metadata.insert(MISPLACED.into(), "workflow_variable".into());
+            }
+        }
         self
     }
 

@@ -54,6 +54,8 @@ pub struct StepDocument {
     pub workflow: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps: Option<Vec<Step>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -88,6 +90,10 @@ pub struct StepDocument {
     pub finally: bool,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub inputs: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub set: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_schema: Option<Json>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -196,6 +202,8 @@ impl TryFrom<StepDocument> for Step {
             compensate: document.compensate,
             finally: document.finally,
             inputs: document.inputs,
+            outputs: document.outputs,
+            set: document.set,
             output_schema: document.output_schema,
             retry: document.retry,
             timeout: document.timeout,
@@ -235,6 +243,7 @@ fn kind(document: &mut StepDocument) -> Result<StepKind, String> {
     for (given, field, kinds) in [
         (document.config.is_some(), "config", &["task"][..]),
         (document.input.is_some(), "input", &["workflow"]),
+        (!document.variables.is_empty(), "variables", &["workflow"]),
         (document.steps.is_some(), "steps", &["foreach", "while", "until"]),
         (document.concurrency.is_some(), "concurrency", &["foreach"]),
         (document.enough.is_some(), "enough", &["foreach"]),
@@ -270,7 +279,8 @@ fn kind(document: &mut StepDocument) -> Result<StepKind, String> {
         self::wait(wait).map(StepKind::Wait)
     } else {
         let name = document.workflow.take().unwrap_or_default();
-        Ok(StepKind::Workflow { name, input: document.input.take() })
+        let variables = std::mem::take(&mut document.variables);
+        Ok(StepKind::Workflow { name, input: document.input.take(), variables })
     }
 }
 
@@ -308,6 +318,8 @@ impl From<Step> for StepDocument {
             compensate: step.compensate,
             finally: step.finally,
             inputs: step.inputs,
+            outputs: step.outputs,
+            set: step.set,
             output_schema: step.output_schema,
             retry: step.retry,
             timeout: step.timeout,
@@ -346,8 +358,9 @@ impl From<Step> for StepDocument {
                 document.steps = Some(body);
             }
             StepKind::Wait(wait) => document.wait = Some(wait.into()),
-            StepKind::Workflow { name, input } => {
+            StepKind::Workflow { name, input, variables } => {
                 document.workflow = Some(name);
+                document.variables = variables;
                 document.input = input;
             }
         }

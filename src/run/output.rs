@@ -1,0 +1,111 @@
+//! What a step that has succeeded comes to: its output, and variables.
+
+use std::collections::BTreeMap;
+
+use serde_json::Map;
+
+use super::RunState;
+use super::turn::Turn;
+use crate::error::ErrorClass;
+use crate::expr::Expr;
+use crate::id::StepKey;
+use crate::journal::Event;
+use crate::value::{Json, Value};
+
+impl Turn<'_> {
+    /// A step has come to this. It succeeds, unless that is not what it may come to.
+    pub(super) fn succeed(&mut self, step: StepKey, raw: Value) {
+        let Some(node) = self.state.node(step) else {
+            return;
+        };
+        if node.schema.is_none() && node.outputs.is_empty() && node.set.is_empty() {
+            return self.end(step, Event::StepSucceeded { step, output: raw });
+        }
+        match self.results(step, &raw) {
+            Ok((output, set)) => {
+                if let Some(values) = set {
+                    self.emit(Event::VariablesSet { step: Some(step), values });
+                }
+                self.end(step, Event::StepSucceeded { step, output });
+            }
+            Err(wrong) => self.fail(step, ErrorClass::Validation, wrong),
+        }
+    }
+
+    fn results(&self, step: StepKey, raw: &Value) -> Result<(Value, Option<Value>), String> {
+        let Some((node, unit)) = self.state.node(step).zip(self.state.unit(step)) else {
+            return Ok((raw.clone(), None));
+        };
+        // A value that is kept elsewhere was checked before it went there.
+        if let Some(schema) = node.schema.as_ref().filter(|_| !crate::value::is_blob(raw)) {
+            schema.check(raw, "output").map_err(|wrong| wrong.to_string())?;
+        }
+        let output = match node.outputs.as_slice() {
+            [] => raw.clone(),
+            outputs => Json::Object(self.map(step, outputs, raw, "outputs")?).into(),
+        };
+        if node.set.is_empty() {
+            return Ok((output, None));
+        }
+        let set = self.map(step, &node.set, raw, "set")?;
+        for (name, value) in &set {
+            unit.variables.check(name, value).map_err(|wrong| wrong.to_string())?;
+        }
+        Ok((output, Some(Json::Object(set).into())))
+    }
+
+    fn map(
+        &self,
+        step: StepKey,
+        fields: &[(String, Expr)],
+        raw: &Json,
+        what: &str,
+    ) -> Result<Map<String, Json>, String> {
+        let view = self.view(step).output(raw);
+        let value = |(name, expr): &(String, Expr)| match expr.evaluate(&view) {
+            Ok(value) => Ok((name.clone(), value)),
+            Err(error) => Err(format!("`{what}.{name}`: {error}")),
+        };
+        fields.iter().map(value).collect()
+    }
+
+    /// The values of expressions that a step gives something else, by name.
+    pub(super) fn given(
+        &self,
+        step: StepKey,
+        fields: &[(String, Expr)],
+    ) -> Result<BTreeMap<String, Value>, String> {
+        let given = self.map(step, fields, &Json::Null, "variables")?;
+        Ok(given.into_iter().map(|(name, value)| (name, value.into())).collect())
+    }
+}
+
+impl RunState {
+    /// Gives variables new values: those of the workflow that a step belongs to, or of the run.
+    pub(super) fn set_variables(&mut self, step: Option<StepKey>, values: &Value) {
+        let mut at = step.map_or(0, |step| step.scope);
+        // Up to the sub-workflow that it is in, if it is in one.
+        while let Some(scope) = self.scope(at).filter(|scope| scope.own.is_none()) {
+            match scope.parent {
+                Some(parent) => at = parent.scope,
+                None => break,
+            }
+        }
+        let own = self.scope_mut(at).and_then(|scope| scope.own.as_mut());
+        let variables = match own {
+            Some(own) => &mut own.variables,
+            None => match &mut self.started {
+                Some(start) => &mut start.variables,
+                None => return,
+            },
+        };
+        let mut all = match std::mem::take(variables).into_json() {
+            Json::Object(all) => all,
+            _ => Map::new(),
+        };
+        for (name, value) in values.as_object().into_iter().flatten() {
+            all.insert(name.clone(), value.clone());
+        }
+        *variables = Json::Object(all).into();
+    }
+}
