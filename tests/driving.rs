@@ -997,7 +997,7 @@ fn a_message_for_a_run_that_cannot_be_loaded_does_not_keep_the_engine_busy() {
     time.block_on(async {
         let id = knows.start(&flow, ()).await.unwrap().id().clone();
         knows.serve(nap(&knows, SECOND)).await.unwrap();
-        let go = stepwell::journal::Signal { name: "go".into(), payload: ().into() };
+        let go = stepwell::journal::Signal::new("go", ());
         storage.post(&id, Message::Signal(go)).await.unwrap();
         other.serve(nap(&other, 100 * SECOND)).await.unwrap();
         knows.serve(nap(&knows, 100 * SECOND)).await.unwrap();

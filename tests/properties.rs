@@ -365,7 +365,7 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
                 life.now = life.now + Duration::from_secs(seconds);
                 Some(Command::Tick { retry: RetryAllowance::Allowed })
             }
-            26 | 27 => Some(Command::Signal(Signal { name: "go".into(), payload: Value::NULL })),
+            26 | 27 => Some(Command::Signal(Signal::new("go", ()))),
             28 => Some(Command::Pause(Box::default())),
             29 | 30 => Some(Command::Resume(Box::default())),
             _ if which % 16 == 0 => Some(Command::Cancel(Box::default())),

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
-use stepwell::journal::{Reason, Recorded, Signal, Waiting};
+use stepwell::journal::{Reason, Recorded, Signal, Vote, Waiting};
 use stepwell::run::{Command, Report, RetryAllowance, RunState};
 use stepwell::workflow::Program;
 use stepwell::{
@@ -149,9 +149,20 @@ impl Script {
                 self.now = self.now + stepwell::time::parse_duration(first).unwrap();
                 self.decide(Command::Tick { retry: RetryAllowance::Allowed })
             }
-            "signal" => {
-                let signal = Signal { name: first.into(), payload: json(rest) };
-                self.decide(Command::Signal(signal))
+            "signal" => self.decide(Command::Signal(Signal::new(first, json(rest)))),
+            "transient" => self.decide(Command::Signal(Signal::new(first, json(rest)).transient())),
+            "approve" | "reject" => {
+                let mut words = rest.splitn(3, ' ');
+                let by = words.next().unwrap();
+                let vote = if verb == "approve" { Vote::approve(by) } else { Vote::reject(by) };
+                let vote = vote.comment(words.next().unwrap_or_default());
+                let vote = Box::new(vote.payload(json(words.next().unwrap_or_default())));
+                self.decide(Command::Vote { approval: first.into(), vote })
+            }
+            "approvals" => {
+                let open = self.state.approvals();
+                open.map(|(path, open)| format!("{path}: {}", serde_json::to_string(open).unwrap()))
+                    .collect()
             }
             "pause" => self.decide(Command::Pause(Reason::new("ann", "look").into())),
             "resume" => self.decide(Command::Resume(Reason::new("ann", "go").into())),
@@ -230,17 +241,8 @@ impl Script {
             Event::StepCancelled { step, reason } => {
                 format!("{} cancelled: {reason:?}", path(step))
             }
-            Event::WaitStarted { step, wait } => match &**wait {
-                Waiting::Until(at) => format!("{} waits until {at}", path(step)),
-                Waiting::Signal(name, until) => {
-                    let until = until.map_or(String::new(), |at| format!(" until {at}"));
-                    format!("{} waits for signal {name}{until}", path(step))
-                }
-                Waiting::Condition(until) => {
-                    let until = until.map_or(String::new(), |at| format!(" until {at}"));
-                    format!("{} waits for its condition{until}", path(step))
-                }
-            },
+            Event::WaitStarted { step, wait } => format!("{} waits {}", path(step), waits(wait)),
+            Event::Voted { step, vote } => format!("{} {vote}", path(step)),
             Event::StepSuspended { step, suspended } => {
                 format!("{} suspended for signal {}", path(step), suspended.suspension.signal)
             }
@@ -290,5 +292,23 @@ fn ended(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Succeeded(output) => format!("succeeded: {output}"),
         other => other.to_string(),
+    }
+}
+
+fn waits(wait: &Waiting) -> String {
+    let until = |at: &Option<Timestamp>| at.map_or(String::new(), |at| format!(" until {at}"));
+    match wait {
+        Waiting::Until(at) => format!("until {at}"),
+        Waiting::Signal(name, at) => format!("for signal {name}{}", until(at)),
+        Waiting::Condition(at) => format!("for its condition{}", until(at)),
+        Waiting::Approval(open) => {
+            format!("for {} approvals as {}{}", open.quorum, open.id, until(&open.until))
+        }
+        Waiting::First(ways) => {
+            let ways: Vec<String> =
+                ways.iter().map(|(label, wait)| format!("{label} {}", waits(wait))).collect();
+            format!("for the first of: {}", ways.join("; "))
+        }
+        other => format!("{other:?}"),
     }
 }

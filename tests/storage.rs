@@ -57,7 +57,7 @@ fn commit(expected: u64, events: Vec<Recorded>, holding: Holding) -> Commit {
 }
 
 fn signal(name: &str) -> Message {
-    Message::Signal(Signal { name: name.into(), payload: Value::NULL })
+    Message::Signal(Signal::new(name, ()))
 }
 
 fn claimed(storage: &Memory, owner: Owner, seconds: i64, limit: usize) -> Vec<String> {

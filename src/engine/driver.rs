@@ -496,6 +496,7 @@ fn land(
 fn command(message: Message) -> Command {
     match message {
         Message::Signal(signal) => Command::Signal(signal),
+        Message::Vote { approval, vote } => Command::Vote { approval, vote: Box::new(vote) },
         Message::Pause(reason) => Command::Pause(Box::new(reason)),
         Message::Resume(reason) => Command::Resume(Box::new(reason)),
         Message::Cancel(reason) => Command::Cancel(Box::new(reason)),
@@ -529,6 +530,7 @@ fn about(event: &Event) -> Option<StepKey> {
         | Event::WaitStarted { step, .. }
         | Event::StepSuspended { step, .. }
         | Event::SignalTaken { step, .. }
+        | Event::Voted { step, .. }
         | Event::ItemsListed { step, .. } => Some(*step),
         Event::VariablesSet { step, .. } => *step,
         Event::RunStarted(_)

@@ -17,7 +17,7 @@ use super::slot::{Slot, Waits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{NoRoom, RunEvent};
 use crate::id::RunId;
-use crate::journal::{Outcome, Reason, RunStatus, Signal, StepStatus};
+use crate::journal::{OpenApproval, Outcome, Reason, RunStatus, Signal, StepStatus, Vote};
 use crate::run::{Explanation, Progress, Rejection};
 use crate::storage::Message;
 use crate::value::{NESTING_MAX, Value};
@@ -173,18 +173,50 @@ impl RunHandle {
         Some(Explanation::Ready { since, limit })
     }
 
-    /// Sends a signal; a step that waits for it takes it, now or when it comes to wait.
+    /// Sends a signal that is kept until a step takes it; the same as
+    /// [`signal_with`](Self::signal_with) of a [`Signal::new`].
     ///
     /// # Errors
-    /// [`ErrorKind::Rejected`] when the run has ended or keeps too many signals;
-    /// [`ErrorKind::Configuration`] for a payload that nests too deep; what the storage says.
+    /// As [`signal_with`](Self::signal_with).
     pub async fn signal(&self, name: impl Into<String>, payload: impl Into<Value>) -> Result<()> {
-        let signal = Signal { name: name.into(), payload: payload.into() };
-        if signal.payload.nests_too_deep() {
+        self.signal_with(Signal::new(name, payload)).await
+    }
+
+    /// Sends a signal; a step that waits for it takes it, now or, unless it is transient, when it
+    /// comes to wait.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Rejected`] when the run has ended, keeps too many signals, when the payload does
+    /// not fit what the step wants, and for a transient signal that nobody waits for;
+    /// [`ErrorKind::Configuration`] for a payload that nests too deep; what the storage says.
+    pub async fn signal_with(&self, signal: Signal) -> Result<()> {
+        self.check(&signal.payload)?;
+        self.say(Message::Signal(signal)).await
+    }
+
+    /// The decisions that people are to take now, wherever in the run they are asked for.
+    #[must_use]
+    pub fn approvals(&self) -> Vec<OpenApproval> {
+        self.slot.context.state().approvals().map(|(_, open)| open.clone()).collect()
+    }
+
+    /// Votes on a decision that [`approvals`](Self::approvals) lists.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Rejected`] when no such decision is to be taken (any more), for somebody who has
+    /// no vote or has voted, and when a yes does not come with what is wanted;
+    /// [`ErrorKind::Configuration`] for a payload that nests too deep; what the storage says.
+    pub async fn approve(&self, approval: impl Into<String>, vote: Vote) -> Result<()> {
+        self.check(&vote.payload)?;
+        self.say(Message::Vote { approval: approval.into(), vote }).await
+    }
+
+    fn check(&self, payload: &Value) -> Result<()> {
+        if payload.nests_too_deep() {
             let message = format!("the payload nests deeper than {NESTING_MAX}");
             return Err(Error::new(ErrorKind::Configuration, message).of_run(self.id()));
         }
-        self.say(Message::Signal(signal)).await
+        Ok(())
     }
 
     /// Starts no more steps. Running ones go on to their end, waits and delays go on; the run's time

@@ -32,6 +32,8 @@ pub enum ErrorClass {
     Permission,
     /// Set up wrongly.
     Configuration,
+    /// Somebody who was asked has said no.
+    Rejected,
     /// Stopped on purpose.
     Cancelled,
     /// The step panicked.
@@ -55,6 +57,7 @@ impl ErrorClass {
             | Self::Authentication
             | Self::Permission
             | Self::Configuration
+            | Self::Rejected
             | Self::Cancelled
             | Self::Fatal => false,
         }
@@ -73,6 +76,7 @@ impl ErrorClass {
             Self::Authentication => "authentication",
             Self::Permission => "permission",
             Self::Configuration => "configuration",
+            Self::Rejected => "rejected",
             Self::Cancelled => "cancelled",
             Self::Panic => "panic",
             Self::Fatal => "fatal",

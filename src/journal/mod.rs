@@ -5,9 +5,11 @@
 //! an event records (a skip, the items of a loop, the time of a retry) are never made again.
 
 mod status;
+mod waiting;
 
 pub(crate) use status::STATUS_SLOTS;
 pub use status::{CancelReason, Outcome, RunStatus, SkipReason, StepStatus};
+pub use waiting::{OpenApproval, Signal, Vote, Waiting};
 
 use std::fmt;
 use std::time::Duration;
@@ -124,6 +126,13 @@ pub enum Event {
         /// The signal.
         signal: Box<Signal>,
     },
+    /// Somebody has voted on an approval.
+    Voted {
+        /// The step.
+        step: StepKey,
+        /// The vote.
+        vote: Box<Vote>,
+    },
     /// A for-each knows its items.
     ItemsListed {
         /// The step.
@@ -228,27 +237,6 @@ pub struct Suspended {
     pub suspension: Suspension,
     /// When it has waited for too long.
     pub until: Option<Timestamp>,
-}
-
-/// What a wait waits for, with the times computed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Waiting {
-    /// A time.
-    Until(Timestamp),
-    /// A signal, and when it has waited for too long.
-    Signal(String, Option<Timestamp>),
-    /// A condition, and when it has waited for too long.
-    Condition(Option<Timestamp>),
-}
-
-/// A named message to a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Signal {
-    /// Its name.
-    pub name: String,
-    /// What it carries.
-    pub payload: Value,
 }
 
 /// A body that began.

@@ -108,6 +108,7 @@ impl RunState {
                 }
             }
             Event::VariablesSet { step, values } => self.set_variables(*step, values),
+            Event::Voted { step, vote } => self.count_vote(*step, vote),
             Event::ItemsListed { step, items } => {
                 if let Some(cell) = self.cell_mut(*step) {
                     let count = items.as_array().map_or(0, Vec::len);
@@ -392,6 +393,7 @@ impl RunState {
         self.timers.clear();
         self.signal_waits.clear();
         self.condition_waits.clear();
+        self.approvals.clear();
         let scopes: Vec<u32> = self.inner.keys().copied().collect();
         scopes.into_iter().for_each(|scope| self.keep_failures(scope));
         self.inner.clear();

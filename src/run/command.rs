@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Failure, Suspension};
 use crate::id::StepKey;
-use crate::journal::{Reason, Signal, StepStatus};
+use crate::journal::{Reason, Signal, StepStatus, Vote};
 use crate::value::Value;
 
 /// Something asked of a run.
@@ -45,6 +45,13 @@ pub enum Command {
     },
     /// A signal.
     Signal(Signal),
+    /// A vote.
+    Vote {
+        /// Which decision, as [`OpenApproval::id`](crate::journal::OpenApproval) names it.
+        approval: String,
+        /// Whose, and which way.
+        vote: Box<Vote>,
+    },
     /// Start nothing more until resumed.
     Pause(Box<Reason>),
     /// Start steps again.
@@ -119,6 +126,21 @@ pub enum Rejection {
     /// The run is stopping.
     #[error("the run is stopping")]
     Stopping,
+    /// Nobody waits for the signal, which is only for somebody who does.
+    #[error("no step waits for this signal now")]
+    NobodyWaits,
+    /// The payload is not what the step wants.
+    #[error("{0}")]
+    Payload(String),
+    /// No such decision is to be taken now.
+    #[error("no such decision is to be taken now: it may have been taken, or not be asked for yet")]
+    NoSuchApproval,
+    /// Somebody has no vote.
+    #[error("`{0}` has no vote on this")]
+    NoApprover(String),
+    /// Somebody votes again.
+    #[error("`{0}` has voted on this already")]
+    VotedAlready(String),
     /// Too many signals wait for a step.
     #[error("{0} signals wait for a step already")]
     TooManySignals(usize),

@@ -2,15 +2,16 @@
 
 use std::fmt;
 
+use super::wait::wait_of;
 use super::{RunState, join};
 use crate::id::StepKey;
-use crate::journal::{CancelReason, SkipReason, StepStatus, Waiting};
+use crate::journal::{CancelReason, OpenApproval, SkipReason, StepStatus, Waiting};
 use crate::plan::{EdgeKind, Link, Meaning};
 use crate::time::Timestamp;
-use crate::workflow::{NodeKind, Trigger};
+use crate::workflow::{Trigger, WaitFor};
 
 /// Why a step does not run, or that it does, or how it ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Explanation {
     /// The run has not begun.
@@ -74,6 +75,13 @@ pub enum Explanation {
         condition: String,
         /// When it has waited for too long.
         until: Option<Timestamp>,
+    },
+    /// It waits for a decision of people.
+    WaitsForApproval(Box<OpenApproval>),
+    /// It waits for whichever comes first.
+    WaitsForFirst {
+        /// What for, each under its label.
+        ways: Vec<String>,
     },
     /// It ended well.
     Succeeded,
@@ -147,22 +155,7 @@ impl RunState {
                     .and_then(|more| more.history.last())
                     .map_or_else(String::new, |record| record.failure.to_string()),
             },
-            StepStatus::Waiting => match cell.waiting() {
-                Some(Waiting::Until(at)) => Explanation::WaitsUntil { at: *at },
-                Some(Waiting::Signal(name, until)) => {
-                    Explanation::WaitsForSignal { name: name.clone(), until: *until }
-                }
-                Some(Waiting::Condition(until)) => {
-                    let condition = match &node.kind {
-                        NodeKind::Wait(crate::workflow::WaitFor::Condition(expr, _)) => {
-                            expr.to_string()
-                        }
-                        _ => String::new(),
-                    };
-                    Explanation::WaitsForCondition { condition, until: *until }
-                }
-                None => return None,
-            },
+            StepStatus::Waiting => waits(cell.waiting()?, wait_of(self, step)),
             StepStatus::Succeeded => Explanation::Succeeded,
             StepStatus::Failed => Explanation::Failed {
                 failure: more
@@ -213,6 +206,35 @@ impl RunState {
     }
 }
 
+/// What a step waits for; the definition knows the conditions.
+fn waits(wait: &Waiting, of: Option<&WaitFor>) -> Explanation {
+    match (wait, of) {
+        (Waiting::Until(at), _) => Explanation::WaitsUntil { at: *at },
+        (Waiting::Signal(name, until), _) => {
+            Explanation::WaitsForSignal { name: name.clone(), until: *until }
+        }
+        (Waiting::Condition(until), of) => {
+            let condition = match of {
+                Some(WaitFor::Condition(expr, _)) => expr.to_string(),
+                _ => String::new(),
+            };
+            Explanation::WaitsForCondition { condition, until: *until }
+        }
+        (Waiting::Approval(open), _) => Explanation::WaitsForApproval(open.clone()),
+        (Waiting::First(ways), of) => {
+            let defined: &[_] = match of {
+                Some(WaitFor::First(defined)) => defined,
+                _ => &[],
+            };
+            let way = |(at, (label, wait)): (usize, &(String, Waiting))| {
+                let of = defined.get(at).map(|(_, of)| of);
+                format!("{label}: {}", waits(wait, of))
+            };
+            Explanation::WaitsForFirst { ways: ways.iter().enumerate().map(way).collect() }
+        }
+    }
+}
+
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |dependencies: &[Dependency]| {
@@ -244,6 +266,19 @@ impl fmt::Display for Explanation {
             }
             Self::WaitsForCondition { condition, until: at } => {
                 write!(f, "waits for `{condition}`{}", until(at))
+            }
+            Self::WaitsForApproval(open) => {
+                let OpenApproval { approvers, quorum, votes, until: at, .. } = &**open;
+                let (so_far, has_voted) =
+                    (open.approvals(), |name: &&String| votes.iter().any(|vote| vote.by == **name));
+                let left: Vec<&str> =
+                    approvers.iter().filter(|name| !has_voted(name)).map(String::as_str).collect();
+                let who = if left.is_empty() { "anybody".to_string() } else { left.join(", ") };
+                write!(f, "waits for {} more of {quorum} approvals", quorum - so_far.min(*quorum))?;
+                write!(f, " by {who}{}", until(at))
+            }
+            Self::WaitsForFirst { ways } => {
+                write!(f, "waits for the first of: {}", ways.join("; "))
             }
             Self::Succeeded => f.write_str("succeeded"),
             Self::Failed { failure } => write!(f, "failed: {failure}"),

@@ -8,6 +8,7 @@
 //! scope and step ([`StepKey`]), and for people by a path such as `build/tests[3]/unit`.
 
 mod apply;
+mod approval;
 mod command;
 mod compensate;
 mod composite;
@@ -99,6 +100,8 @@ pub struct RunState {
     /// Steps that wait for a signal, by its name, in the order of beginning to.
     signal_waits: BTreeMap<String, VecDeque<StepKey>>,
     condition_waits: BTreeSet<StepKey>,
+    /// Steps that wait for a decision, by what votes name it by.
+    approvals: BTreeMap<String, StepKey>,
     counts: [u32; STATUS_SLOTS],
     /// Tasks, as opposed to composite steps, that run.
     tasks_running: u32,
@@ -136,6 +139,7 @@ impl PartialEq for RunState {
             && self.signals == other.signals
             && self.signal_waits == other.signal_waits
             && self.condition_waits == other.condition_waits
+            && self.approvals == other.approvals
             && self.counts == other.counts
             && self.tasks_running == other.tasks_running
             && self.past == other.past
@@ -165,6 +169,7 @@ impl RunState {
             signals: VecDeque::new(),
             signal_waits: BTreeMap::new(),
             condition_waits: BTreeSet::new(),
+            approvals: BTreeMap::new(),
             counts,
             tasks_running: 0,
             past: Vec::new(),
@@ -452,6 +457,16 @@ impl RunState {
     #[must_use]
     pub fn path(&self, step: StepKey) -> String {
         self.known_path(step).unwrap_or_else(|| format!("{step:?}"))
+    }
+
+    /// The path of a step, told apart from earlier runs of the same step.
+    #[must_use]
+    pub fn instance(&self, step: StepKey) -> String {
+        let more = self.cell(step).and_then(|cell| cell.more.as_ref());
+        match more.map_or(0, |more| more.generation) {
+            0 => self.path(step),
+            before => format!("{}#{}", self.path(step), before + 1),
+        }
     }
 
     /// The same, or nothing when the body that the step stood in has ended.

@@ -91,6 +91,8 @@ pub(super) struct Cell {
 pub(super) struct More {
     pub(super) failure: Option<Failure>,
     pub(super) history: Vec<AttemptRecord>,
+    /// How often it was run again from the start.
+    pub(super) generation: u32,
     /// Attempts that failed; suspensions are no failures.
     pub(super) failures: u32,
     /// The delay before the running attempt.

@@ -44,23 +44,34 @@ impl RunState {
 
     /// Notes what a step waits for.
     pub(super) fn wait(&mut self, step: StepKey, wait: Waiting) {
-        match &wait {
-            Waiting::Until(at) => self.set_timer(step, *at, TimerKind::Wait),
+        self.expect(step, &wait);
+        if let Some(cell) = self.cell_mut(step) {
+            cell.more().waiting = Some(wait);
+        }
+    }
+
+    fn expect(&mut self, step: StepKey, wait: &Waiting) {
+        let until = match wait {
+            Waiting::Until(at) => Some(*at),
             Waiting::Signal(name, until) => {
                 self.signal_waits.entry(name.clone()).or_default().push_back(step);
-                if let Some(at) = until {
-                    self.set_timer(step, *at, TimerKind::Wait);
-                }
+                *until
             }
             Waiting::Condition(until) => {
                 self.condition_waits.insert(step);
-                if let Some(at) = until {
-                    self.set_timer(step, *at, TimerKind::Wait);
-                }
+                *until
             }
-        }
-        if let Some(cell) = self.cell_mut(step) {
-            cell.more().waiting = Some(wait);
+            Waiting::Approval(open) => {
+                self.approvals.insert(open.id.clone(), step);
+                open.until
+            }
+            Waiting::First(ways) => {
+                ways.iter().for_each(|(_, wait)| self.expect(step, wait));
+                None
+            }
+        };
+        if let Some(at) = until {
+            self.set_timer(step, at, TimerKind::Wait);
         }
     }
 
@@ -72,27 +83,42 @@ impl RunState {
         let Some(wait) = more.waiting.take() else {
             return;
         };
+        self.expect_no_more(step, &wait);
+        self.clear_where(step, |kind| kind == TimerKind::Wait);
+    }
+
+    fn expect_no_more(&mut self, step: StepKey, wait: &Waiting) {
         match wait {
             Waiting::Until(_) => {}
             Waiting::Condition(_) => {
                 self.condition_waits.remove(&step);
             }
             Waiting::Signal(name, _) => {
-                if let Some(steps) = self.signal_waits.get_mut(&name) {
+                if let Some(steps) = self.signal_waits.get_mut(name) {
                     steps.retain(|other| *other != step);
                     if steps.is_empty() {
-                        self.signal_waits.remove(&name);
+                        self.signal_waits.remove(name);
                     }
                 }
             }
+            Waiting::Approval(open) => {
+                self.approvals.remove(&open.id);
+            }
+            Waiting::First(ways) => {
+                ways.iter().for_each(|(_, wait)| self.expect_no_more(step, wait));
+            }
         }
-        self.clear_where(step, |kind| kind == TimerKind::Wait);
     }
 
     /// Whether a step waits for a condition that time alone can change.
     pub(super) fn reads_now(&self, step: StepKey) -> bool {
+        let reads = |wait: &WaitFor| match wait {
+            WaitFor::Condition(condition, _) => condition.reads_now(),
+            _ => false,
+        };
         match self.node(step).map(|node| &node.kind) {
-            Some(NodeKind::Wait(WaitFor::Condition(condition, _))) => condition.reads_now(),
+            Some(NodeKind::Wait(WaitFor::First(ways))) => ways.iter().any(|(_, wait)| reads(wait)),
+            Some(NodeKind::Wait(wait)) => reads(wait),
             _ => false,
         }
     }

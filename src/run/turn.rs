@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
+use super::RunState;
 use super::command::{Command, Rejection, Report, RetryAllowance};
 use super::join::{self, Verdict};
 use super::scope::TimerKind;
-use super::{RunState, SIGNALS_KEPT_MAX};
 use crate::error::{ErrorClass, Failure};
 use crate::id::StepKey;
 use crate::journal::{
-    CancelReason, Event, FailedAttempt, Outcome, Reason, Recorded, RunStarted, Signal, SkipReason,
+    CancelReason, Event, FailedAttempt, Outcome, Reason, Recorded, RunStarted, SkipReason,
     StepStatus,
 };
 use crate::retry::{self, GiveUp, RetryDecision, Seed};
@@ -66,6 +66,7 @@ impl<'a> Turn<'a> {
             Command::Report { step, attempt, result } => self.report(step, attempt, result)?,
             Command::Tick { retry } => self.tick(retry),
             Command::Signal(signal) => self.signal(signal)?,
+            Command::Vote { approval, vote } => self.vote(&approval, *vote)?,
             Command::Pause(by) => self.pause(by)?,
             Command::Resume(by) => self.resume(by)?,
             Command::Cancel(reason) => self.cancel(reason)?,
@@ -409,18 +410,6 @@ impl<'a> Turn<'a> {
             TimerKind::Wait if status == StepStatus::Waiting => self.wait_is_over(step),
             _ => {}
         }
-    }
-
-    fn signal(&mut self, signal: Signal) -> Result<(), Rejection> {
-        let waits = self.state.signal_waits.get(&signal.name);
-        if let Some(step) = waits.and_then(|steps| steps.front().copied()) {
-            self.signal_step(step, signal);
-        } else if self.state.signals.len() < SIGNALS_KEPT_MAX {
-            self.emit(Event::SignalReceived { signal: Box::new(signal) });
-        } else {
-            return Err(Rejection::TooManySignals(SIGNALS_KEPT_MAX));
-        }
-        Ok(())
     }
 
     fn pause(&mut self, by: Box<Reason>) -> Result<(), Rejection> {

@@ -1,9 +1,13 @@
-//! Waits: for a time, a signal, a condition.
+//! Waits: for a time, a signal, a condition, a decision, or the first of several.
+
+use serde_json::json;
 
 use super::RunState;
+use super::command::Rejection;
 use super::turn::Turn;
 use super::view::View;
 use crate::error::{ErrorClass, Suspension};
+use crate::expr::Schema;
 use crate::id::StepKey;
 use crate::journal::{Event, Signal, StepStatus, Suspended, Waiting};
 use crate::time::Timestamp;
@@ -16,35 +20,63 @@ impl Turn<'_> {
     }
 
     pub(super) fn begin_wait(&mut self, step: StepKey) {
-        let now = self.now;
-        let until = |timeout: &Option<Timeout>| timeout.as_ref().map(|limit| now + limit.after);
-        let wait = match wait_of(self.state, step) {
-            Some(WaitFor::Duration(length)) => Ok(Waiting::Until(now + *length)),
-            Some(WaitFor::Time(expr)) => expr
-                .evaluate(&self.view(step))
-                .map_err(|error| error.to_string())
-                .and_then(|value| time(&value))
-                .map(Waiting::Until),
-            Some(WaitFor::Signal(name, timeout)) => {
-                Ok(Waiting::Signal(name.clone(), until(timeout)))
-            }
-            Some(WaitFor::Condition(_, timeout)) => Ok(Waiting::Condition(until(timeout))),
-            None => return,
+        let Some(found) = wait_of(self.state, step).map(|wait| self.waiting(step, wait)) else {
+            return;
         };
-        let wait = match wait {
+        let wait = match found {
             Ok(wait) => wait,
             Err(error) => {
                 return self.fail(step, ErrorClass::Validation, format!("`wait`: {error}"));
             }
         };
         self.emit(Event::WaitStarted { step, wait: Box::new(wait.clone()) });
-        match wait {
-            Waiting::Until(at) if at <= now => self.succeed(step, Value::NULL),
-            Waiting::Until(_) => {}
-            Waiting::Signal(name, _) => self.take_kept(step, &name),
-            // Asked with all the others when nothing else moves.
-            Waiting::Condition(_) => {}
+        let ways = match &wait {
+            Waiting::First(ways) => ways.iter().map(|(_, wait)| wait).collect(),
+            wait => vec![wait],
+        };
+        for way in ways {
+            match way {
+                Waiting::Until(at) if *at <= self.now => self.wait_is_over(step),
+                Waiting::Signal(name, _) => self.take_kept(step, name),
+                // Conditions are asked with all the others when nothing else moves.
+                _ => {}
+            }
+            if self.state.has_ended(step) {
+                return;
+            }
         }
+    }
+
+    /// What a step begins to wait for, with times, keys and names computed.
+    fn waiting(&self, step: StepKey, wait: &WaitFor) -> Result<Waiting, String> {
+        let until = |limit: &Option<Timeout>| limit.as_ref().map(|limit| self.now + limit.after);
+        let value = |expr: &crate::expr::Expr| {
+            expr.evaluate(&self.view(step)).map_err(|error| error.to_string())
+        };
+        Ok(match wait {
+            WaitFor::Duration(length) => Waiting::Until(self.now + *length),
+            WaitFor::Time(expr) => Waiting::Until(time(&value(expr)?)?),
+            WaitFor::Signal { name, key: None, timeout, .. } => {
+                Waiting::Signal(name.clone(), until(timeout))
+            }
+            WaitFor::Signal { name, key: Some(key), timeout, .. } => match value(key)? {
+                key @ (Json::String(_) | Json::Number(_) | Json::Bool(_)) => {
+                    Waiting::Signal(Signal::name_of(name, &key), until(timeout))
+                }
+                other => return Err(format!("a key is a text or a number, not {other:.40}")),
+            },
+            WaitFor::Condition(_, timeout) => Waiting::Condition(until(timeout)),
+            WaitFor::Approval(approval, timeout) => {
+                let open = self.open_approval(step, approval, until(timeout))?;
+                Waiting::Approval(Box::new(open))
+            }
+            WaitFor::First(ways) => {
+                let way = |(label, wait): &(String, WaitFor)| {
+                    Ok((label.clone(), self.waiting(step, wait)?))
+                };
+                Waiting::First(ways.iter().map(way).collect::<Result<_, String>>()?)
+            }
+        })
     }
 
     pub(super) fn suspend(&mut self, step: StepKey, suspension: Suspension) {
@@ -55,35 +87,94 @@ impl Turn<'_> {
         self.take_kept(step, &name);
     }
 
+    /// A signal goes to the step that has waited for it longest and that it fits.
+    pub(super) fn signal(&mut self, signal: Signal) -> Result<(), Rejection> {
+        let waits = self.state.signal_waits.get(&signal.name).into_iter().flatten();
+        let (mut taker, mut wrong) = (None, None);
+        for step in waits {
+            match self.fits(*step, &signal) {
+                Ok(()) => {
+                    taker = Some(*step);
+                    break;
+                }
+                Err(mismatch) => wrong = wrong.or(Some(mismatch)),
+            }
+        }
+        match (taker, wrong) {
+            (Some(step), _) => self.signal_step(step, signal),
+            (None, Some(wrong)) => return Err(Rejection::Payload(wrong)),
+            (None, None) if signal.transient => return Err(Rejection::NobodyWaits),
+            (None, None) if self.state.signals.len() >= super::SIGNALS_KEPT_MAX => {
+                return Err(Rejection::TooManySignals(super::SIGNALS_KEPT_MAX));
+            }
+            (None, None) => self.emit(Event::SignalReceived { signal: Box::new(signal) }),
+        }
+        Ok(())
+    }
+
+    fn fits(&self, step: StepKey, signal: &Signal) -> Result<(), String> {
+        match schema_of(self.state, step, &signal.name) {
+            Some(schema) => {
+                schema.check(&signal.payload, "payload").map_err(|wrong| wrong.to_string())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// A signal may have come before anybody waited for it.
     fn take_kept(&mut self, step: StepKey, name: &str) {
-        let kept = self.state.signals.iter().find(|signal| signal.name == name).cloned();
-        if let Some(signal) = kept {
+        let mut kept = self.state.signals.iter().filter(|signal| signal.name == name);
+        // One that does not fit is not for this step.
+        if let Some(signal) = kept.find(|signal| self.fits(step, signal).is_ok()).cloned() {
             self.signal_step(step, signal);
         }
     }
 
-    pub(super) fn signal_step(&mut self, step: StepKey, signal: Signal) {
+    fn signal_step(&mut self, step: StepKey, signal: Signal) {
         let payload = signal.payload.clone();
+        let way =
+            self.way(step, |wait| matches!(wait, Waiting::Signal(name, _) if *name == signal.name));
         self.emit(Event::SignalTaken { step, signal: Box::new(signal) });
-        if wait_of(self.state, step).is_some() {
-            self.succeed(step, payload);
-        } else {
+        match way {
+            Some(label) => self.came_first(step, &label, &payload),
+            None if wait_of(self.state, step).is_some() => self.succeed(step, payload),
             // A suspended task runs again, now with an answer.
-            self.emit(Event::StepReady { step });
+            None => self.emit(Event::StepReady { step }),
         }
     }
 
+    /// The label of the first way of a step that waits for several.
+    fn way(&self, step: StepKey, which: impl Fn(&Waiting) -> bool) -> Option<String> {
+        match self.state.cell(step)?.waiting()? {
+            Waiting::First(ways) => {
+                ways.iter().find(|(_, wait)| which(wait)).map(|(label, _)| label.clone())
+            }
+            _ => None,
+        }
+    }
+
+    fn came_first(&mut self, step: StepKey, label: &str, payload: &Value) {
+        self.succeed(step, json!({"first": label, "payload": **payload}).into());
+    }
+
     pub(super) fn wait_is_over(&mut self, step: StepKey) {
-        let timeout = match wait_of(self.state, step) {
+        let now = self.now;
+        let past = |wait: &Waiting| matches!(wait, Waiting::Until(at) if *at <= now);
+        if let Some(label) = self.way(step, past) {
+            return self.came_first(step, &label, &Value::NULL);
+        }
+        let (timeout, output) = match wait_of(self.state, step) {
             Some(WaitFor::Duration(_) | WaitFor::Time(_)) => {
                 return self.succeed(step, Value::NULL);
             }
-            Some(WaitFor::Signal(_, timeout) | WaitFor::Condition(_, timeout)) => timeout.clone(),
-            None => None,
+            Some(WaitFor::Signal { timeout, .. } | WaitFor::Condition(_, timeout)) => {
+                (timeout.clone(), Value::NULL)
+            }
+            Some(WaitFor::Approval(_, timeout)) => (timeout.clone(), self.undecided(step)),
+            Some(WaitFor::First(_)) | None => (None, Value::NULL),
         };
         match timeout.map(|limit| limit.then) {
-            Some(OnTimeout::Continue) => self.succeed(step, Value::NULL),
+            Some(OnTimeout::Continue) => self.succeed(step, output),
             Some(OnTimeout::Fail) | None => {
                 self.fail(step, ErrorClass::Timeout, "waited for too long");
             }
@@ -98,29 +189,64 @@ impl Turn<'_> {
         let waiting: Vec<StepKey> = self.state.condition_waits.iter().copied().collect();
         let mut moved = false;
         for step in waiting {
-            if self.state.step_status(step) != Some(StepStatus::Waiting) {
-                continue;
+            if self.state.step_status(step) == Some(StepStatus::Waiting) {
+                moved |= self.ask(step);
             }
-            let Some(WaitFor::Condition(condition, _)) = wait_of(self.state, step) else {
-                continue;
-            };
-            match condition.is_true(&self.view(step)) {
-                Ok(false) => continue,
-                Ok(true) => self.succeed(step, Value::NULL),
-                Err(error) => {
-                    self.fail(step, ErrorClass::Validation, format!("`wait`: {error}"));
-                }
-            }
-            moved = true;
         }
         moved
     }
+
+    /// Asks the conditions that one step waits for; whether it has ended by them.
+    fn ask(&mut self, step: StepKey) -> bool {
+        let holds = match wait_of(self.state, step) {
+            Some(WaitFor::Condition(condition, _)) => {
+                condition.is_true(&self.view(step)).map(|holds| holds.then_some(None))
+            }
+            Some(WaitFor::First(ways)) => ways
+                .iter()
+                .filter_map(|(label, wait)| match wait {
+                    WaitFor::Condition(condition, _) => Some((label, condition)),
+                    _ => None,
+                })
+                .find_map(|(label, condition)| match condition.is_true(&self.view(step)) {
+                    Ok(false) => None,
+                    Ok(true) => Some(Ok(Some(Some(label.clone())))),
+                    Err(error) => Some(Err(error)),
+                })
+                .unwrap_or(Ok(None)),
+            _ => Ok(None),
+        };
+        match holds {
+            Ok(None) => return false,
+            Ok(Some(Some(label))) => self.came_first(step, &label, &Value::NULL),
+            Ok(Some(None)) => self.succeed(step, Value::NULL),
+            Err(error) => self.fail(step, ErrorClass::Validation, format!("`wait`: {error}")),
+        }
+        true
+    }
 }
 
-fn wait_of(state: &RunState, step: StepKey) -> Option<&WaitFor> {
+pub(super) fn wait_of(state: &RunState, step: StepKey) -> Option<&WaitFor> {
     match &state.node(step)?.kind {
         NodeKind::Wait(wait) => Some(wait),
         _ => None,
+    }
+}
+
+/// What the payload of a signal has to fit that a step waits for.
+fn schema_of<'a>(state: &'a RunState, step: StepKey, signal: &str) -> Option<&'a Schema> {
+    // A key only follows the name.
+    let named = |wait: &'a WaitFor| match wait {
+        WaitFor::Signal { name, key, schema, .. } => {
+            let rest = signal.strip_prefix(name.as_str())?;
+            let own = if key.is_some() { rest.starts_with('[') } else { rest.is_empty() };
+            schema.as_ref().filter(|_| own)
+        }
+        _ => None,
+    };
+    match wait_of(state, step)? {
+        WaitFor::First(ways) => ways.iter().find_map(|(_, wait)| named(wait)),
+        wait => named(wait),
     }
 }
 

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::id::RunId;
-use crate::journal::{Reason, Recorded, RunStatus, Signal};
+use crate::journal::{Reason, Recorded, RunStatus, Signal, Vote};
 use crate::time::Timestamp;
 use crate::workflow::Workflow;
 
@@ -150,6 +150,13 @@ pub struct StoredRun {
 pub enum Message {
     /// A signal.
     Signal(Signal),
+    /// A vote.
+    Vote {
+        /// Which decision.
+        approval: String,
+        /// Whose, and which way.
+        vote: Vote,
+    },
     /// Start nothing more.
     Pause(Reason),
     /// Start steps again.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::kind::{Case, LoopCondition, StepKind, Wait, When};
+use super::kind::{Case, LoopCondition, StepKind, When};
 use super::names::{Frame, Names, Visible};
-use super::program::{Body, BodyOutput, Node, NodeKind, Turns, Unit, WaitFor};
+use super::program::{Body, BodyOutput, Node, NodeKind, Turns, Unit};
 use super::reach::never_started;
 use super::settings::Trigger;
 use super::step::MISPLACED;
@@ -89,8 +89,8 @@ struct Reads<'a> {
     only_looks: bool,
 }
 
-struct Compiler<'a> {
-    problems: &'a mut Problems,
+pub(super) struct Compiler<'a> {
+    pub(super) problems: &'a mut Problems,
     names: Names<'a>,
     bodies: Vec<Body>,
     executors: Vec<String>,
@@ -439,7 +439,7 @@ impl<'a> Compiler<'a> {
                 };
                 NodeKind::Loop { turns: turns?, max_turns: *max_turns, body: body? }
             }
-            StepKind::Wait(wait) => NodeKind::Wait(self.wait(wait, here)?),
+            StepKind::Wait(wait) => NodeKind::Wait(self.wait(wait, &format!("{}.wait", here()))?),
             StepKind::Workflow { name, input, variables } => {
                 let input = match input {
                     Some(text) => Some(self.expression(text, &format!("{}.input", here()))?),
@@ -502,31 +502,7 @@ impl<'a> Compiler<'a> {
         compiled.into_iter().collect()
     }
 
-    fn wait(&mut self, wait: &Wait, here: &impl Fn() -> String) -> Option<WaitFor> {
-        Some(match wait {
-            Wait::For(length) => WaitFor::Duration(*length),
-            Wait::Until(text) => {
-                let place = format!("{}.wait.until", here());
-                // A time may stand there as it is, without the quotes of a text.
-                match text.parse::<crate::time::Timestamp>() {
-                    Ok(_) => WaitFor::Time(self.expression(&format!("'{text}'"), &place)?),
-                    Err(_) => WaitFor::Time(self.expression(text, &place)?),
-                }
-            }
-            Wait::Condition { condition, timeout } => {
-                let place = format!("{}.wait.condition", here());
-                WaitFor::Condition(self.condition(condition, &place, &[], false)?, timeout.clone())
-            }
-            Wait::Signal { name, timeout } => {
-                if let Err(reason) = check_name(name, &[]) {
-                    self.problems.push(Problem::error(format!("{}.wait.signal", here()), reason));
-                }
-                WaitFor::Signal(name.clone(), timeout.clone())
-            }
-        })
-    }
-
-    fn condition(
+    pub(super) fn condition(
         &mut self,
         when: &When,
         place: &str,
@@ -553,7 +529,7 @@ impl<'a> Compiler<'a> {
         Some(expr)
     }
 
-    fn expression(&mut self, text: &str, place: &str) -> Option<Expr> {
+    pub(super) fn expression(&mut self, text: &str, place: &str) -> Option<Expr> {
         self.parse(text, place, true)
     }
 

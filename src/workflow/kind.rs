@@ -1,11 +1,10 @@
 //! What a step does: run an executor, run a body of other steps, or wait.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::expr::Condition;
 use crate::value::Value;
-use crate::workflow::{Amount, Step};
+use crate::workflow::{Amount, Step, Wait};
 
 /// What a step does.
 ///
@@ -91,82 +90,6 @@ pub enum LoopCondition {
     While(When),
     /// Asked after each turn; ends when true.
     Until(When),
-}
-
-/// What a wait step waits for.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Wait {
-    /// This long, from when the step is reached.
-    For(Duration),
-    /// Until a time: an expression or text that gives an RFC 3339 time.
-    Until(String),
-    /// Until the condition holds; asked again after each change of the run, and every second when it
-    /// reads `now()`. Mentioning a step here makes no dependency.
-    Condition {
-        /// What must hold.
-        condition: When,
-        /// How long at most.
-        timeout: Option<Timeout>,
-    },
-    /// Until the signal comes; the output is its payload.
-    Signal {
-        /// The signal's name.
-        name: String,
-        /// How long at most.
-        timeout: Option<Timeout>,
-    },
-}
-
-/// How long a wait may last, and what happens then.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Timeout {
-    /// How long at most.
-    pub after: Duration,
-    /// What happens then.
-    pub then: OnTimeout,
-}
-
-/// What a wait that has timed out becomes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum OnTimeout {
-    /// Failed, with class timeout.
-    #[default]
-    Fail,
-    /// Succeeded, with output null.
-    Continue,
-}
-
-impl Wait {
-    /// Waits for the signal of this name.
-    pub fn signal(name: impl Into<String>) -> Self {
-        Self::Signal { name: name.into(), timeout: None }
-    }
-
-    /// Waits until this holds.
-    pub fn condition(condition: impl Into<When>) -> Self {
-        Self::Condition { condition: condition.into(), timeout: None }
-    }
-
-    /// The same, failing after this long. Waits that end by themselves have no time-out.
-    #[must_use]
-    pub fn timeout(self, after: Duration) -> Self {
-        self.timeout_with(Timeout { after, then: OnTimeout::Fail })
-    }
-
-    /// The same, ending in the given way after its time-out.
-    #[must_use]
-    pub fn timeout_with(mut self, limit: Timeout) -> Self {
-        match &mut self {
-            Self::Condition { timeout, .. } | Self::Signal { timeout, .. } => {
-                *timeout = Some(limit)
-            }
-            Self::For(_) | Self::Until(_) => {}
-        }
-        self
-    }
 }
 
 /// A condition as its author wrote it: expression text, parsed by `build()` so that all mistakes are

@@ -7,6 +7,7 @@
 mod amount;
 mod builder;
 mod compile;
+mod compile_wait;
 mod definition;
 pub mod document;
 mod kind;
@@ -16,15 +17,17 @@ mod reach;
 mod settings;
 mod step;
 mod variable;
+mod wait;
 
 pub use amount::Amount;
 pub use builder::WorkflowBuilder;
 pub use definition::Definition;
-pub use kind::{Case, LoopCondition, OnTimeout, StepKind, Timeout, Wait, When};
-pub use program::{Body, BodyOutput, Node, NodeKind, Program, Turns, Unit, WaitFor};
+pub use kind::{Case, LoopCondition, StepKind, When};
+pub use program::{ApprovalOf, Body, BodyOutput, Node, NodeKind, Program, Turns, Unit, WaitFor};
 pub use settings::{FailurePolicy, Limits, Metadata, Priority, Resources, Trigger};
 pub use step::{Step, TURNS_DEFAULT};
 pub use variable::{Variable, VariableType, Variables};
+pub use wait::{Approval, OnTimeout, Timeout, Wait};
 
 use std::fmt;
 use std::sync::Arc;

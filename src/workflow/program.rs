@@ -6,10 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::kind::Timeout;
 use super::settings::{FailurePolicy, Limits, Priority, Resources, Trigger};
 use super::variable::Variables;
-use super::{Amount, NESTING_MAX, Workflow};
+use super::{Amount, NESTING_MAX, Timeout, Workflow};
 use crate::error::{Error, ErrorClass, Problem, Problems, Result};
 use crate::expr::{Expr, Schema};
 use crate::plan::ExecutionPlan;
@@ -186,7 +185,38 @@ pub enum WaitFor {
     /// A condition.
     Condition(Expr, Option<Timeout>),
     /// A signal.
-    Signal(String, Option<Timeout>),
+    Signal {
+        /// Its name.
+        name: String,
+        /// Its key.
+        key: Option<Expr>,
+        /// What its payload has to fit.
+        schema: Option<Schema>,
+        /// How long at most.
+        timeout: Option<Timeout>,
+    },
+    /// A decision of people.
+    Approval(Box<ApprovalOf>, Option<Timeout>),
+    /// Whichever comes first, each under its label.
+    First(Vec<(String, Self)>),
+}
+
+/// A decision of people, compiled.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct ApprovalOf {
+    /// Who may vote; empty is anybody.
+    pub approvers: Vec<String>,
+    /// A list of who may vote, instead.
+    pub approvers_from: Option<Expr>,
+    /// How many must say yes.
+    pub quorum: Amount,
+    /// What they are asked.
+    pub prompt: Option<String>,
+    /// What they should see.
+    pub show: Option<Expr>,
+    /// What a yes must come with.
+    pub schema: Option<Schema>,
 }
 
 /// Units of one program. Sub-workflows may name each other, so only a count bounds them.

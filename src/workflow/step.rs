@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Amount;
 use super::document::StepDocument;
-use super::kind::{Case, LoopCondition, StepKind, Wait, When};
+use super::kind::{Case, LoopCondition, StepKind, When};
 use super::settings::{Metadata, Priority, Resources, Trigger};
+use super::{Amount, Wait};
 use crate::error::ErrorClass;
 use crate::id::StepId;
 use crate::retry::RetryConfig;

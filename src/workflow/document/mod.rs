@@ -23,9 +23,11 @@
 pub mod foreign;
 mod read;
 mod step;
+mod wait;
 
 pub use read::DOCUMENT_BYTES_MAX;
-pub use step::{CaseDocument, OneOrMany, StepDocument, WaitDocument};
+pub use step::{CaseDocument, OneOrMany, StepDocument};
+pub use wait::{ApprovalDocument, ApproversDocument, WaitDocument, WayDocument};
 
 use super::{Definition, Workflow};
 use crate::error::{Error, ErrorKind, Result};

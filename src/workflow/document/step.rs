@@ -8,15 +8,16 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::wait::WaitDocument;
 use crate::error::ErrorClass;
 use crate::expr::Condition;
 use crate::id::StepId;
 use crate::retry::RetryConfig;
 use crate::value::{Json, Value};
-use crate::workflow::Amount;
-use crate::workflow::kind::{Case, LoopCondition, OnTimeout, StepKind, Timeout, Wait, When};
+use crate::workflow::kind::{Case, LoopCondition, StepKind, When};
 use crate::workflow::settings::{Metadata, Priority, Resources, Trigger};
 use crate::workflow::step::{MISPLACED, Step, TURNS_DEFAULT};
+use crate::workflow::{Amount, Wait};
 
 /// A step in a document. Exactly one of `task`, `parallel`, `sequence`, `choice`, `foreach`,
 /// `while`, `until`, `wait` and `workflow` says what it does.
@@ -136,42 +137,6 @@ pub struct CaseDocument {
     pub steps: Vec<Step>,
 }
 
-/// What a `wait` waits for: exactly one of `for`, `until`, `condition` and `signal`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct WaitDocument {
-    /// A length of time.
-    #[serde(
-        default,
-        rename = "for",
-        skip_serializing_if = "Option::is_none",
-        with = "crate::time::duration_option"
-    )]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::time::LengthOfTime>"))]
-    pub for_: Option<Duration>,
-    /// A time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub until: Option<String>,
-    /// A condition.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub condition: Option<When>,
-    /// A signal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub signal: Option<String>,
-    /// How long at most; for a condition or a signal.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        with = "crate::time::duration_option"
-    )]
-    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::time::LengthOfTime>"))]
-    pub timeout: Option<Duration>,
-    /// What happens then.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub on_timeout: OnTimeout,
-}
-
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -276,26 +241,11 @@ fn kind(document: &mut StepDocument) -> Result<StepKind, String> {
     } else if let Some(when) = document.until.take() {
         Ok(StepKind::Loop { condition: LoopCondition::Until(when), max_turns, body: need_body()? })
     } else if let Some(wait) = document.wait.take() {
-        self::wait(wait).map(StepKind::Wait)
+        Wait::try_from(wait).map(StepKind::Wait)
     } else {
         let name = document.workflow.take().unwrap_or_default();
         let variables = std::mem::take(&mut document.variables);
         Ok(StepKind::Workflow { name, input: document.input.take(), variables })
-    }
-}
-
-fn wait(document: WaitDocument) -> Result<Wait, String> {
-    let then = document.on_timeout;
-    let timeout = document.timeout.map(|after| Timeout { after, then });
-    match (document.for_, document.until, document.condition, document.signal) {
-        (Some(length), None, None, None) if timeout.is_none() => Ok(Wait::For(length)),
-        (None, Some(until), None, None) if timeout.is_none() => Ok(Wait::Until(until)),
-        (None, None, Some(condition), None) => Ok(Wait::Condition { condition, timeout }),
-        (None, None, None, Some(name)) => Ok(Wait::Signal { name, timeout }),
-        (Some(_), None, None, None) | (None, Some(_), None, None) => {
-            Err("a wait for a time ends by itself and has no `timeout`".into())
-        }
-        _ => Err("`wait` needs exactly one of for, until, condition and signal".into()),
     }
 }
 
@@ -363,35 +313,6 @@ impl From<Step> for StepDocument {
                 document.variables = variables;
                 document.input = input;
             }
-        }
-        document
-    }
-}
-
-impl From<Wait> for WaitDocument {
-    fn from(wait: Wait) -> Self {
-        let mut document = Self::default();
-        let timeout = match wait {
-            Wait::For(length) => {
-                document.for_ = Some(length);
-                None
-            }
-            Wait::Until(text) => {
-                document.until = Some(text);
-                None
-            }
-            Wait::Condition { condition, timeout } => {
-                document.condition = Some(condition);
-                timeout
-            }
-            Wait::Signal { name, timeout } => {
-                document.signal = Some(name);
-                timeout
-            }
-        };
-        if let Some(timeout) = timeout {
-            document.timeout = Some(timeout.after);
-            document.on_timeout = timeout.then;
         }
         document
     }

@@ -1,0 +1,171 @@
+//! What a step waits for, and what it is told.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+use crate::value::{Json, Value};
+
+/// What a wait waits for, with times, keys and names computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Waiting {
+    /// A time.
+    Until(Timestamp),
+    /// A signal, and when it has waited for too long.
+    Signal(String, Option<Timestamp>),
+    /// A condition, and when it has waited for too long.
+    Condition(Option<Timestamp>),
+    /// A decision of people.
+    Approval(Box<OpenApproval>),
+    /// Whichever of these comes first.
+    First(Vec<(String, Self)>),
+}
+
+/// A decision that is to be taken.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct OpenApproval {
+    /// What votes name it by: the path of the step, told apart from earlier runs of it.
+    pub id: String,
+    /// What is asked.
+    pub prompt: Option<String>,
+    /// What is shown.
+    pub show: Value,
+    /// Who may vote; empty is anybody.
+    pub approvers: Vec<String>,
+    /// How many must say yes.
+    pub quorum: u32,
+    /// Votes so far, in order.
+    pub votes: Vec<Vote>,
+    /// When it has waited for too long.
+    pub until: Option<Timestamp>,
+}
+
+impl OpenApproval {
+    /// A decision that nobody has voted on yet.
+    pub(crate) fn new(id: String, approvers: Vec<String>, quorum: u32) -> Self {
+        let (prompt, show, votes, until) = (None, Value::NULL, Vec::new(), None);
+        Self { id, prompt, show, approvers, quorum, votes, until }
+    }
+
+    /// Votes for yes.
+    #[must_use]
+    pub fn approvals(&self) -> u32 {
+        self.votes.iter().filter(|vote| vote.approved).count() as u32
+    }
+
+    /// What the votes come to; none as long as it is open.
+    #[must_use]
+    pub fn decision(&self) -> Option<bool> {
+        let approvals = self.approvals();
+        let rejections = self.votes.len() as u32 - approvals;
+        let lost = match self.approvers.len() as u32 {
+            0 => rejections > 0,
+            named => named - rejections.min(named) < self.quorum,
+        };
+        if approvals >= self.quorum { Some(true) } else { lost.then_some(false) }
+    }
+}
+
+/// What one person says to an approval.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Vote {
+    /// Who.
+    pub by: String,
+    /// Yes or no.
+    pub approved: bool,
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+    /// What the yes comes with.
+    #[serde(default, skip_serializing_if = "is_null")]
+    pub payload: Value,
+}
+
+fn is_null(value: &Value) -> bool {
+    value.is_null()
+}
+
+impl Vote {
+    /// Yes.
+    pub fn approve(by: impl Into<String>) -> Self {
+        let (by, comment) = (by.into(), String::new());
+        Self { by, approved: true, comment, payload: Value::NULL }
+    }
+
+    /// No.
+    pub fn reject(by: impl Into<String>) -> Self {
+        Self { approved: false, ..Self::approve(by) }
+    }
+
+    /// Why.
+    #[must_use]
+    pub fn comment(mut self, text: impl Into<String>) -> Self {
+        self.comment = text.into();
+        self
+    }
+
+    /// What the yes comes with.
+    #[must_use]
+    pub fn payload(mut self, value: impl Into<Value>) -> Self {
+        self.payload = value.into();
+        self
+    }
+}
+
+impl fmt::Display for Vote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.approved { "approved" } else { "rejected" };
+        write!(f, "{word} by {}", self.by)?;
+        if self.comment.is_empty() { Ok(()) } else { write!(f, ": {}", self.comment) }
+    }
+}
+
+/// A named message to a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Signal {
+    /// Its name, with its key if it has one.
+    pub name: String,
+    /// What it carries.
+    pub payload: Value,
+    /// Whether it is only for a step that waits for it now; others are kept until one does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transient: bool,
+}
+
+impl Signal {
+    /// A signal that is kept until a step takes it.
+    pub fn new(name: impl Into<String>, payload: impl Into<Value>) -> Self {
+        Self { name: name.into(), payload: payload.into(), transient: false }
+    }
+
+    /// A signal for the step that waits for this name with this key: a text, a number or a boolean.
+    ///
+    /// ```
+    /// use stepwell::journal::Signal;
+    ///
+    /// assert_eq!(Signal::keyed("paid", 42, ()).name, "paid[42]");
+    /// ```
+    pub fn keyed(name: impl Into<String>, key: impl Into<Json>, payload: impl Into<Value>) -> Self {
+        let (name, key) = (name.into(), key.into());
+        Self::new(Self::name_of(&name, &key), payload)
+    }
+
+    /// Only for a step that waits for it now.
+    #[must_use]
+    pub fn transient(mut self) -> Self {
+        self.transient = true;
+        self
+    }
+
+    pub(crate) fn name_of(name: &str, key: &Json) -> String {
+        match key {
+            Json::String(key) => format!("{name}[{key}]"),
+            key => format!("{name}[{key}]"),
+        }
+    }
+}
