@@ -26,6 +26,9 @@ pub mod runtime;
 #[cfg_attr(docsrs, doc(cfg(feature = "secrets")))]
 pub mod secret;
 pub mod storage;
+#[cfg(feature = "template")]
+#[cfg_attr(docsrs, doc(cfg(feature = "template")))]
+pub mod template;
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing;

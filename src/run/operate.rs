@@ -1,0 +1,272 @@
+//! What operators do to a run: run again, skip, take for done, stop, set.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::RunState;
+use super::command::Rejection;
+use super::turn::{Turn, Work};
+use crate::id::StepKey;
+use crate::journal::{CancelReason, Event, Operation, Reason, Recorded, SkipReason, StepStatus};
+use crate::time::Timestamp;
+use crate::value::Value;
+use crate::workflow::NodeKind;
+
+/// What an operation would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Preview {
+    /// Whether a run that has ended would go on.
+    pub reopens: bool,
+    /// Steps that have ended and would be run again as soon as they are reached.
+    pub again: Vec<String>,
+    /// Steps that would start or become ready at once.
+    pub starts: Vec<String>,
+    /// Steps that would be left out.
+    pub skipped: Vec<String>,
+    /// Steps that would be taken for done.
+    pub succeeded: Vec<String>,
+    /// Steps that would be stopped.
+    pub cancelled: Vec<String>,
+}
+
+impl RunState {
+    /// What an operation would do, exactly.
+    ///
+    /// # Errors
+    /// Why it would be refused.
+    pub fn preview(&self, operation: &Operation, now: Timestamp) -> Result<Preview, Rejection> {
+        let (mut after, mut events) = (self.clone(), Vec::new());
+        let (operation, by) = (Box::new(operation.clone()), Box::default());
+        Turn::new(&mut after, now, &mut events).take(super::Command::Operate { operation, by })?;
+        let mut preview = Preview::default();
+        let mut seen = self.clone();
+        for Recorded { at, event } in &events {
+            seen.apply(*at, event);
+            let path = |step: &StepKey| seen.path(*step);
+            match event {
+                Event::RunReopened { .. } => preview.reopens = true,
+                Event::StepReset { step, .. } => preview.again.push(path(step)),
+                Event::StepReady { step }
+                | Event::StepStarted { step, .. }
+                | Event::WaitStarted { step, .. } => preview.starts.push(path(step)),
+                Event::StepSkipped { step, .. } => preview.skipped.push(path(step)),
+                Event::StepSucceeded { step, .. } => preview.succeeded.push(path(step)),
+                Event::StepCancelled { step, .. } | Event::StepCancelRequested { step, .. } => {
+                    preview.cancelled.push(path(step));
+                }
+                _ => {}
+            }
+        }
+        Ok(preview)
+    }
+}
+
+impl Turn<'_> {
+    pub(super) fn operate(
+        &mut self,
+        operation: Box<Operation>,
+        by: Box<Reason>,
+    ) -> Result<(), Rejection> {
+        if self.state.stopping.is_some() && self.state.outcome.is_none() {
+            return Err(Rejection::Stopping);
+        }
+        match &*operation {
+            Operation::Rerun { steps, following, failed_items } => {
+                let steps = self.ended_steps(steps)?;
+                let items = if *failed_items { steps.clone() } else { BTreeSet::new() };
+                for step in &items {
+                    self.has_failed_items(*step)?;
+                }
+                let again = self.reach_of(&steps, *following)?;
+                self.record(&operation, by);
+                self.reset(again, &items);
+            }
+            Operation::RetryFailed => {
+                let (steps, items) = self.failed_steps();
+                if steps.is_empty() {
+                    return Err(Rejection::Unsafe("nothing has failed or was stopped".into()));
+                }
+                let again = self.reach_of(&steps, true)?;
+                self.record(&operation, by);
+                self.reset(again, &items);
+            }
+            Operation::Skip { steps } => {
+                let steps = self.steps(steps)?;
+                let again = self.reach_of(&self.only_ended(&steps), true)?;
+                self.record(&operation, by);
+                self.reset(again, &BTreeSet::new());
+                for step in steps {
+                    let reason = SkipReason::Operator;
+                    self.end(step, Event::StepSkipped { step, reason });
+                }
+            }
+            Operation::Succeed { step, output } => {
+                let steps = self.steps(std::slice::from_ref(step))?;
+                for step in &steps {
+                    self.results(*step, output).map_err(Rejection::Payload)?;
+                }
+                let again = self.reach_of(&self.only_ended(&steps), true)?;
+                self.record(&operation, by);
+                self.reset(again, &BTreeSet::new());
+                steps.into_iter().for_each(|step| self.succeed(step, output.clone()));
+            }
+            Operation::Cancel { steps } => {
+                let mut found = Vec::new();
+                for path in steps {
+                    let step = self.state.find(path).ok_or(Rejection::UnknownStep)?;
+                    if self.state.has_ended(step) {
+                        return Err(Rejection::Unsafe(format!("`{path}` has ended already")));
+                    }
+                    found.push(step);
+                }
+                self.record(&operation, by);
+                found.into_iter().for_each(|step| self.stop(step, CancelReason::Operator));
+            }
+            Operation::SetVariables { values } => {
+                self.check_variables(values)?;
+                self.record(&operation, by);
+                self.emit(Event::VariablesSet { step: None, values: values.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, operation: &Operation, by: Box<Reason>) {
+        self.emit(Event::Operated { operation: Box::new(operation.clone()), by });
+        if self.state.outcome.is_some() {
+            let limit = self.state.unit(StepKey::root(0)).map(|unit| unit.limits.max_duration);
+            let deadline = self.now + limit.unwrap_or_default();
+            self.emit(Event::RunReopened { deadline });
+        }
+    }
+
+    fn check_variables(&self, values: &Value) -> Result<(), Rejection> {
+        let Some((values, unit)) = values.as_object().zip(self.state.unit(StepKey::root(0))) else {
+            return Err(Rejection::Payload("variables are a map from names to values".into()));
+        };
+        for (name, value) in values {
+            let fits = unit.variables.check(name, value);
+            fits.map_err(|wrong| Rejection::Payload(wrong.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Steps that an operation ends, or runs again: not while they run.
+    fn steps(&self, paths: &[String]) -> Result<BTreeSet<StepKey>, Rejection> {
+        let mut found = BTreeSet::new();
+        for path in paths {
+            let step = self.state.find(path).ok_or(Rejection::UnknownStep)?;
+            self.is_idle(step)?;
+            found.insert(step);
+        }
+        if found.is_empty() {
+            return Err(Rejection::Unsafe("no step is named".into()));
+        }
+        Ok(found)
+    }
+
+    fn ended_steps(&self, paths: &[String]) -> Result<BTreeSet<StepKey>, Rejection> {
+        let steps = self.steps(paths)?;
+        for step in &steps {
+            if !self.state.has_ended(*step) {
+                let status = self.state.step_status(*step).unwrap_or_default();
+                let path = self.state.path(*step);
+                let message = format!("`{path}` is {status}; only what has ended can run again");
+                return Err(Rejection::Unsafe(message));
+            }
+        }
+        Ok(steps)
+    }
+
+    fn is_idle(&self, step: StepKey) -> Result<(), Rejection> {
+        let path = || self.state.path(step);
+        if self.state.step_status(step) == Some(StepStatus::Running) {
+            return Err(Rejection::Unsafe(format!("`{}` is running; cancel it first", path())));
+        }
+        let scope = self.state.scope(step.scope);
+        let live = self.state.outcome.is_none();
+        if live && scope.is_some_and(|scope| scope.ending.is_some() || scope.stopping) {
+            let message = format!("what `{}` is a part of is stopping", path());
+            return Err(Rejection::Unsafe(message));
+        }
+        Ok(())
+    }
+
+    fn only_ended(&self, steps: &BTreeSet<StepKey>) -> BTreeSet<StepKey> {
+        steps.iter().copied().filter(|step| self.state.has_ended(*step)).collect()
+    }
+
+    /// What of the outermost body failed or was stopped, and of which only failed items run again.
+    fn failed_steps(&self) -> (BTreeSet<StepKey>, BTreeSet<StepKey>) {
+        let root = self.state.steps().take_while(|(step, _)| step.scope == 0);
+        let bad = |status| matches!(status, StepStatus::Failed | StepStatus::Cancelled);
+        let steps: BTreeSet<StepKey> =
+            root.filter(|(_, status)| bad(*status)).map(|(step, _)| step).collect();
+        let items = steps.iter().copied().filter(|step| self.has_failed_items(*step).is_ok());
+        (steps.clone(), items.collect())
+    }
+
+    /// Whether a step is a for-each some of whose items have ended well and can stay.
+    fn has_failed_items(&self, step: StepKey) -> Result<(), Rejection> {
+        let path = || self.state.path(step);
+        let node = self.state.node(step).map(|node| &node.kind);
+        if !matches!(node, Some(NodeKind::ForEach { .. })) {
+            return Err(Rejection::Unsafe(format!("`{}` has no items", path())));
+        }
+        let more = self.state.cell(step).and_then(|cell| cell.more.as_ref());
+        if more.is_some_and(|more| more.undone) {
+            let message = format!("the items of `{}` were undone; run all of it again", path());
+            return Err(Rejection::Unsafe(message));
+        }
+        match more.map(|more| &more.bodies) {
+            Some(bodies) if bodies.well < bodies.ends.len() as u32 => Ok(()),
+            _ => Err(Rejection::Unsafe(format!("no item of `{}` has failed", path()))),
+        }
+    }
+
+    /// The steps that run again when these do.
+    fn reach_of(
+        &self,
+        steps: &BTreeSet<StepKey>,
+        following: bool,
+    ) -> Result<BTreeSet<StepKey>, Rejection> {
+        let mut reached = steps.clone();
+        if self.state.outcome.is_some() && !steps.is_empty() {
+            // What was undone is not there any more.
+            let undone = |cell: &super::Cell| cell.more.as_ref().is_some_and(|more| more.undone);
+            let cells = self.state.root.cells.iter().enumerate().filter(|(_, cell)| undone(cell));
+            reached.extend(cells.map(|(step, _)| StepKey::root(step as u32)));
+        }
+        let mut left: Vec<StepKey> =
+            if following { reached.iter().copied().collect() } else { Vec::new() };
+        while let Some(step) = left.pop() {
+            let Some(scope) = self.state.scope(step.scope) else { continue };
+            for link in scope.body.plan.successors(step.step) {
+                let next = StepKey { scope: step.scope, step: link.step };
+                if reached.insert(next) {
+                    left.push(next);
+                }
+            }
+        }
+        for step in &reached {
+            self.is_idle(*step)?;
+        }
+        Ok(reached)
+    }
+
+    fn reset(&mut self, steps: BTreeSet<StepKey>, failed_items: &BTreeSet<StepKey>) {
+        let mut scopes: BTreeMap<u32, ()> = BTreeMap::new();
+        for step in &steps {
+            scopes.insert(step.scope, ());
+            if self.state.step_status(*step).is_some_and(|s| s != StepStatus::Pending) {
+                let failed_items = failed_items.contains(step);
+                self.emit(Event::StepReset { step: *step, failed_items });
+            }
+        }
+        // What is reached by what stands now, among it steps that the end of the run had stopped.
+        for scope in scopes.into_keys() {
+            let count = self.state.scope(scope).map_or(0, |scope| scope.cells.len() as u32);
+            (0..count).for_each(|step| self.push(Work::Consider(StepKey { scope, step })));
+        }
+    }
+}

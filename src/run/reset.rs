@@ -1,0 +1,136 @@
+//! Going back: a run that goes on after its end, steps that are run again.
+
+use super::join::{self, Ended};
+use super::scope::{Bodies, Cell, ItemEnd};
+use super::{RunState, scope_in};
+use crate::id::StepKey;
+use crate::journal::StepStatus;
+use crate::plan::Meaning;
+use crate::time::Timestamp;
+
+impl RunState {
+    /// Takes back the end of the run. Steps that it had stopped are as if they had not begun.
+    pub(super) fn reopen(&mut self, deadline: Timestamp, at: Timestamp) {
+        if self.outcome.take().is_none() {
+            return;
+        }
+        (self.stopping, self.paused) = (None, None);
+        (self.root.stopping, self.root.ending) = (false, None);
+        if let Some(start) = &mut self.started {
+            start.deadline = deadline;
+        }
+        for cell in &mut self.root.cells {
+            let Some(more) = &mut cell.more else {
+                if cell.status == StepStatus::Cancelled {
+                    back(&mut self.counts, cell, at);
+                }
+                continue;
+            };
+            more.timers.clear();
+            // Those that ended by themselves have a reason.
+            if cell.status == StepStatus::Cancelled && more.cancel.is_none() {
+                more.waiting = None;
+                more.bodies = Bodies::default();
+                more.generation += u32::from(cell.attempt > 0);
+                back(&mut self.counts, cell, at);
+            }
+        }
+    }
+
+    /// A step is to be run again, as if it had not been reached yet.
+    pub(super) fn reset(&mut self, step: StepKey, failed_items: bool, at: Timestamp) {
+        let Some(before) = self.step_status(step) else {
+            return;
+        };
+        let ended = self.end_of(step);
+        if before == StepStatus::Running || before == StepStatus::Pending {
+            return;
+        }
+        self.clear_timers(step);
+        self.clear_step_timer(step);
+        self.forget_waits(step);
+        let Some(scope) = scope_in(&mut self.root, &mut self.inner, step.scope) else {
+            return;
+        };
+        let Some(node) = scope.body.nodes.get(step.step as usize) else {
+            return;
+        };
+        if before == StepStatus::Ready {
+            self.ready.remove(step, node.priority);
+        }
+        if let Some(end) = ended {
+            take_back(scope, step, end);
+            scope.open += 1;
+        }
+        let owed = |owed: &super::scope::Owed| owed.step != step.step;
+        if !failed_items {
+            scope.owed.retain(owed);
+        }
+        if let Some(cell) = scope.cells.get_mut(step.step as usize) {
+            let begun = cell.attempt > 0 || cell.more.is_some();
+            cell.output = crate::value::Value::NULL;
+            let first = cell.attempt + 1;
+            let more = cell.more();
+            more.first = first;
+            more.generation += u32::from(begun);
+            (more.failure, more.cancel, more.signal) = (None, None, None);
+            (more.failures, more.undone) = (0, false);
+            let bodies = std::mem::take(&mut cell.more().bodies);
+            if failed_items {
+                cell.more().bodies = bodies.failed_again();
+            }
+            back(&mut self.counts, cell, at);
+        }
+    }
+}
+
+/// A cell is as if it had not been reached.
+fn back(counts: &mut [u32], cell: &mut Cell, at: Timestamp) {
+    counts[cell.status.slot()] -= 1;
+    cell.status = StepStatus::Pending;
+    cell.since = at;
+    counts[cell.status.slot()] += 1;
+}
+
+/// Takes back what the end of a step meant to those that wait for it.
+fn take_back(scope: &mut super::scope::Scope, step: StepKey, end: Ended) {
+    let super::scope::Scope { body, cells, .. } = scope;
+    for link in body.plan.successors(step.step) {
+        if let Some(next) = cells.get_mut(link.step as usize) {
+            let count = match join::meaning(body, step.step, *link, end) {
+                Meaning::Met => &mut next.met,
+                Meaning::Failed => &mut next.failed,
+                Meaning::Missed => &mut next.missed,
+                Meaning::Over => &mut next.over,
+            };
+            *count = count.saturating_sub(1);
+        }
+    }
+}
+
+impl Bodies {
+    /// The same items, of which those that did not end well are still to be done.
+    fn failed_again(self) -> Self {
+        let mut ends = self.ends;
+        for end in ends.iter_mut().filter(|end| **end == ItemEnd::Badly) {
+            *end = ItemEnd::Open;
+        }
+        let well = ends.iter().filter(|end| **end == ItemEnd::Well).count() as u32;
+        let (items, outputs) = (self.items, self.outputs);
+        Self { items, outputs, ends, well, begun: well, ..Self::default() }
+    }
+
+    /// The next item of a for-each that has not been begun.
+    pub(super) fn next_item(&self) -> u32 {
+        let from = self.cursor as usize;
+        let open = self.ends.iter().skip(from).position(|end| *end == ItemEnd::Open);
+        open.map_or(self.cursor, |at| (from + at) as u32)
+    }
+
+    /// Notes that an item has been begun.
+    pub(super) fn begin(&mut self, scope: u32, index: u32) {
+        self.open.push(scope);
+        self.begun += 1;
+        self.cursor = index.saturating_add(1);
+    }
+}
