@@ -1,11 +1,18 @@
-//! Where runs are kept: the port, and the in-memory default.
+//! Where runs are kept: the ports for journals and for large values, and the in-memory defaults.
 //!
 //! A storage holds no rules. What to write is decided before it is called; it says yes or no to the
 //! whole.
 
+mod blob;
+#[cfg(feature = "files")]
+mod files;
 mod memory;
 mod reply;
 
+pub use blob::{BLOB_NAME_BYTES_MAX, BlobStore, MemoryBlobs};
+#[cfg(feature = "files")]
+#[cfg_attr(docsrs, doc(cfg(feature = "files")))]
+pub use files::FileBlobs;
 pub use memory::Memory;
 pub use reply::Reply;
 
