@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::json;
-use stepwell::journal::{Recorded, Signal};
+use stepwell::journal::{Operation, Recorded, Signal};
 use stepwell::plan::EdgeKind;
 use stepwell::run::{Command, Report, RetryAllowance, RunState};
 use stepwell::workflow::{Case, FailurePolicy, NodeKind};
@@ -139,6 +139,8 @@ struct Life {
     /// Tasks that run, with their attempts.
     running: BTreeMap<StepKey, u32>,
     ended: BTreeSet<StepKey>,
+    /// Steps that are to be run again.
+    reset: BTreeSet<StepKey>,
     attempts: BTreeMap<StepKey, u32>,
 }
 
@@ -174,7 +176,9 @@ fn assert_may_start(state: &RunState, step: StepKey) {
     let about_failures = trigger.catches_failure();
     let met = |(kind, status): &(EdgeKind, StepStatus)| match kind {
         EdgeKind::After => {
-            matches!(status, StepStatus::Succeeded | StepStatus::Skipped(SkipReason::Condition))
+            let done = SkipReason::Condition;
+            *status == StepStatus::Succeeded
+                || matches!(status, StepStatus::Skipped(why) if *why == done || *why == SkipReason::Operator)
         }
         EdgeKind::OnSuccess => *status == StepStatus::Succeeded,
         EdgeKind::OnFailure => *status == StepStatus::Failed,
@@ -245,13 +249,13 @@ impl Life {
 
     /// Checks one event against the state before it.
     fn watch(&mut self, state: &RunState, event: &Event) {
-        let mut end = |step: &StepKey| {
-            assert!(self.ended.insert(*step), "{step:?} ended twice");
-            self.running.remove(step);
-        };
         match event {
+            Event::StepReset { step, .. } => {
+                self.ended.remove(step);
+                self.reset.insert(*step);
+            }
             Event::StepReady { step } | Event::WaitStarted { step, .. }
-                if state.attempt(*step) == 0 =>
+                if state.attempt(*step) == 0 || self.reset.remove(step) =>
             {
                 assert_may_start(state, *step);
             }
@@ -272,7 +276,10 @@ impl Life {
             Event::StepSucceeded { step, .. }
             | Event::StepFailed { step, .. }
             | Event::StepSkipped { step, .. }
-            | Event::StepCancelled { step, .. } => end(step),
+            | Event::StepCancelled { step, .. } => {
+                assert!(self.ended.insert(*step), "{step:?} ended twice");
+                self.running.remove(step);
+            }
             Event::RunFinished { .. } => self.running.clear(),
             _ => {}
         }
@@ -284,7 +291,7 @@ impl Life {
         // The run's own time limit does not count: it would end a run that hangs, too.
         let limit = self.journal.iter().rev().find_map(|recorded| match &recorded.event {
             Event::RunStarted(started) => Some(started.deadline),
-            Event::RunResumed { deadline, .. } => Some(*deadline),
+            Event::RunResumed { deadline, .. } | Event::RunReopened { deadline } => Some(*deadline),
             _ => None,
         });
         let alive = state.status().is_end()
@@ -321,6 +328,7 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
         now: Timestamp::EPOCH,
         running: BTreeMap::new(),
         ended: BTreeSet::new(),
+        reset: BTreeSet::new(),
         attempts: BTreeMap::new(),
     };
     let input: Value = json!({"yes": true, "no": false, "items": [1, 2, 3]}).into();
@@ -365,7 +373,37 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
                 life.now = life.now + Duration::from_secs(seconds);
                 Some(Command::Tick { retry: RetryAllowance::Allowed })
             }
-            26 | 27 => Some(Command::Signal(Signal::new("go", ()))),
+            26 => {
+                let steps: Vec<StepKey> = life.state.steps().map(|(step, _)| step).collect();
+                let path = life.state.path(steps[which % steps.len()]);
+                let operation = match which % 7 {
+                    0 => Operation::rerun(path),
+                    1 => Operation::rerun_alone(path),
+                    2 => Operation::RetryFailed,
+                    3 => Operation::skip([path]),
+                    4 => Operation::succeed(path, 7),
+                    5 => Operation::cancel([path]),
+                    _ => Operation::rerun_failed_items(path),
+                };
+                let preview = life.state.preview(&operation, life.now);
+                let before = life.journal.len();
+                life.ask(Command::Operate { operation: operation.into(), by: Box::default() });
+                let news = &life.journal[before..];
+                assert_eq!(preview.is_ok(), !news.is_empty(), "the preview says what happens");
+                let is_start = |event: &Event| {
+                    matches!(
+                        event,
+                        Event::StepReady { .. }
+                            | Event::StepStarted { .. }
+                            | Event::WaitStarted { .. }
+                    )
+                };
+                let starts = news.iter().filter(|recorded| is_start(&recorded.event)).count();
+                assert_eq!(preview.map_or(0, |preview| preview.starts.len()), starts);
+                life.assert_alive();
+                None
+            }
+            27 => Some(Command::Signal(Signal::new("go", ()))),
             28 => Some(Command::Pause(Box::default())),
             29 | 30 => Some(Command::Resume(Box::default())),
             _ if which % 16 == 0 => Some(Command::Cancel(Box::default())),
@@ -451,6 +489,9 @@ fn the_properties_hold_over_random_workflows_and_commands() {
         "CompensationStarted",
         "RunCancelRequested",
         "RunLimitReached",
+        "RunReopened",
+        "Operated",
+        "StepReset",
         "RunFinished",
         "RunPaused",
         "RunResumed",

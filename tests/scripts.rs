@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
-use stepwell::journal::{Reason, Recorded, Signal, Vote, Waiting};
+use stepwell::journal::{Operation, Reason, Recorded, Signal, Vote, Waiting};
 use stepwell::run::{Command, Report, RetryAllowance, RunState};
 use stepwell::workflow::Program;
 use stepwell::{
@@ -168,6 +168,14 @@ impl Script {
             "resume" => self.decide(Command::Resume(Reason::new("ann", "go").into())),
             "cancel" => self.decide(Command::Cancel(Reason::new("bob", "stop").into())),
             "terminate" => self.decide(Command::Terminate(Reason::new("bob", "now").into())),
+            "rerun" => self.operate(Operation::rerun(first)),
+            "alone" => self.operate(Operation::rerun_alone(first)),
+            "items" => self.operate(Operation::rerun_failed_items(first)),
+            "retry" => self.operate(Operation::RetryFailed),
+            "skip" => self.operate(Operation::skip([first])),
+            "done" => self.operate(Operation::succeed(first, json(rest))),
+            "stop" => self.operate(Operation::cancel(first.split(','))),
+            "set" => self.operate(Operation::set_variable(first, json(rest))),
             "explain" => {
                 let found = self.state.find(first).and_then(|step| self.state.explain(step));
                 vec![found.map_or_else(|| "no such step".into(), |why| why.to_string())]
@@ -179,6 +187,19 @@ impl Script {
             "journal" => vec![self.journal.len().to_string()],
             other => panic!("no command {other}"),
         }
+    }
+
+    /// What the preview says must be what happens.
+    fn operate(&mut self, operation: Operation) -> Vec<String> {
+        let preview = self.state.preview(&operation, self.now);
+        let first = self.journal.len();
+        let by = Reason::new("ann", "why").into();
+        let lines = self.decide(Command::Operate { operation: Box::new(operation), by });
+        let reset = |event: &Event| matches!(event, Event::StepReset { .. });
+        let resets = self.journal[first..].iter().filter(|recorded| reset(&recorded.event)).count();
+        let again = preview.map_or(0, |preview| preview.again.len());
+        assert!(again >= resets, "the preview shows {again} of {resets} steps");
+        lines
     }
 
     fn report(&mut self, path: &str, result: Report) -> Vec<String> {
@@ -268,6 +289,10 @@ impl Script {
             Event::RunResumed { by, deadline } => format!("run resumed {by}, limit {deadline}"),
             Event::RunCancelRequested { by, .. } => format!("run cancelling {by}"),
             Event::RunLimitReached => "run over its time limit".into(),
+            Event::Operated { operation, by } => format!("{operation} ({by})"),
+            Event::RunReopened { deadline } => format!("run goes on, limit {deadline}"),
+            Event::StepReset { step, failed_items: false } => format!("{} again", path(step)),
+            Event::StepReset { step, .. } => format!("{} again, failed items only", path(step)),
             Event::RunFinished { outcome } => format!("run {}", ended(outcome)),
             other => format!("{other:?}"),
         }

@@ -531,6 +531,7 @@ fn about(event: &Event) -> Option<StepKey> {
         | Event::StepSuspended { step, .. }
         | Event::SignalTaken { step, .. }
         | Event::Voted { step, .. }
+        | Event::StepReset { step, .. }
         | Event::ItemsListed { step, .. } => Some(*step),
         Event::VariablesSet { step, .. } => *step,
         Event::RunStarted(_)
@@ -544,6 +545,8 @@ fn about(event: &Event) -> Option<StepKey> {
         | Event::RunResumed { .. }
         | Event::RunCancelRequested { .. }
         | Event::RunLimitReached
+        | Event::Operated { .. }
+        | Event::RunReopened { .. }
         | Event::RunFinished { .. } => None,
     }
 }

@@ -4,9 +4,11 @@
 //! [`RunState::replay`](crate::run::RunState::replay) makes of it, and nothing else. Decisions that
 //! an event records (a skip, the items of a loop, the time of a retry) are never made again.
 
+mod operation;
 mod status;
 mod waiting;
 
+pub use operation::Operation;
 pub(crate) use status::STATUS_SLOTS;
 pub use status::{CancelReason, Outcome, RunStatus, SkipReason, StepStatus};
 pub use waiting::{OpenApproval, Signal, Vote, Waiting};
@@ -193,7 +195,26 @@ pub enum Event {
     },
     /// The run has taken longer than its limit, and is asked to stop.
     RunLimitReached,
-    /// The run ended. Nothing follows.
+    /// An operator has changed the run; what follows from it follows.
+    Operated {
+        /// What was done.
+        operation: Box<Operation>,
+        /// Who did it and why.
+        by: Box<Reason>,
+    },
+    /// A run that had ended goes on.
+    RunReopened {
+        /// When it has taken too long.
+        deadline: Timestamp,
+    },
+    /// A step is to be run again, as if it had not been reached.
+    StepReset {
+        /// The step.
+        step: StepKey,
+        /// Whether, of a for-each, the items that ended well stay.
+        failed_items: bool,
+    },
+    /// The run ended. Nothing follows, unless it is reopened.
     RunFinished {
         /// How.
         outcome: Box<Outcome>,

@@ -109,6 +109,8 @@ pub enum SkipReason {
     Condition,
     /// Its join rule cannot be met any more; spreads to what comes after.
     Upstream,
+    /// An operator wanted it so; counts as done for what comes after.
+    Operator,
 }
 
 impl fmt::Display for SkipReason {
@@ -116,6 +118,7 @@ impl fmt::Display for SkipReason {
         f.write_str(match self {
             Self::Condition => "its condition is false",
             Self::Upstream => "no path led to it",
+            Self::Operator => "an operator wanted it so",
         })
     }
 }
@@ -132,6 +135,8 @@ pub enum CancelReason {
     Run,
     /// The step, a step around it or the run has taken longer than its limit.
     TimedOut,
+    /// An operator stopped it, or a step around it.
+    Operator,
 }
 
 impl fmt::Display for CancelReason {
@@ -140,6 +145,7 @@ impl fmt::Display for CancelReason {
             Self::Rest => "enough of what stands beside it had ended",
             Self::Stopping => "another step failed",
             Self::Run => "the run was cancelled",
+            Self::Operator => "an operator stopped it",
             Self::TimedOut => "it took longer than its time limit, or what is around it did",
         })
     }

@@ -73,6 +73,8 @@ pub(crate) enum End {
     Failed,
     /// Left out because its own condition was false.
     ConditionFalse,
+    /// Left out by an operator: done, as far as what comes after is concerned.
+    Waived,
     /// Left out, or stopped, for any other reason.
     NotTaken,
 }
@@ -96,6 +98,7 @@ impl EdgeKind {
             (Self::Always, _)
             | (Self::After | Self::OnSuccess, End::Succeeded)
             | (Self::After | Self::Otherwise, End::ConditionFalse)
+            | (Self::After, End::Waived)
             | (Self::OnFailure, End::Failed) => Meaning::Met,
             (Self::After | Self::OnSuccess, End::Failed) => Meaning::Failed,
             _ => Meaning::Missed,

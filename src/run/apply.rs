@@ -1,7 +1,7 @@
 //! The only code that changes a state: one event at a time.
 
 use super::join::Ended;
-use super::scope::{AttemptRecord, Bodies, ItemEnd, Own, Scope, TimerKind};
+use super::scope::{AttemptRecord, Bodies, ItemEnd, Owed, Own, Scope, TimerKind};
 use super::{PAST_FAILURES_MAX, RunState, Start, join, scope_in};
 use crate::id::StepKey;
 use crate::journal::{Event, Outcome, ScopeOpened, StepStatus, Waiting};
@@ -142,6 +142,9 @@ impl RunState {
                 (self.stopping, self.paused) = (Some(Outcome::Cancelled), None);
             }
             Event::RunLimitReached => self.stopping = Some(Outcome::TimedOut),
+            Event::Operated { .. } => {}
+            Event::RunReopened { deadline } => self.reopen(*deadline, at),
+            Event::StepReset { step, failed_items } => self.reset(*step, *failed_items, at),
             Event::RunFinished { outcome } => self.finish(outcome, at),
         }
     }
@@ -159,8 +162,10 @@ impl RunState {
         if let Some(limit) = timeouts.0 {
             self.set_timer(step, at + limit, TimerKind::AttemptTimeout);
         }
+        let more = self.cell(step).and_then(|cell| cell.more.as_ref());
+        let first = more.map_or(1, |more| more.first.max(1));
         // All attempts together: the clock runs from the first.
-        if let (Some(limit), 1) = (timeouts.1, attempt) {
+        if let Some(limit) = timeouts.1.filter(|_| attempt == first) {
             self.set_timer(step, at + limit, TimerKind::StepTimeout);
         }
     }
@@ -250,8 +255,7 @@ impl RunState {
         self.add_scope(number, scope);
         if let Some(cell) = self.cell_mut(opened.parent) {
             let bodies = &mut cell.more().bodies;
-            bodies.open.push(number);
-            bodies.begun += 1;
+            bodies.begin(number, opened.index);
         }
     }
 
@@ -272,11 +276,12 @@ impl RunState {
             return self.close_compensation(&undoes, outcome);
         }
         // A step that can be undone as a whole is not undone in parts.
+        let place = parent.map_or(0, |parent| parent.step);
         let whole = parent.and_then(|parent| self.node(parent)?.compensation).is_some();
         if let Some(outer) = parent.and_then(|parent| self.scope_mut(parent.scope))
             && !(whole && matches!(outcome, Outcome::Succeeded(_)))
         {
-            outer.owed.extend(owed);
+            outer.owed.extend(owed.into_iter().map(|owed| Owed { step: place, ..owed }));
         }
         let Some(cell) = parent.and_then(|parent| self.cell_mut(parent)) else {
             return;
@@ -326,7 +331,8 @@ impl RunState {
         for number in &open {
             let owed = self.inner.get_mut(number).map(|scope| std::mem::take(&mut scope.owed));
             if let Some(outer) = self.scope_mut(step.scope) {
-                outer.owed.extend(owed.unwrap_or_default());
+                let owed = owed.unwrap_or_default().into_iter();
+                outer.owed.extend(owed.map(|owed| Owed { step: step.step, ..owed }));
             }
         }
         // The innermost first: the path of what failed leads through those around it.
@@ -382,13 +388,17 @@ impl RunState {
     fn finish(&mut self, outcome: &Outcome, at: Timestamp) {
         self.outcome = Some(outcome.clone());
         self.finished_at = at;
-        let open: Vec<StepKey> = if self.root.open > 0 {
+        let open: Vec<StepKey> = if self.root.open > 0 || !self.inner.is_empty() {
             self.steps().filter(|(_, status)| !status.is_end()).map(|(step, _)| step).collect()
         } else {
             Vec::new()
         };
         for step in open {
             self.set(step, StepStatus::Cancelled, at);
+            // What tells them from those that ended by themselves.
+            if let Some(more) = self.cell_mut(step).and_then(|cell| cell.more.as_mut()) {
+                more.cancel = None;
+            }
         }
         self.timers.clear();
         self.signal_waits.clear();

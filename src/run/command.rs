@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Failure, Suspension};
 use crate::id::StepKey;
-use crate::journal::{Reason, Signal, StepStatus, Vote};
+use crate::journal::{Operation, Reason, Signal, StepStatus, Vote};
 use crate::value::Value;
 
 /// Something asked of a run.
@@ -56,6 +56,13 @@ pub enum Command {
     Pause(Box<Reason>),
     /// Start steps again.
     Resume(Box<Reason>),
+    /// Change it; see [`Operation`].
+    Operate {
+        /// How.
+        operation: Box<Operation>,
+        /// Who and why.
+        by: Box<Reason>,
+    },
     /// Stop; what cleans up still runs.
     Cancel(Box<Reason>),
     /// Stop at once: nothing cleans up.
@@ -101,7 +108,9 @@ pub enum Rejection {
     #[error("the run has finished; nothing can be asked of it any more")]
     Finished,
     /// There is no such step.
-    #[error("there is no such step in the run now")]
+    #[error(
+        "there is no such step in the run now; of a body that has ended, name the step around it"
+    )]
     UnknownStep,
     /// The step is not ready.
     #[error("the step is {0}, not ready")]
@@ -141,6 +150,9 @@ pub enum Rejection {
     /// Somebody votes again.
     #[error("`{0}` has voted on this already")]
     VotedAlready(String),
+    /// It cannot be done as things stand.
+    #[error("{0}")]
+    Unsafe(String),
     /// Too many signals wait for a step.
     #[error("{0} signals wait for a step already")]
     TooManySignals(usize),

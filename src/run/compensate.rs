@@ -110,6 +110,7 @@ impl RunState {
             }
         }
         let owed = Owed {
+            step: step.step,
             place: (self.unit_index(step), body),
             path: self.path(step),
             own,
@@ -123,7 +124,7 @@ impl RunState {
     /// Opens the scope in which the last step that is owed to another is undone.
     pub(super) fn open_compensation(&mut self, number: u32, of: u32) {
         let owed = self.scope(of).and_then(|scope| scope.owed.last());
-        let Some(Owed { place, path, own, locals }) = owed.cloned() else {
+        let Some(Owed { place, path, own, locals, .. }) = owed.cloned() else {
             return;
         };
         let depth = self.scope(of).map_or(0, |scope| scope.depth);
@@ -144,9 +145,14 @@ impl RunState {
         let Some(scope) = self.scope_mut(undoes.of) else {
             return;
         };
-        scope.owed.pop();
+        let done = scope.owed.pop().and_then(|owed| scope.cells.get_mut(owed.step as usize));
         let why = match outcome {
-            Outcome::Succeeded(_) => return,
+            Outcome::Succeeded(_) => {
+                if let Some(cell) = done {
+                    cell.more().undone = true;
+                }
+                return;
+            }
             Outcome::Failed { failure, .. } => failure.to_string(),
             other => other.to_string(),
         };

@@ -80,7 +80,8 @@ impl Turn<'_> {
                 return self.fail(step, ErrorClass::Validation, format!("`choice`: {error}"));
             }
         };
-        self.emit(Event::StepStarted { step, attempt: 1 });
+        let attempt = self.state.attempt(step).saturating_add(1);
+        self.emit(Event::StepStarted { step, attempt });
         if let Some(body) = body {
             let unit = self.state.unit_index(step);
             return self.follow(step, Next::Open { unit, body, index: 0, own: None });
@@ -102,6 +103,11 @@ impl Turn<'_> {
     fn list_items(&mut self, step: StepKey) {
         if self.emitted() >= EVENTS_AT_ONCE_MAX {
             return self.too_much(step);
+        }
+        // Only some of them are done again.
+        let kept = self.state.cell(step).and_then(|cell| cell.bodies());
+        if kept.is_some_and(|bodies| !bodies.ends.is_empty()) {
+            return;
         }
         let items = match self.state.node(step).map(|node| &node.kind) {
             Some(NodeKind::ForEach { items, .. }) => items.evaluate(&self.view(step)),
@@ -184,7 +190,7 @@ impl Turn<'_> {
         let Some((bodies, tally)) = self.tally(step) else {
             return Next::Wait;
         };
-        let (open, begun) = (bodies.open.len() as u32, bodies.begun);
+        let (open, begun, next) = (bodies.open.len() as u32, bodies.begun, bodies.next_item());
         let Tally { concurrency, body, items, well, .. } = tally;
         if tally.is_lost() {
             let bad = bodies.bad.clone().unwrap_or(Outcome::Cancelled);
@@ -200,7 +206,7 @@ impl Turn<'_> {
             Next::Wait
         } else if begun < items && free && !self.is_stopped(step) {
             let unit = self.state.unit_index(step);
-            Next::Open { unit, body, index: begun, own: None }
+            Next::Open { unit, body, index: next, own: None }
         } else if open > 0 {
             Next::Wait
         } else if begun < items || (well < items && self.is_stopped(step)) {

@@ -79,7 +79,8 @@ impl Turn<'_> {
                 return Outcome::Failed { step: self.state.path(key), failure };
             }
             let reason = more.and_then(|more| more.cancel);
-            stopped |= cell.status == StepStatus::Cancelled && reason != Some(CancelReason::Rest);
+            let meant = matches!(reason, Some(CancelReason::Rest | CancelReason::Operator));
+            stopped |= cell.status == StepStatus::Cancelled && !meant;
         }
         if stopped {
             return Outcome::Cancelled;
@@ -122,7 +123,7 @@ pub(super) fn may_be_caught(state: &RunState, step: StepKey) -> bool {
 }
 
 /// Whether a step's failure led somewhere: a step that it made startable was not left out.
-fn was_caught(state: &RunState, step: StepKey) -> bool {
+pub(super) fn was_caught(state: &RunState, step: StepKey) -> bool {
     catchers(state, step).any(|catcher| {
         !matches!(
             state.step_status(catcher),

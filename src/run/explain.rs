@@ -95,6 +95,8 @@ pub enum Explanation {
         /// The condition.
         condition: String,
     },
+    /// An operator left it out.
+    SkippedByOperator,
     /// Its join rule can no longer be met.
     NotReached {
         /// The join rule.
@@ -169,6 +171,7 @@ impl RunState {
                     .map_or_else(|| "no case of the choice held".to_string(), ToString::to_string);
                 Explanation::ConditionFalse { condition }
             }
+            StepStatus::Skipped(SkipReason::Operator) => Explanation::SkippedByOperator,
             StepStatus::Skipped(SkipReason::Upstream) => {
                 let body = &self.scope(step.scope)?.body;
                 let spoils = |dependency: StepKey, kind| {
@@ -285,6 +288,7 @@ impl fmt::Display for Explanation {
             Self::ConditionFalse { condition } => {
                 write!(f, "skipped: its condition is false: {condition}")
             }
+            Self::SkippedByOperator => f.write_str("skipped: an operator wanted it so"),
             Self::NotReached { dependencies, .. } => {
                 write!(f, "skipped because of {}", list(dependencies))
             }

@@ -40,6 +40,7 @@ pub(super) fn meaning(body: &Body, from: u32, link: Link, end: Ended) -> Meaning
         Ended::Badly(_) => End::Failed,
         Ended::As(StepStatus::Succeeded) => End::Succeeded,
         Ended::As(StepStatus::Skipped(SkipReason::Condition)) => End::ConditionFalse,
+        Ended::As(StepStatus::Skipped(SkipReason::Operator)) => End::Waived,
         Ended::As(_) => End::NotTaken,
     })
 }

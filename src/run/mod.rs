@@ -15,8 +15,10 @@ mod composite;
 mod end;
 mod explain;
 mod join;
+mod operate;
 mod output;
 mod progress;
+mod reset;
 mod scope;
 mod timer;
 mod turn;
@@ -25,6 +27,7 @@ mod wait;
 
 pub use command::{Command, Rejection, Report, RetryAllowance};
 pub use explain::{Dependency, Explanation};
+pub use operate::Preview;
 pub use progress::Progress;
 pub use scope::AttemptRecord;
 
@@ -459,13 +462,25 @@ impl RunState {
         self.known_path(step).unwrap_or_else(|| format!("{step:?}"))
     }
 
-    /// The path of a step, told apart from earlier runs of the same step.
+    /// The path of a step, told apart from earlier runs of the same step, or of those around it: what
+    /// others know it by.
     #[must_use]
     pub fn instance(&self, step: StepKey) -> String {
+        let Some(scope) = self.scope(step.scope) else {
+            return self.path(step);
+        };
+        let own = match scope.parent {
+            Some(parent) => {
+                let path = self.path(step);
+                let outer = path.strip_prefix(&self.path(parent)).unwrap_or(&path).to_string();
+                format!("{}{outer}", self.instance(parent))
+            }
+            None => self.path(step),
+        };
         let more = self.cell(step).and_then(|cell| cell.more.as_ref());
         match more.map_or(0, |more| more.generation) {
-            0 => self.path(step),
-            before => format!("{}#{}", self.path(step), before + 1),
+            0 => own,
+            before => format!("{own}#{}", before + 1),
         }
     }
 
@@ -488,7 +503,27 @@ impl RunState {
     /// The step at a path.
     #[must_use]
     pub fn find(&self, path: &str) -> Option<StepKey> {
-        self.steps().find(|(step, _)| self.path(*step) == path).map(|(step, _)| step)
+        if path.contains("[undo]") {
+            return self.steps().find(|(step, _)| self.path(*step) == path).map(|(step, _)| step);
+        }
+        let mut at: Option<(StepKey, u32)> = None;
+        for part in path.split('/') {
+            let (id, index) = match part.split_once('[') {
+                Some((id, rest)) => (id, rest.strip_suffix(']')?.parse().ok()?),
+                None => (part, 0),
+            };
+            let scope = match at {
+                None => 0,
+                Some((parent, index)) => {
+                    let bodies = self.cell(parent)?.bodies()?;
+                    let of = |scope: &&u32| self.scope(**scope).is_some_and(|s| s.index == index);
+                    *bodies.open.iter().find(of)?
+                }
+            };
+            let step = self.scope(scope)?.body.plan.index(id)?;
+            at = Some((StepKey { scope, step }, index));
+        }
+        at.map(|(step, _)| step).filter(|step| self.path(*step) == path)
     }
 
     /// Every step instance that exists now, with its status.

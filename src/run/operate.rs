@@ -17,7 +17,8 @@ use crate::workflow::NodeKind;
 pub struct Preview {
     /// Whether a run that has ended would go on.
     pub reopens: bool,
-    /// Steps that have ended and would be run again as soon as they are reached.
+    /// Steps that have ended, or that the end of the run had stopped, and that would run as soon as they
+    /// are reached.
     pub again: Vec<String>,
     /// Steps that would start or become ready at once.
     pub starts: Vec<String>,
@@ -44,7 +45,15 @@ impl RunState {
             seen.apply(*at, event);
             let path = |step: &StepKey| seen.path(*step);
             match event {
-                Event::RunReopened { .. } => preview.reopens = true,
+                Event::RunReopened { .. } => {
+                    preview.reopens = true;
+                    // What the end of the run had stopped.
+                    let root = self.steps().take_while(|(step, _)| step.scope == 0);
+                    let stopped = root.filter(|(step, status)| {
+                        *status == StepStatus::Cancelled && !seen.has_ended(*step)
+                    });
+                    preview.again.extend(stopped.map(|(step, _)| self.path(step)));
+                }
                 Event::StepReset { step, .. } => preview.again.push(path(step)),
                 Event::StepReady { step }
                 | Event::StepStarted { step, .. }
@@ -199,9 +208,17 @@ impl Turn<'_> {
     /// What of the outermost body failed or was stopped, and of which only failed items run again.
     fn failed_steps(&self) -> (BTreeSet<StepKey>, BTreeSet<StepKey>) {
         let root = self.state.steps().take_while(|(step, _)| step.scope == 0);
-        let bad = |status| matches!(status, StepStatus::Failed | StepStatus::Cancelled);
+        let reason = |step| self.state.cell(step).and_then(|cell| cell.more.as_ref()?.cancel);
+        let bad = |step, status| match status {
+            StepStatus::Failed => !super::end::was_caught(self.state, step),
+            // Others were not needed, or not wanted.
+            StepStatus::Cancelled => {
+                !matches!(reason(step), Some(CancelReason::Rest | CancelReason::Operator))
+            }
+            _ => false,
+        };
         let steps: BTreeSet<StepKey> =
-            root.filter(|(_, status)| bad(*status)).map(|(step, _)| step).collect();
+            root.filter(|(step, status)| bad(*step, *status)).map(|(step, _)| step).collect();
         let items = steps.iter().copied().filter(|step| self.has_failed_items(*step).is_ok());
         (steps.clone(), items.collect())
     }

@@ -32,7 +32,11 @@ impl Turn<'_> {
         }
     }
 
-    fn results(&self, step: StepKey, raw: &Value) -> Result<(Value, Option<Value>), String> {
+    pub(super) fn results(
+        &self,
+        step: StepKey,
+        raw: &Value,
+    ) -> Result<(Value, Option<Value>), String> {
         let Some((node, unit)) = self.state.node(step).zip(self.state.unit(step)) else {
             return Ok((raw.clone(), None));
         };

@@ -48,6 +48,8 @@ pub(super) struct Own {
 /// A step that was done and may have to be undone.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Owed {
+    /// It, or the step of the scope that owes it inside which it was.
+    pub(super) step: u32,
     /// The body that undoes it.
     pub(super) place: (u32, u32),
     /// The step's path: it may be gone by then.
@@ -93,6 +95,10 @@ pub(super) struct More {
     pub(super) history: Vec<AttemptRecord>,
     /// How often it was run again from the start.
     pub(super) generation: u32,
+    /// The number of the first attempt since then; 0 is 1.
+    pub(super) first: u32,
+    /// It was undone by a compensation.
+    pub(super) undone: bool,
     /// Attempts that failed; suspensions are no failures.
     pub(super) failures: u32,
     /// The delay before the running attempt.
@@ -112,6 +118,8 @@ pub(super) struct Bodies {
     pub(super) open: Vec<u32>,
     /// Bodies opened so far.
     pub(super) begun: u32,
+    /// The item of a for-each from which on none has been begun.
+    pub(super) cursor: u32,
     /// Items of a for-each.
     pub(super) items: Value,
     /// Outputs of a for-each's ended bodies, by item.

@@ -51,7 +51,8 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn take(mut self, command: Command) -> Result<(), Rejection> {
-        if self.state.outcome.is_some() {
+        let reopens = matches!(&command, Command::Operate { operation, .. } if operation.reopens());
+        if self.state.outcome.is_some() && !reopens {
             return Err(Rejection::Finished);
         }
         if self.state.started.is_none() && !matches!(command, Command::Start { .. }) {
@@ -69,6 +70,7 @@ impl<'a> Turn<'a> {
             Command::Vote { approval, vote } => self.vote(&approval, *vote)?,
             Command::Pause(by) => self.pause(by)?,
             Command::Resume(by) => self.resume(by)?,
+            Command::Operate { operation, by } => self.operate(operation, by)?,
             Command::Cancel(reason) => self.cancel(reason)?,
             Command::Terminate(reason) => self.terminate(reason),
         }
