@@ -314,8 +314,8 @@ impl Desk {
             Some(node) if !node.inputs.is_empty() => inputs(state, node, key, runtime.now()),
             _ => Ok(Value::NULL),
         };
-        let path = (key.scope > 0).then(|| state.path(key));
-        self.launches.push(Launch { begun: Begun { key, number, body, path }, inputs });
+        let names = (key.scope > 0).then(|| Box::new((state.path(key), state.instance(key))));
+        self.launches.push(Launch { begun: Begun { key, number, body, names }, inputs });
     }
 }
 

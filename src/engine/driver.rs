@@ -127,6 +127,10 @@ impl Driver {
                 self.recover().await?;
             }
             self.turn().await?;
+            // A message that came after its end may have left it ended.
+            if self.site.run.state().status().is_end() {
+                self.site.run.set_ended();
+            }
             if self.site.run.has_ended() {
                 self.end();
                 return Ok(());
@@ -499,6 +503,9 @@ fn command(message: Message) -> Command {
         Message::Vote { approval, vote } => Command::Vote { approval, vote: Box::new(vote) },
         Message::Pause(reason) => Command::Pause(Box::new(reason)),
         Message::Resume(reason) => Command::Resume(Box::new(reason)),
+        Message::Operate { operation, by } => {
+            Command::Operate { operation: Box::new(operation), by: Box::new(by) }
+        }
         Message::Cancel(reason) => Command::Cancel(Box::new(reason)),
         Message::Terminate(reason) => Command::Terminate(Box::new(reason)),
     }

@@ -17,8 +17,10 @@ use super::slot::{Slot, Waits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{NoRoom, RunEvent};
 use crate::id::RunId;
-use crate::journal::{OpenApproval, Outcome, Reason, RunStatus, Signal, StepStatus, Vote};
-use crate::run::{Explanation, Progress, Rejection};
+use crate::journal::{
+    OpenApproval, Operation, Outcome, Reason, RunStatus, Signal, StepStatus, Vote,
+};
+use crate::run::{Explanation, Preview, Progress, Rejection};
 use crate::storage::Message;
 use crate::value::{NESTING_MAX, Value};
 use crate::workflow::Metadata;
@@ -253,6 +255,27 @@ impl RunHandle {
     /// [`ErrorKind::Rejected`] when it has ended; what the storage says.
     pub async fn terminate(&self, reason: Reason) -> Result<()> {
         self.say(Message::Terminate(reason)).await
+    }
+
+    /// Changes the run: has steps run again, leaves them out, takes them for done, stops them, sets
+    /// variables. A run that has ended is changed with [`Engine::reopen`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Rejected`], saying why, when that is not possible as things stand, and nothing has
+    /// changed; [`ErrorKind::Configuration`] for a value that nests too deep; what the storage says.
+    pub async fn operate(&self, operation: Operation, reason: Reason) -> Result<()> {
+        operation.value().map_or(Ok(()), |value| self.check(value))?;
+        self.say(Message::Operate { operation, by: reason }).await
+    }
+
+    /// What an operation would do now, exactly.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Rejected`], saying why, when it would be refused.
+    pub fn preview(&self, operation: &Operation) -> Result<Preview> {
+        let now = self.engine.runtime().now();
+        let preview = self.slot.context.state().preview(operation, now);
+        preview.map_err(|rejection| self.rejected(&rejection))
     }
 
     /// Posts a message and waits for what the run makes of it. Whoever drives the run sees it; if

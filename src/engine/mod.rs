@@ -33,6 +33,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{ExecutorRegistry, RunContext};
 use crate::id::RunId;
+use crate::journal::{Operation, Reason};
 use crate::retry::{ErrorClassifier, RetryBudget};
 use crate::run::{Command, RunState};
 use crate::runtime::Runtime;
@@ -219,6 +220,9 @@ impl Engine {
         }
         let context =
             RunContext::new(state, options.user, options.metadata, Arc::clone(&self.0.runtime));
+        if status.is_end() {
+            context.set_ended();
+        }
         Ok(self.keep(Slot::new(context, prepared, false)))
     }
 
@@ -254,6 +258,14 @@ impl Engine {
 
     /// Takes a stored run into memory.
     pub(crate) async fn load(&self, id: &RunId) -> Result<RunHandle> {
+        let (slot, holding) = self.slot_of(id).await?;
+        if holding == Holding::Finished {
+            slot.context.set_ended();
+        }
+        Ok(self.keep(slot))
+    }
+
+    async fn slot_of(&self, id: &RunId) -> Result<(Arc<Slot>, Holding)> {
         let Some(stored) = self.0.storage.load(id).await? else {
             return Err(Error::new(ErrorKind::NotFound, "there is no such run").of_run(id));
         };
@@ -265,7 +277,52 @@ impl Engine {
         let context =
             RunContext::new(state, stored.user, stored.metadata, Arc::clone(&self.0.runtime));
         context.wake_driver();
-        Ok(self.keep(Slot::new(context, prepared, true)))
+        Ok((Slot::new(context, prepared, true), stored.holding))
+    }
+
+    /// Does something to a run that has ended, so that it goes on, or to one that has not. Nothing of
+    /// it runs before it is driven.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is no such run, and as
+    /// [`RunHandle::operate`](RunHandle::operate).
+    ///
+    /// ```
+    /// # use std::sync::atomic::{AtomicBool, Ordering};
+    /// use stepwell::journal::{Operation, Reason};
+    /// use stepwell::{Engine, Outcome, Step, StepError, Workflow, executor_fn};
+    ///
+    /// # let broken = AtomicBool::new(true);
+    /// let engine = Engine::builder()
+    ///     .executor("upload", executor_fn(move |_| {
+    ///         let fails = broken.swap(false, Ordering::SeqCst);
+    ///         async move { if fails { Err(StepError::fatal("disk full")) } else { Ok(()) } }
+    ///     }))
+    ///     .build()?;
+    /// let workflow = Workflow::builder("backup").step(Step::task("a", "upload")).build()?;
+    /// # futures::executor::block_on(async {
+    /// let failed = engine.execute(&workflow, ()).await?;
+    /// let reason = Reason::new("ann", "made room");
+    /// let run = engine.reopen(failed.id(), Operation::RetryFailed, reason).await?;
+    /// assert!(matches!(run.outcome().await?, Outcome::Succeeded(_)));
+    /// # Ok::<(), stepwell::Error>(())
+    /// # })?;
+    /// # Ok::<(), stepwell::Error>(())
+    /// ```
+    pub async fn reopen(
+        &self,
+        id: &RunId,
+        operation: Operation,
+        reason: Reason,
+    ) -> Result<RunHandle> {
+        let live = lock(&self.0.runs).get(id).map(Arc::clone);
+        let handle = match live {
+            Some(slot) => RunHandle::new(self.clone(), slot),
+            // As if it had not ended: it has not, if the operation is accepted.
+            None => self.keep(self.slot_of(id).await?.0),
+        };
+        handle.operate(operation, reason).await?;
+        Ok(handle)
     }
 
     /// Keeps a run in memory until it has ended or is parked, and gives a handle for it.

@@ -64,7 +64,7 @@ impl RunContext {
             has_room: AtomicBool::new(false),
             handles: AtomicUsize::new(0),
             drivers: AtomicUsize::new(0),
-            ended: AtomicBool::new(state.outcome().is_some()),
+            ended: AtomicBool::new(false),
             full: Mutex::new(None),
             state: Mutex::new(state),
         }
@@ -201,8 +201,9 @@ pub(crate) struct Begun {
     pub(crate) number: u32,
     /// The body that the step stands in, known even when its scope is gone.
     pub(crate) body: (u32, u32),
-    /// Its path, where that cannot be asked for later: a body's steps are forgotten with it.
-    pub(crate) path: Option<String>,
+    /// Its path and its instance, where they cannot be asked for later: a body's steps are forgotten
+    /// with it.
+    pub(crate) names: Option<Box<(String, String)>>,
 }
 
 /// One attempt of one step.
@@ -266,8 +267,20 @@ impl Attempt {
     }
 
     pub(crate) fn path(&self) -> String {
-        let Begun { key, path, .. } = &self.begun;
-        path.clone().unwrap_or_else(|| self.run.state().path(*key))
+        let Begun { key, names, .. } = &self.begun;
+        match names {
+            Some(names) => names.0.clone(),
+            None => self.run.state().path(*key),
+        }
+    }
+
+    /// The path, told apart from earlier runs of the same step.
+    pub(crate) fn instance(&self) -> String {
+        let Begun { key, names, .. } = &self.begun;
+        match names {
+            Some(names) => names.1.clone(),
+            None => self.run.state().instance(*key),
+        }
     }
 }
 
@@ -431,10 +444,10 @@ impl ExecutionContext {
     }
 
     /// The same text for every attempt of this step instance in this run, also after a crash: for
-    /// services that do a thing once per key.
+    /// services that do a thing once per key. An operator who has the step run again gives it another.
     #[must_use]
     pub fn idempotency_key(&self) -> String {
-        format!("{}/{}", self.0.run.id, self.0.path())
+        format!("{}/{}", self.0.run.id, self.0.instance())
     }
 
     /// The payload of the signal that this step waited for with

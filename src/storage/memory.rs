@@ -25,7 +25,7 @@ struct Inner {
     runs: FxHashMap<RunId, Box<Stored>>,
     /// Parked runs by when they are due.
     due: BTreeSet<(Timestamp, RunId)>,
-    /// Parked runs with a message.
+    /// Parked and finished runs with a message.
     addressed: BTreeSet<RunId>,
     owners: BTreeMap<Owner, Timestamp>,
     messages: u64,
@@ -75,7 +75,8 @@ impl Inner {
                 }
                 self.addressed.remove(run);
             }
-            Holding::Held(_) | Holding::Finished => {}
+            Holding::Finished => drop(self.addressed.remove(run)),
+            Holding::Held(_) => {}
         }
     }
 
@@ -89,6 +90,7 @@ impl Inner {
                     self.addressed.insert(run.clone());
                 }
             }
+            Holding::Finished if addressed => drop(self.addressed.insert(run.clone())),
             Holding::Held(_) | Holding::Finished => {}
         }
     }
@@ -142,7 +144,9 @@ impl Storage for Memory {
         if let Some(rare) = stored.rare.as_mut().filter(|_| !commit.consumed.is_empty()) {
             rare.inbox.retain(|(number, _)| !commit.consumed.contains(number));
         }
-        if stored.holding != commit.holding {
+        let left = stored.rare.as_ref().is_some_and(|rare| !rare.inbox.is_empty());
+        let idle = !matches!(commit.holding, Holding::Held(_));
+        if stored.holding != commit.holding || (idle && left) {
             if !matches!(commit.holding, Holding::Held(_)) {
                 stored.journal.shrink_to_fit();
             }
@@ -175,7 +179,7 @@ impl Storage for Memory {
             return Reply::ready(Err(not_found(run)));
         };
         stored.rare.get_or_insert_default().inbox.push((number, message));
-        if matches!(stored.holding, Holding::Parked(_)) {
+        if !matches!(stored.holding, Holding::Held(_)) {
             inner.addressed.insert(run.clone());
         }
         Reply::ready(Ok(number))

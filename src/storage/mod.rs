@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::id::RunId;
-use crate::journal::{Reason, Recorded, RunStatus, Signal, Vote};
+use crate::journal::{Operation, Reason, Recorded, RunStatus, Signal, Vote};
 use crate::time::Timestamp;
 use crate::workflow::Workflow;
 
@@ -37,8 +37,8 @@ use crate::workflow::Workflow;
 ///   fence: a late owner's commit is refused because somebody else has written meanwhile.
 /// - After a commit's `Ok`, every later `load` anywhere sees it.
 /// - A message is in the inbox until a commit that names it in `consumed`; it never comes back.
-/// - `claim` gives each run to one owner only, and only runs that are parked and due, parked with a
-///   message, or whose owner's heartbeat has lapsed.
+/// - `claim` gives each run to one owner only, and only runs that are parked and due, parked or
+///   finished with a message, or whose owner's heartbeat has lapsed.
 pub trait Storage: Send + Sync + fmt::Debug + 'static {
     /// Adds a run with the beginning of its journal, in one piece.
     fn create(&self, run: NewRun) -> Reply<Result<Created>>;
@@ -127,7 +127,7 @@ pub enum Holding {
     Held(Owner),
     /// Nobody: nothing happens before this time, unless a message comes.
     Parked(Option<Timestamp>),
-    /// Nobody, ever again.
+    /// Nobody, unless a message comes that has it go on.
     Finished,
 }
 
@@ -168,6 +168,13 @@ pub enum Message {
     Pause(Reason),
     /// Start steps again.
     Resume(Reason),
+    /// Change it.
+    Operate {
+        /// How.
+        operation: Operation,
+        /// Who and why.
+        by: Reason,
+    },
     /// Stop; what cleans up still runs.
     Cancel(Reason),
     /// Stop at once.
