@@ -34,7 +34,8 @@ async fn settle(engine: &Engine, handle: &RunHandle) {
 }
 
 /// Where a wait can stand.
-const PLACES: [&str; 6] = ["parallel", "foreach", "while", "choice", "sub-workflow", "nested"];
+const PLACES: [&str; 7] =
+    ["parallel", "foreach", "while", "choice", "sub-workflow", "dynamic", "nested"];
 /// What it can wait for.
 const WAITS: [&str; 4] = ["signal", "approval", "timer", "first"];
 /// What is done meanwhile.
@@ -71,6 +72,7 @@ fn place(kind: &str, wait: Step) -> (Step, &'static str, Workflow) {
         "while" => (Step::while_loop("c", "turn < 1", body()), "c[0]/w"),
         "choice" => (Step::choice("c", [Case::when("true", body())]), "c/w"),
         "sub-workflow" => (Step::workflow("c", "child"), "c/w"),
+        "dynamic" => (Step::dynamic("c", "input"), "c/w"),
         _ => {
             let inner = Step::for_each("d", "[1]", body());
             let choice = Step::choice("e", [Case::when("true", [inner])]);
@@ -107,7 +109,9 @@ impl Cell {
             .unwrap();
         let steps = [step, Step::task("z", "count").after("c")];
         let flow = Workflow::builder("w").steps(steps).build().unwrap();
-        let handle = engine.start(&flow, ()).await.unwrap();
+        // What the dynamic step runs.
+        let made = serde_json::to_value(&child.definition().steps).unwrap();
+        let handle = engine.start(&flow, made).await.unwrap();
         settle(&engine, &handle).await;
         let waits = handle.explain(path).unwrap().to_string();
         assert!(waits.starts_with("waits"), "{waits}");
@@ -345,6 +349,43 @@ fn votes_from_several_people_and_places() {
         let output = outcome.output().unwrap();
         assert_eq!(output[1]["votes"][0]["comment"], "fine");
         assert_eq!(output[0]["votes"][0]["payload"]["n"], 1);
+    })
+    .unwrap();
+}
+
+#[test]
+fn planned_steps_that_this_engine_cannot_run_fail_one_by_one() {
+    let time = VirtualRuntime::new(1);
+    let storage = Memory::new();
+    let engine = || {
+        let builder = Engine::builder().runtime(time.clone()).storage(storage.clone());
+        builder.executor("t", executor_fn(|_| async { Ok(1) })).build().unwrap()
+    };
+    let flow = Workflow::builder("w").step(Step::dynamic("d", "input")).build().unwrap();
+    let wait = json!({"id": "w", "wait": {"signal": "go"}});
+    let plan = json!([
+        {"id": "good", "task": "t", "after": "w"},
+        {"id": "unknown", "task": "tt", "on_error": {"configuration": "caught"}},
+        {"id": "caught", "task": "t"},
+        wait,
+        {"id": "gpu", "task": "t", "after": "w", "capability": "gpu"},
+    ]);
+    time.block_on(async {
+        let first = engine();
+        let handle = first.start(&flow, plan).await.unwrap();
+        settle(&first, &handle).await;
+        let why = handle.explain("d/unknown").unwrap().to_string();
+        assert!(why.contains("tt") && why.contains("configuration"), "{why}");
+        assert_eq!(handle.explain("d/caught").unwrap().to_string(), "succeeded");
+        let id = handle.id().clone();
+        drop((handle, first));
+        // Another engine makes the same of the journal.
+        let second = engine();
+        let handle = second.run(&id).await.unwrap();
+        handle.signal("go", ()).await.unwrap();
+        let outcome = handle.outcome().await.unwrap();
+        assert!(outcome.to_string().contains("does not offer `gpu`"), "{outcome}");
+        assert_eq!(handle.status(), RunStatus::Failed);
     })
     .unwrap();
 }

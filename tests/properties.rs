@@ -110,6 +110,7 @@ fn step(depth: u32) -> BoxedStrategy<Step> {
         1 => inner().prop_map(|steps| Step::for_each("x", "input.items", steps).enough(2)),
         1 => inner().prop_map(|steps| Step::while_loop("x", "turn < 2", steps)),
         1 => Just(Step::workflow("x", "child")),
+        1 => Just(Step::dynamic("x", "input.plan").may_run("child")),
     ]
     .boxed()
 }
@@ -331,7 +332,13 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
         reset: BTreeSet::new(),
         attempts: BTreeMap::new(),
     };
-    let input: Value = json!({"yes": true, "no": false, "items": [1, 2, 3]}).into();
+    let input: Value = json!({"yes": true, "no": false, "items": [1, 2, 3], "plan": [
+        {"id": "a", "task": "t", "compensate": {"task": "undo"}},
+        {"id": "b", "after": "a", "foreach": "input.items", "steps": [{"id": "c", "task": "t"}]},
+        {"id": "d", "workflow": "child"},
+        {"id": "e", "wait": {"for": "30s"}, "finally": true},
+    ]})
+    .into();
     life.ask(Command::Start {
         input,
         variables: Value::NULL,
@@ -492,6 +499,7 @@ fn the_properties_hold_over_random_workflows_and_commands() {
         "RunReopened",
         "Operated",
         "StepReset",
+        "StepsMade",
         "RunFinished",
         "RunPaused",
         "RunResumed",

@@ -271,6 +271,9 @@ impl Script {
             Event::SignalTaken { step, signal } => {
                 format!("signal {} taken by {}", signal.name, path(step))
             }
+            Event::StepsMade { step, unit, .. } => {
+                format!("{} made steps, unit {unit}", path(step))
+            }
             Event::VariablesSet { values, .. } => format!("variables {values}"),
             Event::ItemsListed { step, items } => format!("{} items {items}", path(step)),
             Event::ScopeOpened { scope, opened } => {

@@ -34,6 +34,8 @@ pub(crate) struct Desk {
     /// Why the first ready step could not start, and when to ask again.
     pub(crate) full: Option<Full>,
     pub(crate) held: Held,
+    /// Steps were made that have no executors yet.
+    pub(crate) grown: bool,
     /// Begun steps that the retry budget has not counted yet.
     first_attempts: u64,
 }
@@ -204,6 +206,10 @@ impl Desk {
     }
 
     fn dispatch(&mut self, site: &Site, state: &mut RunState, now: Timestamp) {
+        self.grown = state.program().units().len() > site.prepared.len();
+        if self.grown {
+            return;
+        }
         while state.may_dispatch() {
             let Some(first) = state.first_ready() else { return };
             match self.start(site, state, first, now) {

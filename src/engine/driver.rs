@@ -135,6 +135,10 @@ impl Driver {
                 self.end();
                 return Ok(());
             }
+            if std::mem::take(&mut self.desk.grown) {
+                self.grow();
+                continue;
+            }
             if !self.desk.landed.is_empty() {
                 turns += 1;
                 if turns % TURNS_BEFORE_YIELD == 0 {
@@ -153,6 +157,16 @@ impl Driver {
                 return Ok(());
             }
             self.rest().await;
+        }
+    }
+
+    /// Makes executors for steps that were made while the run goes on. That is the host's code, so that
+    /// the state is not locked meanwhile.
+    fn grow(&mut self) {
+        let program = Arc::clone(self.site.run.state().program());
+        if program.units().len() > self.site.prepared.len() {
+            let grown = self.site.prepared.grown(&program, &self.site.engine);
+            self.site.prepared = Arc::new(grown);
         }
     }
 
@@ -378,7 +392,7 @@ impl Driver {
 
     /// After a commit whose answer was not seen: what the journal says is true.
     async fn recover(&mut self) -> Result<()> {
-        let run = &self.site.run;
+        let run = Arc::clone(&self.site.run);
         let Some(stored) = self.site.engine.storage.load(&run.id).await? else {
             let gone = Error::new(ErrorKind::NotFound, "the run is gone from the storage");
             return Err(gone.of_run(&run.id));
@@ -410,6 +424,7 @@ impl Driver {
             }
             self.desk.reset(&self.site, &state);
         }
+        self.grow();
         self.desk.held.settle(&self.site.engine);
         self.uncertain = false;
         run.has_mail.store(true, Ordering::SeqCst);
@@ -538,6 +553,7 @@ fn about(event: &Event) -> Option<StepKey> {
         | Event::StepSuspended { step, .. }
         | Event::SignalTaken { step, .. }
         | Event::Voted { step, .. }
+        | Event::StepsMade { step, .. }
         | Event::StepReset { step, .. }
         | Event::ItemsListed { step, .. } => Some(*step),
         Event::VariablesSet { step, .. } => *step,

@@ -274,6 +274,10 @@ impl Engine {
         let program = Program::link(&stored.workflow, find, Vec::new)?;
         let prepared = self.prepare(&program)?;
         let state = RunState::replay(id.clone(), program, &stored.journal);
+        let prepared = match state.program().units().len() > prepared.len() {
+            true => Arc::new(prepared.grown(state.program(), &self.0)),
+            false => prepared,
+        };
         let context =
             RunContext::new(state, stored.user, stored.metadata, Arc::clone(&self.0.runtime));
         context.wake_driver();

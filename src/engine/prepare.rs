@@ -5,19 +5,21 @@ use std::sync::Arc;
 
 use super::admission::TypeState;
 use super::{Inner, lock};
-use crate::error::{Error, ErrorKind, Problem, Problems, Result, nearest};
-use crate::executor::StepExecutor;
+use crate::error::{Error, ErrorClass, ErrorKind, Problem, Problems, Result, StepError, nearest};
+use crate::executor::{StepExecutor, executor_fn};
 use crate::expr::Expr;
 use crate::value::{Json, Value};
-use crate::workflow::{Limits, NodeKind, Program, Resources, Unit};
+use crate::workflow::{Limits, Node, NodeKind, Program, Resources, Unit};
 
 /// The executors of a program's tasks.
 pub(crate) struct Prepared {
-    /// By workflow, body and step; none for steps that are no tasks.
-    units: Vec<Vec<Vec<Option<Task>>>>,
+    units: Vec<Arc<Tasks>>,
     /// Those of the workflow itself; sub-workflows run inside them.
     pub(crate) limits: Limits,
 }
+
+/// By body and step; none for steps that are no tasks.
+type Tasks = Vec<Vec<Option<Task>>>;
 
 /// A task, ready to be run.
 pub(crate) struct Task {
@@ -30,78 +32,130 @@ pub(crate) struct Task {
 
 impl Prepared {
     pub(crate) fn of(program: &Program, engine: &Inner) -> Result<Self> {
-        let mut problems = Problems::default();
-        let mut kinds = Vec::new();
-        let mut walked = 0;
-        let mut units = Vec::new();
-        for unit in program.units() {
-            let types: Vec<Arc<TypeState>> =
-                unit.executors.iter().map(|name| type_state(engine, name)).collect();
-            let mut bodies = Vec::new();
-            for (b, body) in unit.bodies.iter().enumerate() {
-                let mut tasks = Vec::with_capacity(body.nodes.len());
-                for (s, node) in body.nodes.iter().enumerate() {
-                    let at =
-                        |field: &str| format!("steps.{}.{field}", unit.path(b as u32, s as u32));
-                    if let Some(wanted) = &node.capability
-                        && !engine.capabilities.contains(wanted)
-                    {
-                        let offered = engine.capabilities.iter().map(String::as_str);
-                        let message = format!("this engine does not offer `{wanted}`");
-                        let near = nearest(wanted, offered);
-                        let problem = Problem::error(at("capability"), message);
-                        kinds.push(ErrorKind::Configuration);
-                        problems.push(match near {
-                            Some(near) => problem.hint(format!("did you mean `{near}`?")),
-                            None => problem.hint("register it with EngineBuilder::capability"),
-                        });
-                    }
-                    tasks.push(match &node.kind {
-                        NodeKind::Task { executor, config } => {
-                            let kind = Arc::clone(&types[*executor as usize]);
-                            let created = engine.registry.create(&kind.name, config);
-                            if let Ok(executor) = &created {
-                                let place = (b as u32, s as u32);
-                                for wrong in misread(unit, place, &**executor, config, &mut walked)
-                                {
-                                    kinds.push(ErrorKind::Configuration);
-                                    problems.push(Problem::error(at("config"), wrong));
-                                }
-                            }
-                            match created {
-                                Ok(executor) => Some(Task {
-                                    executor,
-                                    kind,
-                                    config: config.clone(),
-                                    resources: node.resources.clone(),
-                                    blocking: node.blocking,
-                                }),
-                                Err(error) => {
-                                    kinds.push(error.kind());
-                                    problems.push(Problem::error(at("task"), error.to_string()));
-                                    None
-                                }
-                            }
-                        }
-                        _ => None,
-                    });
-                }
-                bodies.push(tasks);
-            }
-            units.push(bodies);
-        }
-        match kinds.first() {
+        let mut found = Found::default();
+        let units = program.units().iter();
+        let units = units.map(|unit| Arc::new(found.tasks(unit, engine, false))).collect();
+        match found.kinds.first() {
             None => Ok(Self { units, limits: program.unit(0).limits.clone() }),
             Some(kind) => {
-                let list = problems.to_string().trim_end().replace('\n', "\n  ");
+                let list = found.problems.to_string().trim_end().replace('\n', "\n  ");
                 let message = format!("the run cannot start:\n  {list}");
                 Err(Error::new(*kind, message))
             }
         }
     }
 
+    /// The same with those of steps that were made while the run goes on. A task that cannot work
+    /// fails when it is run.
+    pub(crate) fn grown(&self, program: &Program, engine: &Inner) -> Self {
+        let mut units = self.units.clone();
+        for unit in program.units().iter().skip(units.len()) {
+            units.push(Arc::new(Found::default().tasks(unit, engine, true)));
+        }
+        Self { units, limits: self.limits.clone() }
+    }
+
+    /// How many units it knows.
+    pub(crate) fn len(&self) -> usize {
+        self.units.len()
+    }
+
     pub(crate) fn task(&self, body: (u32, u32), step: u32) -> Option<&Task> {
         self.units.get(body.0 as usize)?.get(body.1 as usize)?.get(step as usize)?.as_ref()
+    }
+}
+
+/// What is wrong with tasks.
+#[derive(Default)]
+struct Found {
+    problems: Problems,
+    kinds: Vec<ErrorKind>,
+    walked: usize,
+}
+
+impl Found {
+    fn tasks(&mut self, unit: &Unit, engine: &Inner, broken_too: bool) -> Tasks {
+        let types: Vec<Arc<TypeState>> =
+            unit.executors.iter().map(|name| type_state(engine, name)).collect();
+        let mut bodies = Vec::new();
+        for (b, body) in unit.bodies.iter().enumerate() {
+            let mut tasks = Vec::with_capacity(body.nodes.len());
+            for (s, node) in body.nodes.iter().enumerate() {
+                let place = (b as u32, s as u32);
+                let before = self.kinds.len();
+                self.capability(unit, place, node, engine);
+                let NodeKind::Task { executor, config } = &node.kind else {
+                    tasks.push(None);
+                    continue;
+                };
+                let kind = Arc::clone(&types[*executor as usize]);
+                let executor = self.executor(unit, place, &kind.name, config, engine);
+                let executor = match executor {
+                    Some(executor) if self.kinds.len() == before => Some(executor),
+                    _ if broken_too => Some(self.broken()),
+                    executor => executor,
+                };
+                tasks.push(executor.map(|executor| Task {
+                    executor,
+                    kind,
+                    config: config.clone(),
+                    resources: node.resources.clone(),
+                    blocking: node.blocking,
+                }));
+            }
+            bodies.push(tasks);
+        }
+        bodies
+    }
+
+    fn capability(&mut self, unit: &Unit, (b, s): (u32, u32), node: &Node, engine: &Inner) {
+        let Some(wanted) = node.capability.as_ref().filter(|c| !engine.capabilities.contains(*c))
+        else {
+            return;
+        };
+        let offered = engine.capabilities.iter().map(String::as_str);
+        let message = format!("this engine does not offer `{wanted}`");
+        let place = format!("steps.{}.capability", unit.path(b, s));
+        let problem = Problem::error(place, message);
+        self.kinds.push(ErrorKind::Configuration);
+        self.problems.push(match nearest(wanted, offered) {
+            Some(near) => problem.hint(format!("did you mean `{near}`?")),
+            None => problem.hint("register it with EngineBuilder::capability"),
+        });
+    }
+
+    fn executor(
+        &mut self,
+        unit: &Unit,
+        place: (u32, u32),
+        name: &str,
+        config: &Value,
+        engine: &Inner,
+    ) -> Option<Arc<dyn StepExecutor>> {
+        let at = |field: &str| format!("steps.{}.{field}", unit.path(place.0, place.1));
+        match engine.registry.create(name, config) {
+            Ok(executor) => {
+                for wrong in misread(unit, place, &*executor, config, &mut self.walked) {
+                    self.kinds.push(ErrorKind::Configuration);
+                    self.problems.push(Problem::error(at("config"), wrong));
+                }
+                Some(executor)
+            }
+            Err(error) => {
+                self.kinds.push(error.kind());
+                self.problems.push(Problem::error(at("task"), error.to_string()));
+                None
+            }
+        }
+    }
+
+    /// An executor that says what is wrong so far.
+    fn broken(&self) -> Arc<dyn StepExecutor> {
+        let message = self.problems.to_string().trim_end().to_string();
+        Arc::new(executor_fn(move |_| {
+            let error = StepError::new(ErrorClass::Configuration, message.clone());
+            async move { Err::<(), _>(error) }
+        }))
     }
 }
 

@@ -142,6 +142,15 @@ pub enum Event {
         /// The list.
         items: Value,
     },
+    /// A dynamic step knows its steps.
+    StepsMade {
+        /// The step.
+        step: StepKey,
+        /// The number of what was made of them, inside the program.
+        unit: u32,
+        /// The steps, as a document writes them.
+        steps: Value,
+    },
     /// A body of a composite step began.
     ScopeOpened {
         /// The number of the scope; each is the last one's plus one.

@@ -1,5 +1,7 @@
 //! The only code that changes a state: one event at a time.
 
+use std::sync::Arc;
+
 use super::join::Ended;
 use super::scope::{AttemptRecord, Bodies, ItemEnd, Owed, Own, Scope, TimerKind};
 use super::{PAST_FAILURES_MAX, RunState, Start, join, scope_in};
@@ -117,6 +119,7 @@ impl RunState {
                     cell.more().bodies.items = items.clone();
                 }
             }
+            Event::StepsMade { step, unit, steps } => self.make(*step, *unit, steps),
             Event::ScopeOpened { scope, opened } => self.open_scope(*scope, opened),
             Event::ScopeClosed { scope, outcome } => self.close_scope(*scope, outcome),
             Event::ScopeStopping { scope } => {
@@ -256,6 +259,25 @@ impl RunState {
         if let Some(cell) = self.cell_mut(opened.parent) {
             let bodies = &mut cell.more().bodies;
             bodies.begin(number, opened.index);
+        }
+    }
+
+    /// Adds steps that were made to the program.
+    fn make(&mut self, step: StepKey, unit: u32, steps: &Value) {
+        let (Some(of), Some(node)) = (self.unit(step), self.node(step)) else {
+            return;
+        };
+        let NodeKind::Dynamic { workflows, .. } = &node.kind else {
+            return;
+        };
+        // They were compiled before this was recorded.
+        if unit as usize == self.program.units().len()
+            && let Ok(made) = of.dynamic(steps, workflows)
+        {
+            self.program = Arc::new(self.program.with(made, self.unit_index(step)));
+            if let Some(cell) = self.cell_mut(step) {
+                cell.more().bodies.made = unit;
+            }
         }
     }
 

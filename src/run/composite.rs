@@ -2,7 +2,9 @@
 
 use super::scope::{Bodies, Own};
 use super::turn::{TOOK_TOO_LONG, Turn, Work};
-use super::{EVENTS_AT_ONCE_MAX, FOR_EACH_ITEMS_MAX, SCOPES_OPEN_MAX, SUB_WORKFLOW_DEPTH_MAX};
+use super::{
+    EVENTS_AT_ONCE_MAX, FOR_EACH_ITEMS_MAX, SCOPES_OPEN_MAX, SUB_WORKFLOW_DEPTH_MAX, UNITS_MAX,
+};
 use crate::error::ErrorClass;
 use crate::id::StepKey;
 use crate::journal::{CancelReason, Event, Outcome, ScopeOpened, SkipReason, StepStatus};
@@ -89,7 +91,35 @@ impl Turn<'_> {
         if matches!(self.state.node(step).map(|n| &n.kind), Some(NodeKind::ForEach { .. })) {
             self.list_items(step);
         }
+        if matches!(self.state.node(step).map(|n| &n.kind), Some(NodeKind::Dynamic { .. })) {
+            self.make_steps(step);
+        }
         self.go_on(step);
+    }
+
+    /// Compiles the steps that a dynamic step lists.
+    fn make_steps(&mut self, step: StepKey) {
+        let (Some(node), Some(unit)) = (self.state.node(step), self.state.unit(step)) else {
+            return;
+        };
+        let NodeKind::Dynamic { steps, workflows } = &node.kind else {
+            return;
+        };
+        if self.state.program.units().len() >= UNITS_MAX {
+            let message = format!("more than {UNITS_MAX} lists of steps were made in one run");
+            return self.fail(step, ErrorClass::Fatal, message);
+        }
+        let made = steps
+            .evaluate(&self.view(step))
+            .map_err(|error| error.to_string())
+            .and_then(|steps| unit.dynamic(&steps, workflows).map(|_| steps));
+        match made {
+            Ok(steps) => {
+                let unit = self.state.program.units().len() as u32;
+                self.emit(Event::StepsMade { step, unit, steps: steps.into() });
+            }
+            Err(error) => self.fail(step, ErrorClass::Validation, format!("`dynamic`: {error}")),
+        }
     }
 
     fn too_much(&mut self, step: StepKey) {
@@ -247,6 +277,11 @@ impl Turn<'_> {
             NodeKind::Body(body) => Next::Open { unit, body: *body, index: 0, own: None },
             NodeKind::Loop { .. } => self.next_turn(step),
             NodeKind::Workflow { .. } => self.sub_workflow(step).unwrap_or_else(|next| next),
+            NodeKind::Dynamic { .. } => {
+                let made = self.state.cell(step).and_then(|cell| cell.bodies()).map(|b| b.made);
+                let unit = made.unwrap_or_default();
+                Next::Open { unit, body: 0, index: 0, own: None }
+            }
             _ => Next::Wait,
         }
     }

@@ -58,6 +58,8 @@ pub const PAST_FAILURES_MAX: usize = 1_000;
 pub const RECHECK_EVERY: Duration = Duration::from_secs(1);
 /// Bodies open at once in a run: each is memory, and nested for-each steps multiply.
 pub const SCOPES_OPEN_MAX: usize = 50_000;
+/// Workflows, and lists of steps that dynamic steps made, of one run: all stay as long as the run.
+pub const UNITS_MAX: usize = 2_000;
 /// Events that follow from one command before loops have to end: what does nothing must not do it
 /// for ever.
 pub const EVENTS_AT_ONCE_MAX: usize = 300_000;
@@ -85,6 +87,9 @@ pub const EVENTS_AT_ONCE_MAX: usize = 300_000;
 /// ```
 #[derive(Clone, Debug)]
 pub struct RunState {
+    /// What the run was started with.
+    base: Arc<Program>,
+    /// The same, with what was made meanwhile.
     program: Arc<Program>,
     id: RunId,
     version: u64,
@@ -127,7 +132,8 @@ struct Start {
 impl PartialEq for RunState {
     /// Everything that events make, and the same program.
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.program, &other.program)
+        Arc::ptr_eq(&self.base, &other.base)
+            && self.program.units().len() == other.program.units().len()
             && self.version == other.version
             && self.started == other.started
             && self.paused == other.paused
@@ -177,6 +183,7 @@ impl RunState {
             tasks_running: 0,
             past: Vec::new(),
             work: VecDeque::new(),
+            base: Arc::clone(&program),
             program,
         }
     }
@@ -224,7 +231,7 @@ impl RunState {
         &self.id
     }
 
-    /// What it runs.
+    /// What it runs, with what was made meanwhile.
     #[must_use]
     pub const fn program(&self) -> &Arc<Program> {
         &self.program

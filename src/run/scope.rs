@@ -120,6 +120,8 @@ pub(super) struct Bodies {
     pub(super) begun: u32,
     /// The item of a for-each from which on none has been begun.
     pub(super) cursor: u32,
+    /// For a dynamic step: the unit of its steps.
+    pub(super) made: u32,
     /// Items of a for-each.
     pub(super) items: Value,
     /// Outputs of a for-each's ended bodies, by item.
@@ -219,7 +221,8 @@ impl Deref for SharedBody {
 
 impl PartialEq for SharedBody {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        // Bodies that were made while the run goes on are compiled once more when it is replayed.
+        Arc::ptr_eq(&self.0, &other.0) || self.0.plan.ids() == other.0.plan.ids()
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn compile(definition: &Definition, problems: &mut Problems) -> Optio
             body.output = BodyOutput::Expr(output);
         }
     }
-    let Compiler { executors, bodies, .. } = compiler;
+    let Compiler { executors, bodies, retry, .. } = compiler;
     Some(Unit {
         workflow: definition.id.clone(),
         executors,
@@ -51,7 +51,50 @@ pub(super) fn compile(definition: &Definition, problems: &mut Problems) -> Optio
         input: schema,
         limits: definition.limits.clone(),
         on_failure: definition.on_failure,
+        retry,
     })
+}
+
+/// The compiled form of steps that were made while a run goes on, inside one of its workflows.
+pub(super) fn compile_dynamic(
+    base: &Unit,
+    steps: &[Step],
+    may_run: &[String],
+    problems: &mut Problems,
+) -> Option<Unit> {
+    let input = base.input.as_ref().map_or(Type::Any, |schema| schema.type_of().clone());
+    let mut compiler = Compiler {
+        problems,
+        names: Names { input, variables: &base.variables, frames: Vec::new(), hidden: 0 },
+        bodies: Vec::new(),
+        executors: Vec::new(),
+        by_executor: BTreeMap::new(),
+        retry: base.retry.clone(),
+        steps: 0,
+    };
+    // What stands around it is only known while it runs.
+    compiler.names.frames.push(Frame::new(&[], &["item", "index", "turn", "last", "output"]));
+    compiler.names.frames.push(Frame::new(steps, &[]));
+    compiler.body(steps, None, "steps", Shape::Graph)?;
+    let Compiler { executors, bodies, .. } = compiler;
+    let unit = Unit {
+        workflow: base.workflow.clone(),
+        executors,
+        bodies: bodies.into_iter().map(Arc::new).collect(),
+        variables: base.variables.clone(),
+        input: None,
+        limits: base.limits.clone(),
+        on_failure: base.on_failure,
+        retry: base.retry.clone(),
+    };
+    for (path, name, _) in unit.sub_workflows() {
+        if !may_run.iter().any(|known| known == name) {
+            let message = format!("the dynamic step may not run the workflow `{name}`");
+            let problem = Problem::error(format!("steps.{path}.workflow"), message);
+            problems.push(problem.hint("name it under `may_run`"));
+        }
+    }
+    Some(unit)
 }
 
 fn check_settings(definition: &Definition, problems: &mut Problems) {
@@ -440,6 +483,10 @@ impl<'a> Compiler<'a> {
                 NodeKind::Loop { turns: turns?, max_turns: *max_turns, body: body? }
             }
             StepKind::Wait(wait) => NodeKind::Wait(self.wait(wait, &format!("{}.wait", here()))?),
+            StepKind::Dynamic { steps, workflows } => {
+                let steps = self.expression(steps, &format!("{}.dynamic", here()))?;
+                NodeKind::Dynamic { steps, workflows: workflows.clone() }
+            }
             StepKind::Workflow { name, input, variables } => {
                 let input = match input {
                     Some(text) => Some(self.expression(text, &format!("{}.input", here()))?),

@@ -51,6 +51,13 @@ pub enum StepKind {
     },
     /// Nothing, until something happens; holds no executor, no slot and no thread.
     Wait(Wait),
+    /// Steps that are made while the run goes on.
+    Dynamic {
+        /// An expression for a list of steps, each as a document writes it.
+        steps: String,
+        /// Workflows that sub-workflow steps among them may name.
+        workflows: Vec<String>,
+    },
     /// Another workflow's steps, with an input of their own.
     Workflow {
         /// Its name, as the engine knows it.

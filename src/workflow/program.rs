@@ -18,9 +18,9 @@ use crate::value::Value;
 /// A workflow with every sub-workflow that it can reach: all that a run needs to know for its life.
 #[derive(Debug)]
 pub struct Program {
-    units: Vec<Arc<Unit>>,
+    pub(super) units: Vec<Arc<Unit>>,
     /// For each unit, the unit that each of its sub-workflow names means.
-    links: Vec<BTreeMap<String, u32>>,
+    pub(super) links: Vec<BTreeMap<String, u32>>,
 }
 
 /// One compiled workflow.
@@ -41,6 +41,8 @@ pub struct Unit {
     pub limits: Limits,
     /// What a failure does.
     pub on_failure: FailurePolicy,
+    /// How steps are tried again that do not say it themselves.
+    pub retry: Option<Arc<RetryConfig>>,
 }
 
 /// A list of steps with dependencies, compiled.
@@ -154,6 +156,13 @@ pub enum NodeKind {
     },
     /// A wait.
     Wait(WaitFor),
+    /// Steps that are made while the run goes on.
+    Dynamic {
+        /// A list of them.
+        steps: Expr,
+        /// Workflows that they may name.
+        workflows: Vec<String>,
+    },
     /// Another workflow.
     Workflow {
         /// Its id.
@@ -219,6 +228,9 @@ pub struct ApprovalOf {
     pub schema: Option<Schema>,
 }
 
+/// A sub-workflow step: its path, the name it gives, and the variables, if it is known what it gives.
+type SubWorkflow<'a> = (String, &'a str, Option<&'a [(String, Expr)]>);
+
 /// Units of one program. Sub-workflows may name each other, so only a count bounds them.
 const UNITS_MAX: usize = 1_000;
 
@@ -266,7 +278,9 @@ impl Program {
                         }
                     },
                 };
-                check_variables(&path, name, given, &program.units[at as usize], &mut problems);
+                if let Some(given) = given {
+                    check_variables(&path, name, given, &program.units[at as usize], &mut problems);
+                }
                 links.insert(name.to_string(), at);
             }
             program.links.push(links);
@@ -349,14 +363,20 @@ impl Unit {
         }
     }
 
-    /// Every sub-workflow step: its path, the name it gives, and the variables.
-    fn sub_workflows(&self) -> impl Iterator<Item = (String, &str, &[(String, Expr)])> {
+    /// Every sub-workflow step: its path, the name it gives, and the variables. Of a dynamic step what
+    /// its steps may name.
+    pub(super) fn sub_workflows(&self) -> impl Iterator<Item = SubWorkflow<'_>> {
         self.bodies.iter().enumerate().flat_map(move |(b, body)| {
-            body.nodes.iter().enumerate().filter_map(move |(s, node)| match &node.kind {
-                NodeKind::Workflow { name, variables, .. } => {
-                    Some((self.path(b as u32, s as u32), name.as_str(), variables.as_slice()))
-                }
-                _ => None,
+            body.nodes.iter().enumerate().flat_map(move |(s, node)| {
+                let (named, given): (&[String], _) = match &node.kind {
+                    NodeKind::Workflow { name, variables, .. } => {
+                        (std::slice::from_ref(name), Some(variables.as_slice()))
+                    }
+                    NodeKind::Dynamic { workflows, .. } => (workflows, None),
+                    _ => (&[], None),
+                };
+                let path = move || self.path(b as u32, s as u32);
+                named.iter().map(move |name| (path(), name.as_str(), given))
             })
         })
     }

@@ -197,6 +197,12 @@ impl Step {
         Self::new(id, StepKind::Wait(wait))
     }
 
+    /// The steps that an expression lists when this one is reached, each as a document writes it: what
+    /// an earlier step has planned, for example. They see the input and the variables, and each other.
+    pub fn dynamic(id: impl Into<StepId>, steps: impl Into<String>) -> Self {
+        Self::new(id, StepKind::Dynamic { steps: steps.into(), workflows: Vec::new() })
+    }
+
     /// The steps of the workflow of this name.
     pub fn workflow(id: impl Into<StepId>, name: impl Into<String>) -> Self {
         let kind =
@@ -266,6 +272,18 @@ impl Step {
             StepKind::Workflow { input, .. } => *input = Some(expression.into()),
             _ => {
                 self.metadata.insert(MISPLACED.into(), "workflow_input".into());
+            }
+        }
+        self
+    }
+
+    /// A workflow that a dynamic step's steps may name. `build()` refuses it elsewhere.
+    #[must_use]
+    pub fn may_run(mut self, workflow: impl Into<String>) -> Self {
+        match &mut self.kind {
+            StepKind::Dynamic { workflows, .. } => workflows.push(workflow.into()),
+            _ => {
+                self.metadata.insert(MISPLACED.into(), "may_run".into());
             }
         }
         self

@@ -20,7 +20,7 @@ use crate::workflow::step::{MISPLACED, Step, TURNS_DEFAULT};
 use crate::workflow::{Amount, Wait};
 
 /// A step in a document. Exactly one of `task`, `parallel`, `sequence`, `choice`, `foreach`,
-/// `while`, `until`, `wait` and `workflow` says what it does.
+/// `while`, `until`, `wait`, `dynamic` and `workflow` says what it does.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -53,6 +53,10 @@ pub struct StepDocument {
     pub wait: Option<WaitDocument>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workflow: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dynamic: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may_run: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -184,7 +188,8 @@ impl TryFrom<StepDocument> for Step {
 
 /// The kind, from the one key that tells it; keys that belong to other kinds are refused.
 fn kind(document: &mut StepDocument) -> Result<StepKind, String> {
-    const KINDS: &str = "task, parallel, sequence, choice, foreach, while, until, wait or workflow";
+    const KINDS: &str =
+        "task, parallel, sequence, choice, foreach, while, until, wait, dynamic or workflow";
     let given: Vec<&str> = [
         (document.task.is_some(), "task"),
         (document.parallel.is_some(), "parallel"),
@@ -194,6 +199,7 @@ fn kind(document: &mut StepDocument) -> Result<StepKind, String> {
         (document.while_.is_some(), "while"),
         (document.until.is_some(), "until"),
         (document.wait.is_some(), "wait"),
+        (document.dynamic.is_some(), "dynamic"),
         (document.workflow.is_some(), "workflow"),
     ]
     .into_iter()
@@ -209,6 +215,7 @@ fn kind(document: &mut StepDocument) -> Result<StepKind, String> {
         (document.config.is_some(), "config", &["task"][..]),
         (document.input.is_some(), "input", &["workflow"]),
         (!document.variables.is_empty(), "variables", &["workflow"]),
+        (!document.may_run.is_empty(), "may_run", &["dynamic"]),
         (document.steps.is_some(), "steps", &["foreach", "while", "until"]),
         (document.concurrency.is_some(), "concurrency", &["foreach"]),
         (document.enough.is_some(), "enough", &["foreach"]),
@@ -242,6 +249,8 @@ fn kind(document: &mut StepDocument) -> Result<StepKind, String> {
         Ok(StepKind::Loop { condition: LoopCondition::Until(when), max_turns, body: need_body()? })
     } else if let Some(wait) = document.wait.take() {
         Wait::try_from(wait).map(StepKind::Wait)
+    } else if let Some(steps) = document.dynamic.take() {
+        Ok(StepKind::Dynamic { steps, workflows: std::mem::take(&mut document.may_run) })
     } else {
         let name = document.workflow.take().unwrap_or_default();
         let variables = std::mem::take(&mut document.variables);
@@ -308,6 +317,9 @@ impl From<Step> for StepDocument {
                 document.steps = Some(body);
             }
             StepKind::Wait(wait) => document.wait = Some(wait.into()),
+            StepKind::Dynamic { steps, workflows } => {
+                (document.dynamic, document.may_run) = (Some(steps), workflows);
+            }
             StepKind::Workflow { name, input, variables } => {
                 document.workflow = Some(name);
                 document.variables = variables;
