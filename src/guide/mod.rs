@@ -9,6 +9,9 @@ pub mod conditions {}
 #[doc = include_str!("flow.md")]
 pub mod flow {}
 
+#[doc = include_str!("patterns.md")]
+pub mod patterns {}
+
 #[doc = include_str!("runtimes.md")]
 pub mod runtimes {}
 
