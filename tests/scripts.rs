@@ -3,7 +3,7 @@
 //! `UPDATE=1 cargo test --all-features --test scripts` writes what happens now into the files; the
 //! difference is to be read, not believed. Every script is also replayed event by event, and the
 //! state must come out the same.
-#![cfg(feature = "yaml")]
+#![cfg(all(feature = "yaml", feature = "template", feature = "schema"))]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fmt::Write;

@@ -333,8 +333,8 @@ fn inputs(
     now: Timestamp,
 ) -> Result<Value, StepError> {
     let mut values = serde_json::Map::new();
-    for (name, expr) in &node.inputs {
-        let value = state.evaluate(step, expr, now).map_err(|error| {
+    for (name, formula) in &node.inputs {
+        let value = state.give(step, formula, now).map_err(|error| {
             StepError::new(ErrorClass::Validation, format!("input `{name}`: {error}"))
         })?;
         values.insert(name.clone(), value);

@@ -43,7 +43,7 @@ use crate::plan::Drawing;
 use crate::queue::ReadyQueue;
 use crate::time::Timestamp;
 use crate::value::{Json, Value};
-use crate::workflow::{Node, Program, Unit};
+use crate::workflow::{Formula, Node, Program, Unit};
 use scope::{Cell, Scope, TimerKind};
 
 /// Items of one for-each. Above this a single run's journal gets slow to replay.
@@ -461,6 +461,19 @@ impl RunState {
     /// What the expression says.
     pub fn evaluate(&self, step: StepKey, expr: &Expr, now: Timestamp) -> Result<Json, EvalError> {
         expr.evaluate(&view::View::new(self, step.scope, now))
+    }
+
+    /// The value of an input, as a step sees it.
+    ///
+    /// # Errors
+    /// What the expression or the template says.
+    pub fn give(
+        &self,
+        step: StepKey,
+        formula: &Formula,
+        now: Timestamp,
+    ) -> Result<Json, EvalError> {
+        formula.evaluate(&view::View::new(self, step.scope, now))
     }
 
     /// The path of a step, as in `build/tests[3]/unit`.

@@ -7,10 +7,10 @@ use serde_json::Map;
 use super::RunState;
 use super::turn::Turn;
 use crate::error::ErrorClass;
-use crate::expr::Expr;
 use crate::id::StepKey;
 use crate::journal::Event;
 use crate::value::{Json, Value};
+use crate::workflow::Formula;
 
 impl Turn<'_> {
     /// A step has come to this. It succeeds, unless that is not what it may come to.
@@ -61,12 +61,12 @@ impl Turn<'_> {
     fn map(
         &self,
         step: StepKey,
-        fields: &[(String, Expr)],
+        fields: &[(String, Formula)],
         raw: &Json,
         what: &str,
     ) -> Result<Map<String, Json>, String> {
         let view = self.view(step).output(raw);
-        let value = |(name, expr): &(String, Expr)| match expr.evaluate(&view) {
+        let value = |(name, formula): &(String, Formula)| match formula.evaluate(&view) {
             Ok(value) => Ok((name.clone(), value)),
             Err(error) => Err(format!("`{what}.{name}`: {error}")),
         };
@@ -77,7 +77,7 @@ impl Turn<'_> {
     pub(super) fn given(
         &self,
         step: StepKey,
-        fields: &[(String, Expr)],
+        fields: &[(String, Formula)],
     ) -> Result<BTreeMap<String, Value>, String> {
         let given = self.map(step, fields, &Json::Null, "variables")?;
         Ok(given.into_iter().map(|(name, value)| (name, value.into())).collect())

@@ -10,9 +10,11 @@ use super::reach::never_started;
 use super::settings::Trigger;
 use super::step::MISPLACED;
 use super::variable::{self, Variables};
-use super::{Amount, Definition, NESTING_MAX, STEPS_MAX, Step};
+use super::{Amount, Definition, Formula, NESTING_MAX, STEPS_MAX, Step};
 use crate::error::{Problem, Problems};
-use crate::expr::{Aspect, Expr, ROOTS, Type};
+#[cfg(feature = "template")]
+use crate::expr::TypeScope;
+use crate::expr::{Aspect, Expr, Mention, ROOTS, Type};
 use crate::id::{StepId, check_name};
 use crate::plan::{DagResolver, EdgeKind, ExecutionPlan, Link, PlanStep};
 use crate::retry::RetryConfig;
@@ -283,7 +285,8 @@ impl<'a> Compiler<'a> {
         let mut inputs = Vec::with_capacity(step.inputs.len());
         for (name, text) in &step.inputs {
             let place = format!("{}.inputs.{name}", here());
-            inputs.push(self.expression(text, &place).map(|expr| (name.clone(), expr)));
+            let formula = self.formula(text, &place, Reads::default());
+            inputs.push(formula.map(|(formula, _)| (name.clone(), formula)));
         }
         let schema = step.output_schema.as_ref();
         let place = format!("{}.output_schema", here());
@@ -357,7 +360,7 @@ impl<'a> Compiler<'a> {
         place: &str,
         raw: &Type,
         variables: bool,
-    ) -> Option<Vec<(String, Expr)>> {
+    ) -> Option<Vec<(String, Formula)>> {
         let mut mapped = Vec::with_capacity(fields.len());
         for (name, text) in fields {
             let place = format!("{place}.{name}");
@@ -367,22 +370,15 @@ impl<'a> Compiler<'a> {
                 let message = format!("the workflow has no variable `{name}`");
                 self.problems.push(Problem::error(&place, message).suggest(name, known));
             }
-            let expr = match Expr::parse(text) {
-                Ok(expr) => expr,
-                Err(error) => {
-                    self.problems.push(Problem::error(&place, error.to_string()));
-                    mapped.push(None);
-                    continue;
-                }
-            };
-            let found = self.check(&expr, &place, Reads { output: Some(raw), ..Reads::default() });
-            if let (Some(found), Some(Some(wanted))) = (&found, wanted)
+            let reads = Reads { output: Some(raw), ..Reads::default() };
+            let formula = self.formula(text, &place, reads);
+            if let (Some((_, found)), Some(Some(wanted))) = (&formula, wanted)
                 && !found.may_be(&wanted)
             {
                 let message = format!("the variable is {wanted}, and this is {found}");
                 self.problems.push(Problem::error(&place, message));
             }
-            mapped.push(found.map(|_| (name.clone(), expr)));
+            mapped.push(formula.map(|(formula, _)| (name.clone(), formula)));
         }
         mapped.into_iter().collect()
     }
@@ -495,7 +491,8 @@ impl<'a> Compiler<'a> {
                 let mut given = Vec::new();
                 for (name, text) in variables {
                     let place = format!("{}.variables.{name}", here());
-                    given.push((name.clone(), self.expression(text, &place)?));
+                    let (formula, _) = self.formula(text, &place, Reads::default())?;
+                    given.push((name.clone(), formula));
                 }
                 NodeKind::Workflow { name: name.clone(), input, variables: given }
             }
@@ -593,8 +590,7 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// Checks the types, and notes the steps that it mentions as dependencies of the step that is
-    /// being compiled, or of the composite step around it that stands beside them.
+    /// Checks the types, and notes the steps that it mentions as dependencies.
     fn check(&mut self, expr: &Expr, place: &str, reads: Reads<'_>) -> Option<Type> {
         let Reads { extra, output, only_looks } = reads;
         let checked = expr.check(&Visible { names: &self.names, extra, output });
@@ -607,7 +603,16 @@ impl<'a> Compiler<'a> {
                 return None;
             }
         };
-        for mention in expr.mentions().iter().filter(|_| !only_looks) {
+        if !only_looks {
+            self.depend(&expr.mentions(), place);
+        }
+        Some(found)
+    }
+
+    /// Notes the steps that are mentioned as dependencies of the step that is being compiled, or of the
+    /// composite step around it that stands beside them.
+    fn depend(&mut self, mentions: &[Mention], place: &str) {
+        for mention in mentions {
             let Some((depth, on)) = self.names.find(mention.step.as_str()) else {
                 continue;
             };
@@ -626,7 +631,69 @@ impl<'a> Compiler<'a> {
             };
             frame.mentions.push((frame.current, on, kind));
         }
-        Some(found)
+    }
+
+    /// An expression, or a template, and the type of its value.
+    fn formula(&mut self, text: &str, place: &str, reads: Reads<'_>) -> Option<(Formula, Type)> {
+        if Formula::is_template(text) {
+            return self.template(text, place, reads);
+        }
+        match Expr::parse(text) {
+            Ok(expr) => {
+                let found = self.check(&expr, place, reads)?;
+                Some((Formula::Expr(expr), found))
+            }
+            Err(error) => {
+                self.problems.push(Problem::error(place, error.to_string()));
+                None
+            }
+        }
+    }
+
+    #[cfg(not(feature = "template"))]
+    fn template(&mut self, _: &str, place: &str, _: Reads<'_>) -> Option<(Formula, Type)> {
+        let message =
+            "a text with `{{` or `{%` is a template, and those need the feature `template`";
+        self.problems.push(Problem::error(place, message));
+        None
+    }
+
+    #[cfg(feature = "template")]
+    fn template(&mut self, text: &str, place: &str, reads: Reads<'_>) -> Option<(Formula, Type)> {
+        let template = match crate::template::Template::parse(text) {
+            Ok(template) => template,
+            Err(error) => {
+                self.problems.push(Problem::error(place, error.to_string()));
+                return None;
+            }
+        };
+        let Reads { extra, output, .. } = reads;
+        let mentions = template.mentions();
+        let mut wrong = Vec::new();
+        {
+            let visible = Visible { names: &self.names, extra, output };
+            for root in template.roots() {
+                if TypeScope::root(&visible, &root).is_none() {
+                    wrong.push(format!("`{root}` has no meaning here"));
+                }
+            }
+            for mention in &mentions {
+                let id = mention.step.as_str();
+                if visible.step(id).is_none() {
+                    let near = visible.suggest(id);
+                    let hint =
+                        near.map_or(String::new(), |near| format!(" (did you mean `{near}`?)"));
+                    wrong.push(format!("there is no step `{id}` to be seen{hint}"));
+                }
+            }
+        }
+        if !wrong.is_empty() {
+            wrong.dedup();
+            wrong.into_iter().for_each(|text| self.problems.push(Problem::error(place, text)));
+            return None;
+        }
+        self.depend(&mentions, place);
+        Some((Formula::Template(template), Type::Any))
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::settings::{FailurePolicy, Limits, Priority, Resources, Trigger};
 use super::variable::Variables;
-use super::{Amount, NESTING_MAX, Timeout, Workflow};
+use super::{Amount, Formula, NESTING_MAX, Timeout, Workflow};
 use crate::error::{Error, ErrorClass, Problem, Problems, Result};
 use crate::expr::{Expr, Schema};
 use crate::plan::ExecutionPlan;
@@ -84,11 +84,11 @@ pub struct Node {
     /// Runs only if this holds.
     pub when: Option<Expr>,
     /// Executor inputs.
-    pub inputs: Vec<(String, Expr)>,
+    pub inputs: Vec<(String, Formula)>,
     /// Its output, from what it came to; none leaves that as it is.
-    pub outputs: Vec<(String, Expr)>,
+    pub outputs: Vec<(String, Formula)>,
     /// Variables that are set when it has succeeded.
-    pub set: Vec<(String, Expr)>,
+    pub set: Vec<(String, Formula)>,
     /// What it comes to has to fit this.
     pub schema: Option<Schema>,
     /// How it is tried again; none is once.
@@ -170,7 +170,7 @@ pub enum NodeKind {
         /// Its input; none is the input of the workflow that this stands in.
         input: Option<Expr>,
         /// Its variables.
-        variables: Vec<(String, Expr)>,
+        variables: Vec<(String, Formula)>,
     },
 }
 
@@ -229,7 +229,7 @@ pub struct ApprovalOf {
 }
 
 /// A sub-workflow step: its path, the name it gives, and the variables, if it is known what it gives.
-type SubWorkflow<'a> = (String, &'a str, Option<&'a [(String, Expr)]>);
+type SubWorkflow<'a> = (String, &'a str, Option<&'a [(String, Formula)]>);
 
 /// Units of one program. Sub-workflows may name each other, so only a count bounds them.
 const UNITS_MAX: usize = 1_000;
@@ -311,7 +311,7 @@ impl Program {
 fn check_variables(
     path: &str,
     name: &str,
-    given: &[(String, Expr)],
+    given: &[(String, Formula)],
     unit: &Unit,
     problems: &mut Problems,
 ) {

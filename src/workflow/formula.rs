@@ -1,0 +1,37 @@
+//! What gives a value in a definition: an expression, or a text with holes.
+
+use crate::expr::{EvalError, Expr, Scope};
+#[cfg(feature = "template")]
+use crate::template::Template;
+use crate::value::Json;
+
+/// What gives the value of an input, an output or a variable.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Formula {
+    /// An expression.
+    Expr(Expr),
+    /// A text with `{{ ... }}` holes.
+    #[cfg(feature = "template")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "template")))]
+    Template(Template),
+}
+
+impl Formula {
+    /// The value in this scope.
+    ///
+    /// # Errors
+    /// What the expression or the template says.
+    pub fn evaluate(&self, scope: &dyn Scope) -> Result<Json, EvalError> {
+        match self {
+            Self::Expr(expr) => expr.evaluate(scope),
+            #[cfg(feature = "template")]
+            Self::Template(template) => template.evaluate(scope),
+        }
+    }
+
+    /// Whether a text is a template rather than an expression.
+    pub(super) fn is_template(text: &str) -> bool {
+        text.contains("{{") || text.contains("{%")
+    }
+}
