@@ -72,6 +72,28 @@ pub(crate) fn is_blob(value: &Json) -> bool {
     fields.is_some_and(|fields| fields.contains_key(BLOB))
 }
 
+/// How many bytes a value takes as JSON, about: letters that have to be escaped count once.
+pub(crate) fn bytes(value: &Json) -> usize {
+    let mut total = 0_usize;
+    let mut left = vec![value];
+    while let Some(value) = left.pop() {
+        total += match value {
+            Json::Null | Json::Bool(_) => 4,
+            Json::Number(_) => 8,
+            Json::String(text) => text.len() + 2,
+            Json::Array(items) => {
+                left.extend(items);
+                items.len() + 2
+            }
+            Json::Object(fields) => {
+                left.extend(fields.values());
+                fields.keys().map(|name| name.len() + 4).sum::<usize>() + 2
+            }
+        };
+    }
+    total
+}
+
 /// How deep values may nest: what is read back from a journal may nest 127 deep, and much that walks
 /// a value recurses.
 pub const NESTING_MAX: usize = 100;
@@ -108,6 +130,16 @@ pub(crate) fn weigh(value: &Json, most: usize) -> Result<usize, TooBig> {
 }
 
 impl Value {
+    /// How many bytes it takes as JSON, about.
+    pub(crate) fn bytes(&self) -> usize {
+        match &**self {
+            Json::Null | Json::Bool(_) => 4,
+            Json::Number(_) => 8,
+            Json::String(text) => text.len() + 2,
+            composed => bytes(composed),
+        }
+    }
+
     /// Whether it nests deeper than [`NESTING_MAX`], which no run accepts.
     #[must_use]
     pub fn nests_too_deep(&self) -> bool {

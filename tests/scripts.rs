@@ -293,6 +293,7 @@ impl Script {
             Event::RunCancelRequested { by, .. } => format!("run cancelling {by}"),
             Event::RunLimitReached => "run over its time limit".into(),
             Event::Operated { operation, by } => format!("{operation} ({by})"),
+            Event::SecretsResealed { replaced } => format!("{} secrets resealed", replaced.len()),
             Event::RunReopened { deadline } => format!("run goes on, limit {deadline}"),
             Event::StepReset { step, failed_items: false } => format!("{} again", path(step)),
             Event::StepReset { step, .. } => format!("{} again, failed items only", path(step)),

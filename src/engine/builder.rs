@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 use super::admission::Slots;
 use super::{Engine, Inner, Placement, Shared, defaults, sampler};
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::{ExecutorRegistry, StepExecutor};
+use crate::executor::{ExecutorRegistry, Services, StepExecutor};
 use crate::retry::{BreakerConfig, ErrorClassifier, RetryBudget};
 use crate::runtime::Runtime;
-use crate::storage::{Owner, Storage};
+#[cfg(feature = "secrets")]
+use crate::secret::KeyProvider;
+use crate::storage::{BlobStore, Owner, Storage};
 use crate::value::Json;
 use crate::workflow::Workflow;
 
@@ -25,6 +27,9 @@ pub struct EngineLimits {
     pub cancel_grace: std::time::Duration,
     /// When a type's circuit breaker opens; none has no breaker.
     pub breaker: Option<BreakerConfig>,
+    /// Outputs of more bytes than this, as JSON, go to the blob store, if the engine has one; default
+    /// 256 KiB.
+    pub spill_over: usize,
 }
 
 impl Default for EngineLimits {
@@ -34,6 +39,7 @@ impl Default for EngineLimits {
             per_type: BTreeMap::new(),
             cancel_grace: std::time::Duration::from_secs(10),
             breaker: Some(BreakerConfig::default()),
+            spill_over: 256 << 10,
         }
     }
 }
@@ -51,6 +57,9 @@ pub struct EngineBuilder {
     limits: EngineLimits,
     budget: RetryBudget,
     placements: BTreeMap<String, Placement>,
+    blobs: Option<Arc<dyn BlobStore>>,
+    #[cfg(feature = "secrets")]
+    keys: Option<Arc<dyn KeyProvider>>,
 }
 
 impl EngineBuilder {
@@ -125,6 +134,20 @@ impl EngineBuilder {
         self
     }
 
+    /// Where outputs go that are too large for a journal.
+    pub fn blobs(mut self, store: impl BlobStore) -> Self {
+        self.blobs = Some(Arc::new(store));
+        self
+    }
+
+    /// The keys that secrets are sealed with.
+    #[cfg(feature = "secrets")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "secrets")))]
+    pub fn keys(mut self, keys: impl KeyProvider) -> Self {
+        self.keys = Some(Arc::new(keys));
+        self
+    }
+
     /// The engine.
     ///
     /// # Errors
@@ -138,6 +161,13 @@ impl EngineBuilder {
         }
         let runtime = self.runtime.unwrap_or_else(defaults::runtime);
         let owner = (u128::from(runtime.random()) << 64) | u128::from(runtime.random());
+        let services = Arc::new(Services {
+            runtime: Arc::clone(&runtime),
+            #[cfg(feature = "secrets")]
+            keys: self.keys,
+            blobs: self.blobs,
+            spill_over: self.limits.spill_over,
+        });
         let workflows = self.workflows.into_iter().map(|w| (w.id().to_string(), w)).collect();
         Ok(Engine(Arc::new(Shared(Arc::new(Inner {
             storage: self.storage.unwrap_or_else(defaults::storage),
@@ -157,6 +187,7 @@ impl EngineBuilder {
             is_served: AtomicBool::new(false),
             fresh: Mutex::default(),
             serving: futures::task::AtomicWaker::new(),
+            services,
             runtime,
         })))))
     }

@@ -74,10 +74,17 @@ impl Desk {
         }
     }
 
-    /// Tells errors apart. The classifier, and the error itself, are the host's code, so that the state
+    /// Tells errors apart, and takes opened secrets out of what has come. The classifier, and the error itself, are the host's code, so that the state
     /// is not locked meanwhile, and a panic is theirs alone.
     pub(crate) fn classify(&mut self, site: &Site) {
         for landed in &mut self.landed {
+            match &mut landed.result {
+                Some(Ok(output)) => *output = site.run.scrub(std::mem::take(output)),
+                Some(Err(error)) => {
+                    error.scrub(|text| site.run.scrub_text(text), |value| site.run.scrub(value));
+                }
+                None => {}
+            }
             let Some(Err(error)) = &mut landed.result else { continue };
             if error.is_wait() {
                 continue;

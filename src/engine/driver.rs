@@ -569,6 +569,7 @@ fn about(event: &Event) -> Option<StepKey> {
         | Event::RunCancelRequested { .. }
         | Event::RunLimitReached
         | Event::Operated { .. }
+        | Event::SecretsResealed { .. }
         | Event::RunReopened { .. }
         | Event::RunFinished { .. } => None,
     }

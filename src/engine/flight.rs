@@ -169,7 +169,10 @@ impl Watched {
             self.span = span(&self.attempt);
             let _entered = self.span.enter();
             let context = ExecutionContext::new(Arc::clone(&self.attempt));
-            self.future.0 = Some(executor.attempt(executor, context));
+            self.future.0 = Some(match self.attempt.has_store() {
+                true => with_store(Arc::clone(&self.attempt), Arc::clone(executor), context),
+                false => executor.attempt(executor, context),
+            });
         }
         let _entered = self.span.enter();
         match &mut self.future.0 {
@@ -223,6 +226,19 @@ impl Future for Watched {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<StepResult>> {
         self.poll_once(None, context)
     }
+}
+
+/// The same, with large inputs loaded before and a large output kept elsewhere afterwards.
+fn with_store(
+    attempt: Arc<Attempt>,
+    executor: Arc<dyn StepExecutor>,
+    context: ExecutionContext,
+) -> BoxFuture<'static, StepResult> {
+    Box::pin(async move {
+        attempt.load_inputs().await?;
+        let output = executor.attempt(&executor, context).await?;
+        attempt.keep(output).await
+    })
 }
 
 /// A step's future; its destructors are the step's code, too, and may panic.

@@ -37,6 +37,11 @@ pub struct StartOptions {
     pub user: Option<String>,
     /// Values of the workflow's variables.
     pub variables: BTreeMap<String, Value>,
+    /// Values of the workflow's variables that are secrets; they are sealed before anything else is
+    /// done with them.
+    #[cfg(feature = "secrets")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "secrets")))]
+    pub secrets: BTreeMap<String, crate::secret::Secret>,
     /// Free data, which steps can read.
     pub metadata: Metadata,
 }
@@ -52,6 +57,19 @@ impl StartOptions {
     #[must_use]
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.variables.insert(name.into(), value.into());
+        self
+    }
+
+    /// The value of a variable that is a secret.
+    #[cfg(feature = "secrets")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "secrets")))]
+    #[must_use]
+    pub fn secret(
+        mut self,
+        name: impl Into<String>,
+        secret: impl Into<crate::secret::Secret>,
+    ) -> Self {
+        self.secrets.insert(name.into(), secret.into());
         self
     }
 
@@ -211,6 +229,23 @@ impl RunHandle {
     pub async fn approve(&self, approval: impl Into<String>, vote: Vote) -> Result<()> {
         self.check(&vote.payload)?;
         self.say(Message::Vote { approval: approval.into(), vote }).await
+    }
+
+    /// A value of this run that is kept in the blob store, such as a large output; others come back as
+    /// they are.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`] with what the store says, or that the engine has none.
+    pub async fn load(&self, value: &Value) -> Result<Value> {
+        let loaded = self.engine.inner().services.load(self.id(), value).await;
+        loaded
+            .map(Value::from)
+            .map_err(|error| Error::new(ErrorKind::Storage, error.to_string()).of_run(self.id()))
+    }
+
+    #[cfg(feature = "secrets")]
+    pub(super) fn sealed_values(&self) -> Vec<Value> {
+        self.slot.context.state().sealed_values()
     }
 
     fn check(&self, payload: &Value) -> Result<()> {

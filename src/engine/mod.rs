@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::{ExecutorRegistry, RunContext};
+use crate::executor::{ExecutorRegistry, RunContext, Services};
 use crate::id::RunId;
 use crate::journal::{Operation, Reason};
 use crate::retry::{ErrorClassifier, RetryBudget};
@@ -39,7 +39,7 @@ use crate::run::{Command, RunState};
 use crate::runtime::Runtime;
 use crate::storage::{Created, Holding, NewRun, Owner, RunQuery, Storage, Summary};
 use crate::value::{NESTING_MAX, Value};
-use crate::workflow::{Program, Workflow};
+use crate::workflow::{Program, Variables, Workflow};
 use admission::{Slots, TypeState};
 use prepare::Prepared;
 use slot::Slot;
@@ -69,6 +69,7 @@ pub struct Engine(Arc<Shared>);
 pub(crate) struct Inner {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) services: Arc<Services>,
     registry: ExecutorRegistry,
     workflows: Mutex<BTreeMap<String, Workflow>>,
     capabilities: BTreeSet<String>,
@@ -182,13 +183,22 @@ impl Engine {
         if let Some(schema) = &unit.input {
             schema.check(&input, "input").map_err(refuse)?;
         }
-        let variables = unit.variables.complete(options.variables).map_err(refuse)?;
-        let id = match options.id {
+        let id = match &options.id {
             Some(id) => {
-                RunId::new(&id).map_err(|reason| Error::new(ErrorKind::Configuration, reason))?
+                RunId::new(id).map_err(|reason| Error::new(ErrorKind::Configuration, reason))?
             }
             None => self.new_id(),
         };
+        let given = self.given(&id, &unit.variables, &options)?;
+        let variables = unit.variables.complete(given).map_err(refuse)?;
+        let most = unit.limits.max_value_bytes;
+        if input.bytes().max(variables.bytes()) > most {
+            let message = format!(
+                "the input, or the variables, take more than {most} bytes (raise \
+                 `limits.max_value_bytes`)"
+            );
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
         let now = self.0.runtime.now();
         let mut state = RunState::new(id.clone(), program);
         let mut journal = Vec::new();
@@ -219,11 +229,56 @@ impl Engine {
             }
         }
         let context =
-            RunContext::new(state, options.user, options.metadata, Arc::clone(&self.0.runtime));
+            RunContext::new(state, options.user, options.metadata, Arc::clone(&self.0.services));
         if status.is_end() {
             context.set_ended();
         }
         Ok(self.keep(Slot::new(context, prepared, false)))
+    }
+
+    /// The variables that a run is started with, secrets sealed for it.
+    #[cfg(feature = "secrets")]
+    fn given(
+        &self,
+        id: &RunId,
+        known: &Variables,
+        options: &StartOptions,
+    ) -> Result<BTreeMap<String, Value>> {
+        let wrong = |name: &str, why: String| {
+            Error::new(ErrorKind::Configuration, format!("vars.{name}: {why}"))
+        };
+        let mut given = options.variables.clone();
+        for (name, secret) in &options.secrets {
+            if !known.secrets().any(|known| known == name) {
+                let why = "the workflow has no secret of this name";
+                return Err(wrong(name, why.into()));
+            }
+            let keys = self.0.services.keys.as_ref();
+            let keys = keys.ok_or_else(|| {
+                wrong(name, "the engine has no keys; give it some with EngineBuilder::keys".into())
+            })?;
+            let place = crate::secret::Place { run: id.as_str(), name: &format!("vars.{name}") };
+            let sealed = crate::secret::seal(&**keys, self.0.services.nonce(), place, secret);
+            let sealed = sealed.map_err(|error| wrong(name, error.to_string()))?;
+            given.insert(name.clone(), sealed.into());
+        }
+        Ok(given)
+    }
+
+    #[cfg(not(feature = "secrets"))]
+    fn given(
+        &self,
+        _: &RunId,
+        known: &Variables,
+        options: &StartOptions,
+    ) -> Result<BTreeMap<String, Value>> {
+        match known.secrets().next() {
+            Some(name) => {
+                let message = format!("vars.{name}: secrets need the feature `secrets`");
+                Err(Error::new(ErrorKind::Configuration, message))
+            }
+            None => Ok(options.variables.clone()),
+        }
     }
 
     /// A handle for a run that was started before, here or elsewhere. Only one engine may drive a run
@@ -236,6 +291,41 @@ impl Engine {
             return Ok(RunHandle::new(self.clone(), Arc::clone(slot)));
         }
         self.load(id).await
+    }
+
+    /// Seals the secrets that a run keeps with the current key, so that it needs the old one no more;
+    /// how many. What the journal holds from before stays as it was, and can be opened by nobody once
+    /// the old key is gone. A run that has ended stays ended.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when there is no such run; [`ErrorKind::Configuration`] when the engine
+    /// has no keys, or not the one that a secret was sealed with; what the storage says.
+    #[cfg(feature = "secrets")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "secrets")))]
+    pub async fn reseal(&self, id: &RunId, reason: Reason) -> Result<usize> {
+        let wrong = |why: String| Error::new(ErrorKind::Configuration, why).of_run(id);
+        let keys = self.0.services.keys.clone();
+        let keys = keys.ok_or_else(|| wrong("the engine has no keys".into()))?;
+        let live = lock(&self.0.runs).get(id).map(Arc::clone);
+        let handle = match live {
+            Some(slot) => RunHandle::new(self.clone(), slot),
+            None => self.keep(self.slot_of(id).await?.0),
+        };
+        let mut replaced = BTreeMap::new();
+        for value in handle.sealed_values() {
+            for old in crate::secret::sealed_texts(&value) {
+                let nonce = self.0.services.nonce();
+                let new = crate::secret::reseal(&*keys, nonce, id.as_str(), &old);
+                if let Some(new) = new.map_err(|error| wrong(error.to_string()))? {
+                    replaced.insert(old, new);
+                }
+            }
+        }
+        let count = replaced.len();
+        if count > 0 {
+            handle.operate(Operation::Reseal { replaced }, reason).await?;
+        }
+        Ok(count)
     }
 
     /// Summaries of runs, newest first.
@@ -279,7 +369,7 @@ impl Engine {
             false => prepared,
         };
         let context =
-            RunContext::new(state, stored.user, stored.metadata, Arc::clone(&self.0.runtime));
+            RunContext::new(state, stored.user, stored.metadata, Arc::clone(&self.0.services));
         context.wake_driver();
         Ok((Slot::new(context, prepared, true), stored.holding))
     }

@@ -248,6 +248,25 @@ impl StepError {
         }
     }
 
+    /// Changes every text and value that it carries.
+    pub(crate) fn scrub(
+        &mut self,
+        text: impl Fn(String) -> String,
+        value: impl Fn(Value) -> Value,
+    ) {
+        match &mut *self.0 {
+            Cause::Failed(failure, _) => {
+                failure.message = text(std::mem::take(&mut failure.message));
+                for cause in &mut failure.causes {
+                    *cause = text(std::mem::take(cause));
+                }
+            }
+            Cause::Suspended(suspension) => {
+                suspension.prompt = value(std::mem::take(&mut suspension.prompt));
+            }
+        }
+    }
+
     /// Drops the error that this was made of; its text is kept.
     pub(crate) fn forget_source(&mut self) {
         if let Cause::Failed(_, source) = &mut *self.0 {

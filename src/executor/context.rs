@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -11,12 +11,15 @@ use futures::channel::mpsc::UnboundedSender;
 use futures::task::AtomicWaker;
 use serde::de::DeserializeOwned;
 
+use super::services::Services;
 use crate::error::{ErrorClass, StepError};
 use crate::id::{RunId, StepKey};
 use crate::journal::{Recorded, StepStatus};
 use crate::plan::ExecutionPlan;
 use crate::run::{AttemptRecord, RunState};
 use crate::runtime::Runtime;
+#[cfg(feature = "secrets")]
+use crate::secret::{Scrubber, Secret};
 use crate::time::Timestamp;
 use crate::value::{Json, Value};
 use crate::workflow::Metadata;
@@ -28,6 +31,10 @@ pub(crate) struct RunContext {
     pub(crate) user: Option<String>,
     pub(crate) metadata: Metadata,
     pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) services: Arc<Services>,
+    /// The secrets that steps of this run have opened here, to be kept out of what they say.
+    #[cfg(feature = "secrets")]
+    opened: Mutex<Scrubber>,
     state: Mutex<RunState>,
     observers: Mutex<Vec<UnboundedSender<RunEvent>>>,
     observed: AtomicBool,
@@ -50,13 +57,16 @@ impl RunContext {
         state: RunState,
         user: Option<String>,
         metadata: Metadata,
-        runtime: Arc<dyn Runtime>,
+        services: Arc<Services>,
     ) -> Self {
         Self {
             id: state.id().clone(),
             user,
             metadata,
-            runtime,
+            runtime: Arc::clone(&services.runtime),
+            services,
+            #[cfg(feature = "secrets")]
+            opened: Mutex::new(Scrubber::new()),
             observers: Mutex::new(Vec::new()),
             observed: AtomicBool::new(false),
             driver: AtomicWaker::new(),
@@ -73,6 +83,31 @@ impl RunContext {
     /// The state; never held across an await.
     pub(crate) fn state(&self) -> MutexGuard<'_, RunState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A text without the secrets that steps have opened.
+    #[cfg(feature = "secrets")]
+    pub(crate) fn scrub_text(&self, text: String) -> String {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if opened.is_empty() { text } else { opened.text(&text).into_owned() }
+    }
+
+    /// A value without the secrets that steps have opened.
+    #[cfg(feature = "secrets")]
+    pub(crate) fn scrub(&self, value: Value) -> Value {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let scrubbed = if opened.is_empty() { None } else { opened.json(&value) };
+        scrubbed.map_or(value, Value::from)
+    }
+
+    #[cfg(not(feature = "secrets"))]
+    pub(crate) fn scrub_text(&self, text: String) -> String {
+        text
+    }
+
+    #[cfg(not(feature = "secrets"))]
+    pub(crate) fn scrub(&self, value: Value) -> Value {
+        value
     }
 
     pub(crate) fn observe(&self, observer: UnboundedSender<RunEvent>) {
@@ -190,6 +225,9 @@ pub enum LogLevel {
     Error,
 }
 
+#[cfg(feature = "secrets")]
+const NO_KEYS: &str = "the engine has no keys; give it some with EngineBuilder::keys";
+
 /// What a step sees of its run while it works. Cloning shares it.
 #[derive(Clone)]
 pub struct ExecutionContext(Arc<Attempt>);
@@ -212,6 +250,8 @@ pub(crate) struct Attempt {
     pub(crate) begun: Begun,
     config: Value,
     inputs: Value,
+    /// The same with values that were kept elsewhere.
+    loaded: OnceLock<Value>,
     cancelled: AtomicBool,
     aborted: AtomicBool,
     /// The step that waits for its cancellation.
@@ -233,6 +273,7 @@ impl Attempt {
             && let Some(old) = Arc::get_mut(&mut spare)
         {
             (old.begun, old.config, old.inputs) = (begun, config, inputs);
+            old.loaded = OnceLock::new();
             (*old.cancelled.get_mut(), *old.aborted.get_mut()) = (false, false);
             (old.listener, old.holder) = (AtomicWaker::new(), AtomicWaker::new());
             return spare;
@@ -242,6 +283,7 @@ impl Attempt {
             begun,
             config,
             inputs,
+            loaded: OnceLock::new(),
             cancelled: AtomicBool::new(false),
             aborted: AtomicBool::new(false),
             listener: AtomicWaker::new(),
@@ -260,6 +302,38 @@ impl Attempt {
         self.cancel();
         self.aborted.store(true, Ordering::Release);
         self.holder.wake();
+    }
+
+    /// Whether values may have to be loaded before the step begins, or kept elsewhere when it is done.
+    pub(crate) fn has_store(&self) -> bool {
+        self.run.services.blobs.is_some()
+    }
+
+    /// Loads inputs that are kept elsewhere.
+    pub(crate) async fn load_inputs(&self) -> Result<(), StepError> {
+        let loaded = self.run.services.load_inputs(&self.run.id, &self.inputs).await?;
+        if let Some(loaded) = loaded {
+            // Once for each attempt.
+            let _ = self.loaded.set(loaded);
+        }
+        Ok(())
+    }
+
+    /// What the step came to, as the journal is to keep it.
+    pub(crate) async fn keep(&self, output: Value) -> Result<Value, StepError> {
+        let services = &self.run.services;
+        if output.bytes() <= services.spill_over {
+            return Ok(output);
+        }
+        // Nobody can look into it afterwards.
+        let schema = self.run.state().node(self.begun.key).and_then(|node| node.schema.clone());
+        if let Some(schema) = schema {
+            let fits = schema.check(&output, "output");
+            fits.map_err(|wrong| StepError::new(ErrorClass::Validation, wrong.to_string()))?;
+        }
+        let output = self.run.scrub(output);
+        let name = format!("{}@{}", self.instance(), self.begun.number);
+        services.spill(&self.run.id, &name, output).await
     }
 
     pub(crate) fn is_aborted(&self) -> bool {
@@ -340,7 +414,7 @@ impl ExecutionContext {
     /// All inputs of the step, a map; null when it has none.
     #[must_use]
     pub fn inputs(&self) -> &Value {
-        &self.0.inputs
+        self.0.loaded.get().unwrap_or(&self.0.inputs)
     }
 
     /// One input of the step.
@@ -348,7 +422,57 @@ impl ExecutionContext {
     /// # Errors
     /// Class validation, when it is missing or of another shape.
     pub fn input<T: DeserializeOwned>(&self, name: &str) -> Result<T, StepError> {
-        part(&self.0.inputs, name, "input", ErrorClass::Validation)
+        part(self.inputs(), name, "input", ErrorClass::Validation)
+    }
+
+    /// A value that is kept in the blob store, such as a large output of another step; others come back
+    /// as they are. Inputs need not be loaded: they are there.
+    ///
+    /// # Errors
+    /// What the store says; class configuration when the engine has none.
+    pub async fn load(&self, value: &Json) -> Result<Value, StepError> {
+        self.0.run.services.load(&self.0.run.id, value).await.map(Value::from)
+    }
+
+    /// Opens a secret that this step takes as an input. From then on its text is kept out of the outputs,
+    /// errors, log lines and prompts of all steps of this run.
+    ///
+    /// # Errors
+    /// Class configuration when the input is missing or no secret, when the engine has no keys, or not
+    /// the one that it was sealed with, and when it was sealed for another run.
+    #[cfg(feature = "secrets")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "secrets")))]
+    pub fn secret(&self, input: &str) -> Result<Secret, StepError> {
+        let wrong = |why: String| {
+            StepError::new(ErrorClass::Configuration, format!("secret `{input}`: {why}"))
+        };
+        let run = &self.0.run;
+        let sealed =
+            self.0.inputs.get(input).ok_or_else(|| wrong("there is no such input".into()))?;
+        let keys = run.services.keys.as_ref().ok_or_else(|| wrong(NO_KEYS.into()))?;
+        let secret = crate::secret::open(&**keys, run.id.as_str(), sealed)
+            .map_err(|error| wrong(error.to_string()))?;
+        run.opened.lock().unwrap_or_else(PoisonError::into_inner).learn(&secret);
+        Ok(secret)
+    }
+
+    /// Seals a text that this step has come by, so that it can be a part of its output: only steps of
+    /// this run that take it as an input can open it.
+    ///
+    /// # Errors
+    /// Class configuration, when the engine has no keys or the text is too long.
+    #[cfg(feature = "secrets")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "secrets")))]
+    pub fn seal(&self, name: &str, secret: &Secret) -> Result<Value, StepError> {
+        let wrong = |why: String| {
+            StepError::new(ErrorClass::Configuration, format!("secret `{name}`: {why}"))
+        };
+        let run = &self.0.run;
+        let keys = run.services.keys.as_ref().ok_or_else(|| wrong(NO_KEYS.into()))?;
+        let place = crate::secret::Place { run: run.id.as_str(), name };
+        let sealed = crate::secret::seal(&**keys, run.services.nonce(), place, secret);
+        run.opened.lock().unwrap_or_else(PoisonError::into_inner).learn(secret);
+        sealed.map(Value::from).map_err(|error| wrong(error.to_string()))
     }
 
     /// The input of the run, or of the sub-workflow that the step belongs to.
@@ -489,14 +613,14 @@ impl ExecutionContext {
     pub fn progress(&self, fraction: f64, message: impl Into<String>) {
         if self.0.run.is_observed() {
             let fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
-            let (step, message) = (self.0.path(), message.into());
+            let (step, message) = (self.0.path(), self.0.run.scrub_text(message.into()));
             self.0.run.publish(&RunEvent::Progress { step, fraction, message });
         }
     }
 
     /// Tells the run's observers, and the `tracing` subscriber, something.
     pub fn log(&self, level: LogLevel, message: impl Into<String>) {
-        let message = message.into();
+        let message = self.0.run.scrub_text(message.into());
         match level {
             LogLevel::Debug => tracing::debug!(target: "stepwell::step", "{message}"),
             LogLevel::Info => tracing::info!(target: "stepwell::step", "{message}"),

@@ -20,6 +20,7 @@ mod context;
 mod registry;
 #[cfg(feature = "request")]
 mod request;
+mod services;
 #[cfg(feature = "shell")]
 mod shell;
 
@@ -32,6 +33,7 @@ pub use context::{ExecutionContext, LogLevel, RunEvent};
 pub use registry::ExecutorRegistry;
 #[cfg(feature = "request")]
 pub use request::{ANSWER_BYTES_MAX, HttpRequest};
+pub(crate) use services::Services;
 #[cfg(feature = "shell")]
 pub use shell::{OUTPUT_BYTES_MAX, Shell};
 

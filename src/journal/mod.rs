@@ -13,6 +13,7 @@ pub(crate) use status::STATUS_SLOTS;
 pub use status::{CancelReason, Outcome, RunStatus, SkipReason, StepStatus};
 pub use waiting::{OpenApproval, Signal, Vote, Waiting};
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -211,6 +212,11 @@ pub enum Event {
         /// Who did it and why.
         by: Box<Reason>,
     },
+    /// Secrets that the run keeps are sealed anew.
+    SecretsResealed {
+        /// The new sealed texts by the old ones.
+        replaced: BTreeMap<String, String>,
+    },
     /// A run that had ended goes on.
     RunReopened {
         /// When it has taken too long.
@@ -228,6 +234,30 @@ pub enum Event {
         /// How.
         outcome: Box<Outcome>,
     },
+}
+
+impl Event {
+    /// The values that it carries.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Value> {
+        let (one, other) = match self {
+            Self::RunStarted(started) => (Some(&started.input), Some(&started.variables)),
+            Self::StepSucceeded { output, .. } => (Some(output), None),
+            Self::VariablesSet { values, .. } => (Some(values), None),
+            Self::SignalReceived { signal } | Self::SignalTaken { signal, .. } => {
+                (Some(&signal.payload), None)
+            }
+            Self::Voted { vote, .. } => (Some(&vote.payload), None),
+            Self::ItemsListed { items, .. } => (Some(items), None),
+            Self::StepsMade { steps, .. } => (Some(steps), None),
+            Self::ScopeOpened { opened, .. } => (Some(&opened.input), Some(&opened.variables)),
+            Self::ScopeClosed { outcome, .. } | Self::RunFinished { outcome } => {
+                (outcome.output(), None)
+            }
+            Self::StepSuspended { suspended, .. } => (Some(&suspended.suspension.prompt), None),
+            _ => (None, None),
+        };
+        one.into_iter().chain(other)
+    }
 }
 
 /// How a run began.

@@ -1,5 +1,6 @@
 //! What operators do to a run.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,12 @@ pub enum Operation {
     Cancel {
         /// Which.
         steps: Vec<String>,
+    },
+    /// Replaces sealed secrets by the same secrets sealed with another key; see
+    /// [`Engine::reseal`](crate::Engine::reseal).
+    Reseal {
+        /// The new sealed texts by the old ones.
+        replaced: BTreeMap<String, String>,
     },
     /// Gives variables new values.
     SetVariables {
@@ -99,7 +106,7 @@ impl Operation {
             Self::Rerun { .. } | Self::RetryFailed | Self::Skip { .. } | Self::Succeed { .. } => {
                 true
             }
-            Self::Cancel { .. } | Self::SetVariables { .. } => false,
+            Self::Cancel { .. } | Self::SetVariables { .. } | Self::Reseal { .. } => false,
         }
     }
 
@@ -108,9 +115,11 @@ impl Operation {
         match self {
             Self::Succeed { output, .. } => Some(output),
             Self::SetVariables { values } => Some(values),
-            Self::Rerun { .. } | Self::RetryFailed | Self::Skip { .. } | Self::Cancel { .. } => {
-                None
-            }
+            Self::Rerun { .. }
+            | Self::RetryFailed
+            | Self::Skip { .. }
+            | Self::Cancel { .. }
+            | Self::Reseal { .. } => None,
         }
     }
 }
@@ -127,6 +136,7 @@ impl fmt::Display for Operation {
             Self::Skip { steps } => write!(f, "skip {}", steps.join(", ")),
             Self::Succeed { step, .. } => write!(f, "take {step} for done"),
             Self::Cancel { steps } => write!(f, "cancel {}", steps.join(", ")),
+            Self::Reseal { replaced } => write!(f, "reseal {} secrets", replaced.len()),
             Self::SetVariables { values } => {
                 let names = values.as_object().into_iter().flat_map(|values| values.keys());
                 write!(f, "set {}", names.cloned().collect::<Vec<_>>().join(", "))

@@ -16,6 +16,7 @@ impl RunState {
     /// Applies an event. Total: an event that does not fit changes nothing but the version.
     pub fn apply(&mut self, at: Timestamp, event: &Event) {
         self.version += 1;
+        self.bytes = self.bytes.saturating_add(event.values().map(Value::bytes).sum());
         match event {
             Event::RunStarted(started) => {
                 self.started = Some(Start {
@@ -146,6 +147,7 @@ impl RunState {
             }
             Event::RunLimitReached => self.stopping = Some(Outcome::TimedOut),
             Event::Operated { .. } => {}
+            Event::SecretsResealed { replaced } => self.reseal(replaced),
             Event::RunReopened { deadline } => self.reopen(*deadline, at),
             Event::StepReset { step, failed_items } => self.reset(*step, *failed_items, at),
             Event::RunFinished { outcome } => self.finish(outcome, at),

@@ -58,6 +58,8 @@ impl Turn<'_> {
             let fits = schema.check(&vote.payload, "payload");
             fits.map_err(|wrong| Rejection::Payload(wrong.to_string()))?;
         }
+        let size = self.fits_in(vote.payload.bytes());
+        size.map_err(|wrong| Rejection::Payload(format!("the payload {wrong}")))?;
         let text = vote.to_string();
         self.emit(Event::Voted { step, vote: Box::new(vote) });
         match self.state.approval(step).and_then(OpenApproval::decision) {

@@ -145,8 +145,15 @@ impl Turn<'_> {
         };
         let problem = match items {
             Ok(Json::Array(items)) if items.len() <= FOR_EACH_ITEMS_MAX => {
-                self.listed += items.len();
-                return self.emit(Event::ItemsListed { step, items: items.into() });
+                let count = items.len();
+                let items = Value::from(items);
+                match self.fits_in(items.bytes()) {
+                    Ok(()) => {
+                        self.listed += count;
+                        return self.emit(Event::ItemsListed { step, items });
+                    }
+                    Err(wrong) => format!("the list of `foreach` {wrong}"),
+                }
             }
             Ok(Json::Array(items)) => {
                 format!("`foreach` has {} items; the limit is {FOR_EACH_ITEMS_MAX}", items.len())

@@ -20,6 +20,7 @@ mod output;
 mod progress;
 mod reset;
 mod scope;
+mod sealed;
 mod timer;
 mod turn;
 mod view;
@@ -113,6 +114,8 @@ pub struct RunState {
     counts: [u32; STATUS_SLOTS],
     /// Tasks, as opposed to composite steps, that run.
     tasks_running: u32,
+    /// Bytes of the values in the journal.
+    bytes: usize,
     /// Failed attempts of steps whose bodies have ended, by the steps' paths.
     past: Vec<(String, AttemptRecord)>,
     /// What a turn has left to look at; empty between turns.
@@ -152,6 +155,7 @@ impl PartialEq for RunState {
             && self.counts == other.counts
             && self.tasks_running == other.tasks_running
             && self.past == other.past
+            && self.bytes == other.bytes
     }
 }
 
@@ -181,6 +185,7 @@ impl RunState {
             approvals: BTreeMap::new(),
             counts,
             tasks_running: 0,
+            bytes: 0,
             past: Vec::new(),
             work: VecDeque::new(),
             base: Arc::clone(&program),

@@ -131,6 +131,11 @@ impl Turn<'_> {
                 self.record(&operation, by);
                 found.into_iter().for_each(|step| self.stop(step, CancelReason::Operator));
             }
+            Operation::Reseal { replaced } => {
+                let replaced = replaced.clone();
+                self.emit(Event::Operated { operation, by });
+                self.emit(Event::SecretsResealed { replaced });
+            }
             Operation::SetVariables { values } => {
                 self.check_variables(values)?;
                 self.record(&operation, by);

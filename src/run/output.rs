@@ -15,6 +15,9 @@ use crate::workflow::Formula;
 impl Turn<'_> {
     /// A step has come to this. It succeeds, unless that is not what it may come to.
     pub(super) fn succeed(&mut self, step: StepKey, raw: Value) {
+        if let Err(too_large) = self.fits_in(raw.bytes()) {
+            return self.fail(step, ErrorClass::Validation, format!("the output {too_large}"));
+        }
         let Some(node) = self.state.node(step) else {
             return;
         };
@@ -30,6 +33,26 @@ impl Turn<'_> {
             }
             Err(wrong) => self.fail(step, ErrorClass::Validation, wrong),
         }
+    }
+
+    /// Whether a value of so many bytes may become part of the journal.
+    pub(super) fn fits_in(&self, bytes: usize) -> Result<(), String> {
+        let limits = &self.state.program.unit(0).limits;
+        if bytes > limits.max_value_bytes {
+            let max = limits.max_value_bytes;
+            return Err(format!(
+                "takes {bytes} bytes; the limit is {max} (raise `limits.max_value_bytes`, or give the \
+                 engine a blob store)"
+            ));
+        }
+        if self.state.bytes.saturating_add(bytes) > limits.max_run_bytes {
+            let max = limits.max_run_bytes;
+            return Err(format!(
+                "would make the run's values more than {max} bytes (raise `limits.max_run_bytes`, or \
+                 give the engine a blob store)"
+            ));
+        }
+        Ok(())
     }
 
     pub(super) fn results(

@@ -9,8 +9,8 @@ use super::scope::TimerKind;
 use crate::error::{ErrorClass, Failure};
 use crate::id::StepKey;
 use crate::journal::{
-    CancelReason, Event, FailedAttempt, Outcome, Reason, Recorded, RunStarted, SkipReason,
-    StepStatus,
+    CancelReason, Event, FailedAttempt, Operation, Outcome, Reason, Recorded, RunStarted,
+    SkipReason, StepStatus,
 };
 use crate::retry::{self, GiveUp, RetryDecision, Seed};
 use crate::time::Timestamp;
@@ -51,7 +51,9 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn take(mut self, command: Command) -> Result<(), Rejection> {
-        let reopens = matches!(&command, Command::Operate { operation, .. } if operation.reopens());
+        // What is kept of a run that has ended can be sealed anew, too.
+        let reopens = matches!(&command, Command::Operate { operation, .. }
+            if operation.reopens() || matches!(**operation, Operation::Reseal { .. }));
         if self.state.outcome.is_some() && !reopens {
             return Err(Rejection::Finished);
         }

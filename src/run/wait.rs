@@ -89,6 +89,8 @@ impl Turn<'_> {
 
     /// A signal goes to the step that has waited for it longest and that it fits.
     pub(super) fn signal(&mut self, signal: Signal) -> Result<(), Rejection> {
+        let size = self.fits_in(signal.payload.bytes());
+        size.map_err(|wrong| Rejection::Payload(format!("the payload {wrong}")))?;
         let waits = self.state.signal_waits.get(&signal.name).into_iter().flatten();
         let (mut taker, mut wrong) = (None, None);
         for step in waits {

@@ -32,10 +32,7 @@
 
 mod keys;
 mod needle;
-// The engine does not seal yet; these two go with it.
-#[allow(dead_code)]
 mod scrub;
-#[allow(dead_code)]
 mod seal;
 mod view;
 
@@ -45,10 +42,8 @@ mod scrub_tests;
 mod seal_tests;
 
 pub use keys::{Key, KeyError, KeyProvider, Keyring, Secret};
-#[allow(unused_imports)] // As above.
 pub(crate) use scrub::Scrubber;
 pub use seal::{KEY_ID_CHARS_MAX, Place, SECRET_BYTES_MAX, SecretError};
-#[allow(unused_imports)] // As above.
 pub(crate) use seal::{open, reseal, seal, sealed_texts};
 
 /// The value of a hexadecimal digit.

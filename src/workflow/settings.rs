@@ -122,6 +122,13 @@ pub struct Limits {
     pub max_memory_mb: u64,
     /// CPU used by the process in percent of all cores, sampled; default 80, 100 never waits.
     pub max_cpu_percent: u32,
+    /// Bytes of one value as JSON, about: the input, the output of a step, the payload of a signal.
+    /// Larger outputs go to the engine's [blob store](crate::storage::BlobStore), if it has one, and
+    /// fail the step otherwise; default 4 MiB.
+    pub max_value_bytes: usize,
+    /// Bytes of all values in the journal of a run, about. More fails the step that comes to it;
+    /// default 256 MiB.
+    pub max_run_bytes: usize,
 }
 
 impl Default for Limits {
@@ -131,6 +138,8 @@ impl Default for Limits {
             max_duration: Duration::from_secs(3600),
             max_memory_mb: 2048,
             max_cpu_percent: 80,
+            max_value_bytes: 4 << 20,
+            max_run_bytes: 256 << 20,
         }
     }
 }

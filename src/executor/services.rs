@@ -1,0 +1,102 @@
+//! What steps reach through their run: keys for secrets, a store for large values.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::error::{ErrorClass, StepError};
+use crate::id::RunId;
+use crate::runtime::Runtime;
+#[cfg(feature = "secrets")]
+use crate::secret::KeyProvider;
+use crate::storage::BlobStore;
+use crate::value::{BLOB, Json, Value, is_blob};
+
+/// What an engine gives the steps of all its runs.
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    #[cfg(feature = "secrets")]
+    pub(crate) keys: Option<Arc<dyn KeyProvider>>,
+    pub(crate) blobs: Option<Arc<dyn BlobStore>>,
+    /// Outputs of more bytes than this go to the store.
+    pub(crate) spill_over: usize,
+}
+
+impl Services {
+    /// A random nonce.
+    #[cfg(feature = "secrets")]
+    pub(crate) fn nonce(&self) -> [u8; 24] {
+        let mut nonce = [0; 24];
+        for part in nonce.chunks_exact_mut(8) {
+            part.copy_from_slice(&self.runtime.random().to_le_bytes());
+        }
+        nonce
+    }
+
+    /// Puts a value that is too large for a journal into the store, if there is one; what stands for
+    /// it there.
+    pub(crate) async fn spill(
+        &self,
+        run: &RunId,
+        name: &str,
+        value: Value,
+    ) -> Result<Value, StepError> {
+        let Some(blobs) = self.blobs.as_ref().filter(|_| value.bytes() > self.spill_over) else {
+            return Ok(value);
+        };
+        let bytes = serde_json::to_vec(&*value)?;
+        let length = bytes.len();
+        let stored = blobs.put(run, name, bytes).await;
+        stored.map_err(|error| unwell(&error))?;
+        Ok(json!({ BLOB: {"name": name, "bytes": length} }).into())
+    }
+
+    /// A value as it was before it went to the store; others come back as they are.
+    pub(crate) async fn load(&self, run: &RunId, value: &Json) -> Result<Json, StepError> {
+        let Some(name) =
+            value.get(BLOB).and_then(|blob| blob.get("name")).filter(|_| is_blob(value))
+        else {
+            return Ok(value.clone());
+        };
+        let name = name.as_str().unwrap_or_default();
+        let Some(blobs) = &self.blobs else {
+            let message =
+                format!("the value `{name}` is in a blob store, and this engine has none");
+            return Err(StepError::new(ErrorClass::Configuration, message));
+        };
+        let bytes = blobs.get(run, name).await.map_err(|error| unwell(&error))?;
+        let gone = || StepError::fatal(format!("the value `{name}` is gone from the blob store"));
+        Ok(serde_json::from_slice(&bytes.ok_or_else(gone)?)?)
+    }
+
+    /// The inputs of a step with all values that are in the store; none if there are no such.
+    pub(crate) async fn load_inputs(
+        &self,
+        run: &RunId,
+        inputs: &Json,
+    ) -> Result<Option<Value>, StepError> {
+        let fields = inputs.as_object().filter(|fields| fields.values().any(is_blob));
+        let Some(fields) = fields else { return Ok(None) };
+        let mut loaded = serde_json::Map::new();
+        for (name, value) in fields {
+            loaded.insert(name.clone(), self.load(run, value).await?);
+        }
+        Ok(Some(Json::Object(loaded).into()))
+    }
+}
+
+/// A store that is not well may be so later.
+fn unwell(error: &crate::error::Error) -> StepError {
+    StepError::retryable(format!("the blob store: {error}"))
+}
+
+impl fmt::Debug for Services {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Services")
+            .field("runtime", &self.runtime)
+            .field("blobs", &self.blobs)
+            .finish_non_exhaustive()
+    }
+}
