@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::admission::Slots;
 use super::{Engine, Inner, Placement, Shared, defaults, sampler};
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::{ExecutorRegistry, Services, StepExecutor};
+use crate::executor::{ExecutorRegistry, Facilities, StepExecutor};
 use crate::retry::{BreakerConfig, ErrorClassifier, RetryBudget};
 use crate::runtime::Runtime;
 #[cfg(feature = "secrets")]
@@ -161,7 +161,7 @@ impl EngineBuilder {
         }
         let runtime = self.runtime.unwrap_or_else(defaults::runtime);
         let owner = (u128::from(runtime.random()) << 64) | u128::from(runtime.random());
-        let services = Arc::new(Services {
+        let facilities = Arc::new(Facilities {
             runtime: Arc::clone(&runtime),
             #[cfg(feature = "secrets")]
             keys: self.keys,
@@ -187,7 +187,7 @@ impl EngineBuilder {
             is_served: AtomicBool::new(false),
             fresh: Mutex::default(),
             serving: futures::task::AtomicWaker::new(),
-            services,
+            facilities,
             runtime,
         })))))
     }

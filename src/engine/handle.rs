@@ -237,7 +237,7 @@ impl RunHandle {
     /// # Errors
     /// [`ErrorKind::Storage`] with what the store says, or that the engine has none.
     pub async fn load(&self, value: &Value) -> Result<Value> {
-        let loaded = self.engine.inner().services.load(self.id(), value).await;
+        let loaded = self.engine.inner().facilities.load(self.id(), value).await;
         loaded
             .map(Value::from)
             .map_err(|error| Error::new(ErrorKind::Storage, error.to_string()).of_run(self.id()))

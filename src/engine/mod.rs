@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::{ExecutorRegistry, RunContext, Services};
+use crate::executor::{ExecutorRegistry, Facilities, RunContext};
 use crate::id::RunId;
 use crate::journal::{Operation, Reason};
 use crate::retry::{ErrorClassifier, RetryBudget};
@@ -69,7 +69,7 @@ pub struct Engine(Arc<Shared>);
 pub(crate) struct Inner {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) services: Arc<Services>,
+    pub(crate) facilities: Arc<Facilities>,
     registry: ExecutorRegistry,
     workflows: Mutex<BTreeMap<String, Workflow>>,
     capabilities: BTreeSet<String>,
@@ -229,7 +229,7 @@ impl Engine {
             }
         }
         let context =
-            RunContext::new(state, options.user, options.metadata, Arc::clone(&self.0.services));
+            RunContext::new(state, options.user, options.metadata, Arc::clone(&self.0.facilities));
         if status.is_end() {
             context.set_ended();
         }
@@ -253,12 +253,12 @@ impl Engine {
                 let why = "the workflow has no secret of this name";
                 return Err(wrong(name, why.into()));
             }
-            let keys = self.0.services.keys.as_ref();
+            let keys = self.0.facilities.keys.as_ref();
             let keys = keys.ok_or_else(|| {
                 wrong(name, "the engine has no keys; give it some with EngineBuilder::keys".into())
             })?;
             let place = crate::secret::Place { run: id.as_str(), name: &format!("vars.{name}") };
-            let sealed = crate::secret::seal(&**keys, self.0.services.nonce(), place, secret);
+            let sealed = crate::secret::seal(&**keys, self.0.facilities.nonce(), place, secret);
             let sealed = sealed.map_err(|error| wrong(name, error.to_string()))?;
             given.insert(name.clone(), sealed.into());
         }
@@ -304,7 +304,7 @@ impl Engine {
     #[cfg_attr(docsrs, doc(cfg(feature = "secrets")))]
     pub async fn reseal(&self, id: &RunId, reason: Reason) -> Result<usize> {
         let wrong = |why: String| Error::new(ErrorKind::Configuration, why).of_run(id);
-        let keys = self.0.services.keys.clone();
+        let keys = self.0.facilities.keys.clone();
         let keys = keys.ok_or_else(|| wrong("the engine has no keys".into()))?;
         let live = lock(&self.0.runs).get(id).map(Arc::clone);
         let handle = match live {
@@ -314,7 +314,7 @@ impl Engine {
         let mut replaced = BTreeMap::new();
         for value in handle.sealed_values() {
             for old in crate::secret::sealed_texts(&value) {
-                let nonce = self.0.services.nonce();
+                let nonce = self.0.facilities.nonce();
                 let new = crate::secret::reseal(&*keys, nonce, id.as_str(), &old);
                 if let Some(new) = new.map_err(|error| wrong(error.to_string()))? {
                     replaced.insert(old, new);
@@ -369,7 +369,7 @@ impl Engine {
             false => prepared,
         };
         let context =
-            RunContext::new(state, stored.user, stored.metadata, Arc::clone(&self.0.services));
+            RunContext::new(state, stored.user, stored.metadata, Arc::clone(&self.0.facilities));
         context.wake_driver();
         Ok((Slot::new(context, prepared, true), stored.holding))
     }

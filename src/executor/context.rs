@@ -11,7 +11,7 @@ use futures::channel::mpsc::UnboundedSender;
 use futures::task::AtomicWaker;
 use serde::de::DeserializeOwned;
 
-use super::services::Services;
+use super::facilities::Facilities;
 use crate::error::{ErrorClass, StepError};
 use crate::id::{RunId, StepKey};
 use crate::journal::{Recorded, StepStatus};
@@ -31,7 +31,7 @@ pub(crate) struct RunContext {
     pub(crate) user: Option<String>,
     pub(crate) metadata: Metadata,
     pub(crate) runtime: Arc<dyn Runtime>,
-    pub(crate) services: Arc<Services>,
+    pub(crate) facilities: Arc<Facilities>,
     /// The secrets that steps of this run have opened here, to be kept out of what they say.
     #[cfg(feature = "secrets")]
     opened: Mutex<Scrubber>,
@@ -57,14 +57,14 @@ impl RunContext {
         state: RunState,
         user: Option<String>,
         metadata: Metadata,
-        services: Arc<Services>,
+        facilities: Arc<Facilities>,
     ) -> Self {
         Self {
             id: state.id().clone(),
             user,
             metadata,
-            runtime: Arc::clone(&services.runtime),
-            services,
+            runtime: Arc::clone(&facilities.runtime),
+            facilities,
             #[cfg(feature = "secrets")]
             opened: Mutex::new(Scrubber::new()),
             observers: Mutex::new(Vec::new()),
@@ -306,12 +306,12 @@ impl Attempt {
 
     /// Whether values may have to be loaded before the step begins, or kept elsewhere when it is done.
     pub(crate) fn has_store(&self) -> bool {
-        self.run.services.blobs.is_some()
+        self.run.facilities.blobs.is_some()
     }
 
     /// Loads inputs that are kept elsewhere.
     pub(crate) async fn load_inputs(&self) -> Result<(), StepError> {
-        let loaded = self.run.services.load_inputs(&self.run.id, &self.inputs).await?;
+        let loaded = self.run.facilities.load_inputs(&self.run.id, &self.inputs).await?;
         if let Some(loaded) = loaded {
             // Once for each attempt.
             let _ = self.loaded.set(loaded);
@@ -321,8 +321,8 @@ impl Attempt {
 
     /// What the step came to, as the journal is to keep it.
     pub(crate) async fn keep(&self, output: Value) -> Result<Value, StepError> {
-        let services = &self.run.services;
-        if output.bytes() <= services.spill_over {
+        let facilities = &self.run.facilities;
+        if output.bytes() <= facilities.spill_over {
             return Ok(output);
         }
         // Nobody can look into it afterwards.
@@ -333,7 +333,7 @@ impl Attempt {
         }
         let output = self.run.scrub(output);
         let name = format!("{}@{}", self.instance(), self.begun.number);
-        services.spill(&self.run.id, &name, output).await
+        facilities.spill(&self.run.id, &name, output).await
     }
 
     pub(crate) fn is_aborted(&self) -> bool {
@@ -431,7 +431,7 @@ impl ExecutionContext {
     /// # Errors
     /// What the store says; class configuration when the engine has none.
     pub async fn load(&self, value: &Json) -> Result<Value, StepError> {
-        self.0.run.services.load(&self.0.run.id, value).await.map(Value::from)
+        self.0.run.facilities.load(&self.0.run.id, value).await.map(Value::from)
     }
 
     /// Opens a secret that this step takes as an input. From then on its text is kept out of the outputs,
@@ -449,7 +449,7 @@ impl ExecutionContext {
         let run = &self.0.run;
         let sealed =
             self.0.inputs.get(input).ok_or_else(|| wrong("there is no such input".into()))?;
-        let keys = run.services.keys.as_ref().ok_or_else(|| wrong(NO_KEYS.into()))?;
+        let keys = run.facilities.keys.as_ref().ok_or_else(|| wrong(NO_KEYS.into()))?;
         let secret = crate::secret::open(&**keys, run.id.as_str(), sealed)
             .map_err(|error| wrong(error.to_string()))?;
         run.opened.lock().unwrap_or_else(PoisonError::into_inner).learn(&secret);
@@ -468,9 +468,9 @@ impl ExecutionContext {
             StepError::new(ErrorClass::Configuration, format!("secret `{name}`: {why}"))
         };
         let run = &self.0.run;
-        let keys = run.services.keys.as_ref().ok_or_else(|| wrong(NO_KEYS.into()))?;
+        let keys = run.facilities.keys.as_ref().ok_or_else(|| wrong(NO_KEYS.into()))?;
         let place = crate::secret::Place { run: run.id.as_str(), name };
-        let sealed = crate::secret::seal(&**keys, run.services.nonce(), place, secret);
+        let sealed = crate::secret::seal(&**keys, run.facilities.nonce(), place, secret);
         run.opened.lock().unwrap_or_else(PoisonError::into_inner).learn(secret);
         sealed.map(Value::from).map_err(|error| wrong(error.to_string()))
     }
@@ -568,7 +568,7 @@ impl ExecutionContext {
     }
 
     /// The same text for every attempt of this step instance in this run, also after a crash: for
-    /// services that do a thing once per key. An operator who has the step run again gives it another.
+    /// facilities that do a thing once per key. An operator who has the step run again gives it another.
     #[must_use]
     pub fn idempotency_key(&self) -> String {
         format!("{}/{}", self.0.run.id, self.0.instance())

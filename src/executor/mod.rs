@@ -17,10 +17,10 @@
 mod builtin;
 mod closure;
 mod context;
+mod facilities;
 mod registry;
 #[cfg(feature = "request")]
 mod request;
-mod services;
 #[cfg(feature = "shell")]
 mod shell;
 
@@ -30,10 +30,10 @@ pub use builtin::{SchemaViolation, validate_schema};
 pub use closure::{ExecutorFn, TypedFn, executor_fn, typed_fn};
 pub(crate) use context::{Attempt, Begun, NoRoom, RunContext};
 pub use context::{ExecutionContext, LogLevel, RunEvent};
+pub(crate) use facilities::Facilities;
 pub use registry::ExecutorRegistry;
 #[cfg(feature = "request")]
 pub use request::{ANSWER_BYTES_MAX, HttpRequest};
-pub(crate) use services::Services;
 #[cfg(feature = "shell")]
 pub use shell::{OUTPUT_BYTES_MAX, Shell};
 

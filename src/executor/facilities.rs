@@ -15,7 +15,7 @@ use crate::value::{BLOB, Json, Value, is_blob};
 
 /// What an engine gives the steps of all its runs.
 #[derive(Clone)]
-pub(crate) struct Services {
+pub(crate) struct Facilities {
     pub(crate) runtime: Arc<dyn Runtime>,
     #[cfg(feature = "secrets")]
     pub(crate) keys: Option<Arc<dyn KeyProvider>>,
@@ -24,7 +24,7 @@ pub(crate) struct Services {
     pub(crate) spill_over: usize,
 }
 
-impl Services {
+impl Facilities {
     /// A random nonce.
     #[cfg(feature = "secrets")]
     pub(crate) fn nonce(&self) -> [u8; 24] {
@@ -92,9 +92,9 @@ fn unwell(error: &crate::error::Error) -> StepError {
     StepError::retryable(format!("the blob store: {error}"))
 }
 
-impl fmt::Debug for Services {
+impl fmt::Debug for Facilities {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Services")
+        f.debug_struct("Facilities")
             .field("runtime", &self.runtime)
             .field("blobs", &self.blobs)
             .finish_non_exhaustive()
