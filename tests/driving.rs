@@ -84,6 +84,16 @@ impl Storage for Flaky {
         self.memory.inbox(run)
     }
 
+    fn acquire(
+        &self,
+        run: &RunId,
+        step: stepwell::StepKey,
+        wants: Vec<stepwell::run::Want>,
+        now: Timestamp,
+    ) -> Reply<stepwell::Result<Option<stepwell::storage::Denied>>> {
+        self.memory.acquire(run, step, wants, now)
+    }
+
     fn heartbeat(&self, owner: Owner, until: Timestamp) -> Reply<stepwell::Result<()>> {
         self.memory.heartbeat(owner, until)
     }

@@ -11,7 +11,7 @@ use serde_json::json;
 use stepwell::journal::{Operation, Recorded, Signal};
 use stepwell::plan::EdgeKind;
 use stepwell::run::{Command, Report, RetryAllowance, RunState};
-use stepwell::workflow::{Case, FailurePolicy, NodeKind};
+use stepwell::workflow::{Case, FailurePolicy, Lock, NodeKind};
 use stepwell::{
     ErrorClass, Event, Failure, RetryConfig, RunId, SkipReason, Step, StepKey, StepStatus,
     Timestamp, Trigger, Value, Wait, Workflow,
@@ -56,6 +56,9 @@ fn body(depth: u32) -> BoxedStrategy<Vec<Step>> {
                     _ => None,
                 };
                 step.cancel_rest = dice[3] > 230;
+                if dice[2] % 16 == 3 {
+                    step = step.lock(Lock::new("l"));
+                }
                 // Nothing regular comes after it.
                 step.finally = dice[3] > 200 && dice[3] < 215 && at + 1 == count;
                 if step.finally {

@@ -53,7 +53,8 @@ fn ready() -> Recorded {
 }
 
 fn commit(expected: u64, events: Vec<Recorded>, holding: Holding) -> Commit {
-    Commit { expected, events, status: RunStatus::Running, consumed: Vec::new(), holding }
+    let (status, consumed, released) = (RunStatus::Running, Vec::new(), Vec::new());
+    Commit { expected, events, status, consumed, holding, released }
 }
 
 fn signal(name: &str) -> Message {

@@ -254,6 +254,8 @@ pub(crate) enum Full {
     Type(String, String),
     /// Until a time.
     Until(String, Timestamp),
+    /// A lock of this step, and when to ask for it again; other steps may go first.
+    Lock(String, Timestamp),
     /// Other runs that were waiting go first, once.
     Others,
 }
@@ -262,8 +264,11 @@ impl Full {
     /// This, or the other if that one is over sooner.
     pub(crate) fn or_sooner(self, other: Self) -> Self {
         match (&self, &other) {
-            (Self::Until(_, this), Self::Until(_, that)) if this <= that => self,
-            (_, Self::Until(..)) => other,
+            (
+                Self::Until(_, this) | Self::Lock(_, this),
+                Self::Until(_, that) | Self::Lock(_, that),
+            ) if this <= that => self,
+            (_, Self::Until(..) | Self::Lock(..)) => other,
             _ => self,
         }
     }
@@ -272,13 +277,16 @@ impl Full {
     pub(crate) fn kind(&self) -> Option<&str> {
         match self {
             Self::Type(kind, _) => Some(kind),
-            Self::Run(_) | Self::Until(..) | Self::Others => None,
+            Self::Run(_) | Self::Until(..) | Self::Lock(..) | Self::Others => None,
         }
     }
 
     pub(crate) fn reason(&self) -> &str {
         match self {
-            Self::Run(reason) | Self::Type(_, reason) | Self::Until(reason, _) => reason,
+            Self::Run(reason)
+            | Self::Type(_, reason)
+            | Self::Until(reason, _)
+            | Self::Lock(reason, _) => reason,
             Self::Others => "other runs go first",
         }
     }

@@ -184,6 +184,7 @@ impl EngineBuilder {
             prepared: Mutex::default(),
             owner: Owner(owner),
             runs: Mutex::default(),
+            lock_waiters: Mutex::default(),
             is_served: AtomicBool::new(false),
             fresh: Mutex::default(),
             serving: futures::task::AtomicWaker::new(),

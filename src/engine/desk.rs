@@ -1,6 +1,6 @@
 //! The half of a turn that never waits: what came in goes to the state, what may start comes out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -34,6 +34,12 @@ pub(crate) struct Desk {
     /// Why the first ready step could not start, and when to ask again.
     pub(crate) full: Option<Full>,
     pub(crate) held: Held,
+    /// Ready steps that hold their locks.
+    pub(crate) granted: BTreeSet<StepKey>,
+    /// Ready steps that wait for a lock, why, and when to ask again.
+    pub(crate) denied: BTreeMap<StepKey, (String, Timestamp)>,
+    /// There are ready steps that have not asked for their locks.
+    pub(crate) asks: bool,
     /// Steps were made that have no executors yet.
     pub(crate) grown: bool,
     /// Begun steps that the retry budget has not counted yet.
@@ -237,15 +243,19 @@ impl Desk {
         let mut full_types = BTreeSet::new();
         let mut soonest = first;
         for step in ready {
-            let Some(task) = site.prepared.task(state.body_of(step), step.step) else { continue };
-            if full_types.contains(task.kind.name.as_str()) {
+            let task = site.prepared.task(state.body_of(step), step.step);
+            let kind = task.map(|task| task.kind.name.as_str());
+            if kind.is_some_and(|kind| full_types.contains(kind)) {
                 continue;
             }
             match self.start(site, state, step, now) {
                 Ok(_) => {}
                 Err(Full::Run(_)) => break,
                 Err(full) => {
-                    full_types.insert(task.kind.name.as_str());
+                    // A lock keeps one step back, and not its type.
+                    if !matches!(full, Full::Lock(..)) {
+                        full_types.extend(kind);
+                    }
                     soonest = soonest.or_sooner(full);
                 }
             }
@@ -261,10 +271,26 @@ impl Desk {
         step: StepKey,
         now: Timestamp,
     ) -> Result<bool, Full> {
+        let locked = state.node(step).is_some_and(|node| !node.locks.is_empty());
+        if locked && !self.granted.contains(&step) {
+            let (why, at) = self.denied.get(&step).cloned().unwrap_or_else(|| {
+                self.asks = true;
+                ("its locks".into(), now)
+            });
+            return Err(Full::Lock(why, at));
+        }
         match site.prepared.task(state.body_of(step), step.step) {
             Some(task) => admit(site, &mut self.held, task, now)?,
+            // A composite step that was ready for its locks only.
+            None if locked => {
+                self.granted.remove(&step);
+                return Ok(state
+                    .decide_into(Command::Dispatch { step }, now, &mut self.events)
+                    .is_ok());
+            }
             None => return Err(Full::Run("its definition is gone".into())),
         }
+        self.granted.remove(&step);
         if state.decide_into(Command::Dispatch { step }, now, &mut self.events).is_err() {
             return Ok(false);
         }

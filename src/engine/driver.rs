@@ -20,7 +20,7 @@ use super::placement::place;
 use super::prepare::Prepared;
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{Attempt, RunContext, RunEvent};
-use crate::id::StepKey;
+use crate::id::{RunId, StepKey};
 use crate::journal::{Event, Recorded, RunStatus, StepStatus};
 use crate::run::{Command, RunState};
 use crate::storage::{Commit, Holding, Message, Reply};
@@ -67,6 +67,11 @@ struct After {
     disturbed: bool,
     ended: bool,
 }
+
+/// Locks asked for in one turn.
+const LOCKS_AT_ONCE: usize = 1_000;
+/// How often a lock is asked for again that another engine may have released.
+const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Turns in a row before others on the same thread get a chance.
 const TURNS_BEFORE_YIELD: u32 = 64;
@@ -135,6 +140,9 @@ impl Driver {
                 self.end();
                 return Ok(());
             }
+            if std::mem::take(&mut self.desk.asks) {
+                continue;
+            }
             if std::mem::take(&mut self.desk.grown) {
                 self.grow();
                 continue;
@@ -160,6 +168,41 @@ impl Driver {
         }
     }
 
+    /// Asks for the locks of ready steps.
+    async fn take_locks(&mut self) -> Result<()> {
+        let now = self.site.engine.runtime.now();
+        let wanted: Vec<_> = {
+            let state = self.site.run.state();
+            let open = state.ready_for_locks().filter(|step| !self.desk.granted.contains(step));
+            let open = open.take(LOCKS_AT_ONCE).filter(|_| state.may_dispatch());
+            // A key that could be told when the step became ready can be told now.
+            open.map(|step| (step, state.locks(step, now).unwrap_or_default())).collect()
+        };
+        self.desk.denied.clear();
+        for (step, wants) in wanted {
+            // Before the question, so that what is released meanwhile is not missed.
+            self.site.engine.wait_for_locks(&self.site.run);
+            let run = &self.site.run.id;
+            match self.site.engine.storage.acquire(run, step, wants, now).await? {
+                None => drop(self.desk.granted.insert(step)),
+                Some(denied) => {
+                    let at = denied.until.unwrap_or(now + ASK_AGAIN);
+                    let held = match denied.holders.as_slice() {
+                        [] => format!("the rate of lock `{}` is reached", denied.lock),
+                        runs => {
+                            let runs: Vec<&str> = runs.iter().map(RunId::as_str).collect();
+                            format!("lock `{}` is held by {}", denied.lock, runs.join(", "))
+                        }
+                    };
+                    self.desk.denied.insert(step, (held, at));
+                }
+            }
+        }
+        let denied = self.desk.denied.iter().map(|(step, (why, _))| (*step, why.clone()));
+        self.site.run.set_denied(denied.collect());
+        Ok(())
+    }
+
     /// Makes executors for steps that were made while the run goes on. That is the host's code, so that
     /// the state is not locked meanwhile.
     fn grow(&mut self) {
@@ -176,6 +219,9 @@ impl Driver {
             true => self.mail().await?,
             false => Vec::new(),
         };
+        if self.site.prepared.has_locks && self.site.run.is_driven() {
+            self.take_locks().await?;
+        }
         let mut consumed = Vec::new();
         let next = {
             let Self { site, desk, told, .. } = self;
@@ -250,7 +296,12 @@ impl Driver {
             disturbed: !self.in_air.is_empty() && events.iter().any(disturbs),
             ended: status.is_end(),
         };
-        let commit = Commit { expected: self.expected, events, status, consumed, holding };
+        let released = match self.site.prepared.has_locks {
+            true => events.iter().filter_map(|recorded| released(&recorded.event)).collect(),
+            false => Vec::new(),
+        };
+        let commit =
+            Commit { expected: self.expected, events, status, consumed, holding, released };
         self.uncertain = true;
         (self.site.engine.storage.commit(&self.site.run.id, commit), after)
     }
@@ -262,6 +313,9 @@ impl Driver {
         self.desk.stored();
         for (number, answer) in self.desk.answers.drain(..) {
             self.audience.give(number, answer);
+        }
+        if self.site.prepared.has_locks {
+            self.site.engine.wake_for_locks();
         }
         self.expected += after.count;
         if after.disturbed {
@@ -354,7 +408,7 @@ impl Driver {
         let now = site.engine.runtime.now();
         desk.count_first_attempts(&site.engine, now);
         let room = match &desk.full {
-            Some(Full::Until(_, at)) => Some(*at),
+            Some(Full::Until(_, at) | Full::Lock(_, at)) => Some(*at),
             _ => None,
         };
         let due = [site.run.state().next_due(now), room].into_iter().flatten().min();
@@ -536,6 +590,20 @@ const fn disturbs(recorded: &Recorded) -> bool {
             | Event::StepCancelRequested { .. }
             | Event::RunFinished { .. }
     )
+}
+
+/// The step that holds its locks no more after an event.
+const fn released(event: &Event) -> Option<StepKey> {
+    match event {
+        Event::StepSucceeded { step, .. }
+        | Event::StepFailed { step, .. }
+        | Event::StepSkipped { step, .. }
+        | Event::StepCancelled { step, .. }
+        | Event::AttemptFailed { step, .. }
+        | Event::StepSuspended { step, .. }
+        | Event::StepReset { step, .. } => Some(*step),
+        _ => None,
+    }
 }
 
 /// The step that an event is about.

@@ -175,6 +175,9 @@ impl RunHandle {
         let Explanation::Ready { since, limit: None } = explanation else {
             return Some(explanation);
         };
+        if let Some(denied) = self.slot.context.denied(step) {
+            return Some(Explanation::Ready { since, limit: Some(denied) });
+        }
         let kind = |step| state.unit(step)?.executor_of(state.node(step)?);
         let full = self.slot.context.full();
         let about = |full: &NoRoom| full.kind.is_none() || full.kind.as_deref() == kind(step);

@@ -83,6 +83,8 @@ pub(crate) struct Inner {
     prepared: Mutex<HashMap<usize, ForProgram>>,
     pub(crate) owner: Owner,
     pub(crate) runs: Mutex<HashMap<RunId, Arc<Slot>>>,
+    /// Runs that wait for a lock.
+    lock_waiters: Mutex<Vec<Arc<RunContext>>>,
     /// Whether [`Engine::serve`] is at work.
     pub(crate) is_served: AtomicBool,
     /// Runs that it has not seen.
@@ -115,6 +117,20 @@ impl Drop for Shared {
 }
 
 impl Inner {
+    /// Has a run look again when a lock may be free.
+    pub(crate) fn wait_for_locks(&self, run: &Arc<RunContext>) {
+        let mut waiters = lock(&self.lock_waiters);
+        if !waiters.iter().any(|other| Arc::ptr_eq(other, run)) {
+            waiters.push(Arc::clone(run));
+        }
+    }
+
+    /// A lock may be free.
+    pub(crate) fn wake_for_locks(&self) {
+        let waiters = std::mem::take(&mut *lock(&self.lock_waiters));
+        waiters.iter().for_each(|run| run.wake_for_room());
+    }
+
     /// Takes a run out of memory, unless that run is there in another slot by now.
     pub(crate) fn forget(&self, run: &Arc<RunContext>) {
         let mut runs = lock(&self.runs);

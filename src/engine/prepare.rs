@@ -14,6 +14,8 @@ use crate::workflow::{Limits, Node, NodeKind, Program, Resources, Unit};
 /// The executors of a program's tasks.
 pub(crate) struct Prepared {
     units: Vec<Arc<Tasks>>,
+    /// Whether any step takes locks.
+    pub(crate) has_locks: bool,
     /// Those of the workflow itself; sub-workflows run inside them.
     pub(crate) limits: Limits,
 }
@@ -36,7 +38,10 @@ impl Prepared {
         let units = program.units().iter();
         let units = units.map(|unit| Arc::new(found.tasks(unit, engine, false))).collect();
         match found.kinds.first() {
-            None => Ok(Self { units, limits: program.unit(0).limits.clone() }),
+            None => {
+                let (limits, has_locks) = (program.unit(0).limits.clone(), has_locks(program));
+                Ok(Self { units, limits, has_locks })
+            }
             Some(kind) => {
                 let list = found.problems.to_string().trim_end().replace('\n', "\n  ");
                 let message = format!("the run cannot start:\n  {list}");
@@ -52,7 +57,7 @@ impl Prepared {
         for unit in program.units().iter().skip(units.len()) {
             units.push(Arc::new(Found::default().tasks(unit, engine, true)));
         }
-        Self { units, limits: self.limits.clone() }
+        Self { units, limits: self.limits.clone(), has_locks: has_locks(program) }
     }
 
     /// How many units it knows.
@@ -63,6 +68,11 @@ impl Prepared {
     pub(crate) fn task(&self, body: (u32, u32), step: u32) -> Option<&Task> {
         self.units.get(body.0 as usize)?.get(body.1 as usize)?.get(step as usize)?.as_ref()
     }
+}
+
+fn has_locks(program: &Program) -> bool {
+    let bodies = program.units().iter().flat_map(|unit| &unit.bodies);
+    bodies.flat_map(|body| &body.nodes).any(|node| !node.locks.is_empty())
 }
 
 /// What is wrong with tasks.

@@ -108,6 +108,7 @@ impl Engine {
                 status: stored.status,
                 consumed: Vec::new(),
                 holding: Holding::Parked(Some(now + LEFT_ALONE_MAX)),
+                released: Vec::new(),
             };
             self.0.storage.commit(id, commit).await.map(drop)
         };

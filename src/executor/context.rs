@@ -1,5 +1,6 @@
 //! What a step sees of its run while it works.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -50,6 +51,8 @@ pub(crate) struct RunContext {
     ended: AtomicBool,
     /// Why ready steps wait for room, as the driver last saw it.
     full: Mutex<Option<NoRoom>>,
+    /// Ready steps that wait for a lock, and why.
+    denied: Mutex<BTreeMap<StepKey, String>>,
 }
 
 impl RunContext {
@@ -76,6 +79,7 @@ impl RunContext {
             drivers: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
             full: Mutex::new(None),
+            denied: Mutex::default(),
             state: Mutex::new(state),
         }
     }
@@ -143,6 +147,15 @@ impl RunContext {
 
     pub(crate) fn full(&self) -> Option<NoRoom> {
         self.full.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_denied(&self, denied: BTreeMap<StepKey, String>) {
+        *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = denied;
+    }
+
+    /// Which lock a step waits for, if it does.
+    pub(crate) fn denied(&self, step: StepKey) -> Option<String> {
+        self.denied.lock().unwrap_or_else(PoisonError::into_inner).get(&step).cloned()
     }
 
     /// Whether somebody drives it, so that what is started goes on.
@@ -568,7 +581,7 @@ impl ExecutionContext {
     }
 
     /// The same text for every attempt of this step instance in this run, also after a crash: for
-    /// facilities that do a thing once per key. An operator who has the step run again gives it another.
+    /// services that do a thing once per key. An operator who has the step run again gives it another.
     #[must_use]
     pub fn idempotency_key(&self) -> String {
         format!("{}/{}", self.0.run.id, self.0.instance())

@@ -15,6 +15,7 @@ mod composite;
 mod end;
 mod explain;
 mod join;
+mod locks;
 mod operate;
 mod output;
 mod progress;
@@ -28,6 +29,7 @@ mod wait;
 
 pub use command::{Command, Rejection, Report, RetryAllowance};
 pub use explain::{Dependency, Explanation};
+pub use locks::Want;
 pub use operate::Preview;
 pub use progress::Progress;
 pub use scope::AttemptRecord;

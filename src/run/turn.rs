@@ -64,8 +64,9 @@ impl<'a> Turn<'a> {
             Command::Start { input, variables, seed, grace } => {
                 self.start(input, variables, seed, grace)?;
             }
-            // Nothing follows from a start.
-            Command::Dispatch { step } => return self.dispatch(step),
+            // Nothing follows from the start of a task.
+            Command::Dispatch { step } if self.dispatch(step)? => return Ok(()),
+            Command::Dispatch { .. } => {}
             Command::Report { step, attempt, result } => self.report(step, attempt, result)?,
             Command::Tick { retry } => self.tick(retry),
             Command::Signal(signal) => self.signal(signal)?,
@@ -214,17 +215,17 @@ impl<'a> Turn<'a> {
         let Some(node) = self.state.node(step) else {
             return;
         };
-        let (task, wait, rest) =
-            (is_task(node), matches!(node.kind, NodeKind::Wait(_)), node.cancel_rest);
+        let (ready, locked, rest) = (is_task(node), !node.locks.is_empty(), node.cancel_rest);
         if rest {
             self.cancel_rest(step);
         }
-        if task {
+        if locked && let Err(wrong) = self.state.locks(step, self.now) {
+            return self.fail(step, ErrorClass::Validation, wrong);
+        }
+        if ready || locked {
             self.emit(Event::StepReady { step });
-        } else if wait {
-            self.begin_wait(step);
         } else {
-            self.begin_composite(step);
+            self.begin(step);
         }
     }
 
@@ -291,7 +292,8 @@ impl<'a> Turn<'a> {
         asked || (!cleans_up && self.state.scope(step.scope).is_some_and(|scope| scope.stopping))
     }
 
-    fn dispatch(&mut self, step: StepKey) -> Result<(), Rejection> {
+    /// Starts a ready step. Whether nothing follows from that.
+    fn dispatch(&mut self, step: StepKey) -> Result<bool, Rejection> {
         if self.state.paused.is_some() {
             return Err(Rejection::Paused);
         }
@@ -300,8 +302,20 @@ impl<'a> Turn<'a> {
             return Err(Rejection::NotReady(cell.status));
         }
         let attempt = cell.attempt.saturating_add(1);
-        self.emit(Event::StepStarted { step, attempt });
-        Ok(())
+        if self.state.node(step).is_some_and(is_task) {
+            self.emit(Event::StepStarted { step, attempt });
+            return Ok(true);
+        }
+        // It was ready for its locks only.
+        self.begin(step);
+        Ok(false)
+    }
+
+    fn begin(&mut self, step: StepKey) {
+        match self.state.node(step).map(|node| &node.kind) {
+            Some(NodeKind::Wait(_)) => self.begin_wait(step),
+            _ => self.begin_composite(step),
+        }
     }
 
     fn report(&mut self, step: StepKey, attempt: u32, result: Report) -> Result<(), Rejection> {

@@ -5,13 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
 
+use super::locks::Locks;
 use super::{
-    Commit, Created, Holding, LIST_MAX, Message, NewRun, Owner, Reply, RunQuery, Storage,
+    Commit, Created, Denied, Holding, LIST_MAX, Message, NewRun, Owner, Reply, RunQuery, Storage,
     StoredRun, Summary,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::RunId;
+use crate::id::{RunId, StepKey};
 use crate::journal::{Recorded, RunStatus};
+use crate::run::Want;
 use crate::time::Timestamp;
 use crate::workflow::{Metadata, Workflow};
 
@@ -28,6 +30,7 @@ struct Inner {
     /// Parked and finished runs with a message.
     addressed: BTreeSet<RunId>,
     owners: BTreeMap<Owner, Timestamp>,
+    locks: Locks,
     messages: u64,
 }
 
@@ -144,6 +147,15 @@ impl Storage for Memory {
         if let Some(rare) = stored.rare.as_mut().filter(|_| !commit.consumed.is_empty()) {
             rare.inbox.retain(|(number, _)| !commit.consumed.contains(number));
         }
+        if !commit.released.is_empty() {
+            inner.locks.release(run, &commit.released);
+        }
+        if commit.status.is_end() {
+            inner.locks.release_all(run);
+        }
+        let Some(stored) = inner.runs.get_mut(run) else {
+            return Reply::ready(Err(not_found(run)));
+        };
         let left = stored.rare.as_ref().is_some_and(|rare| !rare.inbox.is_empty());
         let idle = !matches!(commit.holding, Holding::Held(_));
         if stored.holding != commit.holding || (idle && left) {
@@ -189,6 +201,16 @@ impl Storage for Memory {
         let inner = self.inner();
         let rare = inner.runs.get(run).and_then(|stored| stored.rare.as_ref());
         Reply::ready(Ok(rare.map_or_else(Vec::new, |rare| rare.inbox.clone())))
+    }
+
+    fn acquire(
+        &self,
+        run: &RunId,
+        step: StepKey,
+        wants: Vec<Want>,
+        now: Timestamp,
+    ) -> Reply<Result<Option<Denied>>> {
+        Reply::ready(Ok(self.inner().locks.acquire(run, step, wants, now)))
     }
 
     fn heartbeat(&self, owner: Owner, until: Timestamp) -> Reply<Result<()>> {

@@ -6,6 +6,7 @@
 mod blob;
 #[cfg(feature = "files")]
 mod files;
+mod locks;
 mod memory;
 mod reply;
 
@@ -21,8 +22,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::id::RunId;
+use crate::id::{RunId, StepKey};
 use crate::journal::{Operation, Reason, Recorded, RunStatus, Signal, Vote};
+use crate::run::Want;
 use crate::time::Timestamp;
 use crate::workflow::Workflow;
 
@@ -37,6 +39,7 @@ use crate::workflow::Workflow;
 ///   fence: a late owner's commit is refused because somebody else has written meanwhile.
 /// - After a commit's `Ok`, every later `load` anywhere sees it.
 /// - A message is in the inbox until a commit that names it in `consumed`; it never comes back.
+/// - A lock is held from `acquire` until a commit that releases it, or that ends the run.
 /// - `claim` gives each run to one owner only, and only runs that are parked and due, parked or
 ///   finished with a message, or whose owner's heartbeat has lapsed.
 pub trait Storage: Send + Sync + fmt::Debug + 'static {
@@ -55,6 +58,16 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
 
     /// The messages of a run, oldest first.
     fn inbox(&self, run: &RunId) -> Reply<Result<Vec<(u64, Message)>>>;
+
+    /// Takes all of these locks for a step, or none and says why. Taking what the step holds already
+    /// changes nothing.
+    fn acquire(
+        &self,
+        run: &RunId,
+        step: StepKey,
+        wants: Vec<Want>,
+        now: Timestamp,
+    ) -> Reply<Result<Option<Denied>>>;
 
     /// Says that this owner is alive until then.
     fn heartbeat(&self, owner: Owner, until: Timestamp) -> Reply<Result<()>>;
@@ -118,6 +131,20 @@ pub struct Commit {
     pub consumed: Vec<u64>,
     /// Who holds the run from now on.
     pub holding: Holding,
+    /// Steps that hold their locks no more.
+    pub released: Vec<StepKey>,
+}
+
+/// Why a lock was not given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Denied {
+    /// Which one.
+    pub lock: String,
+    /// When it may be asked for again, where time alone decides.
+    pub until: Option<Timestamp>,
+    /// Runs that hold it; not all, if they are many.
+    pub holders: Vec<RunId>,
 }
 
 /// Who holds a run.

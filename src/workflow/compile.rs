@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::kind::{Case, LoopCondition, StepKind, When};
 use super::names::{Frame, Names, Visible};
-use super::program::{Body, BodyOutput, Node, NodeKind, Turns, Unit};
+use super::program::{Body, BodyOutput, LockOf, Node, NodeKind, Turns, Unit};
 use super::reach::never_started;
 use super::settings::Trigger;
 use super::step::MISPLACED;
@@ -323,6 +323,7 @@ impl<'a> Compiler<'a> {
             attempt_timeout: step.attempt_timeout,
             priority: step.priority,
             resources: step.resources.clone(),
+            locks: self.locks(step, &here)?,
             capability: step.capability.clone(),
             blocking: step.blocking,
             reads: 0,
@@ -351,6 +352,34 @@ impl<'a> Compiler<'a> {
                 self.problems.push(Problem::error(format!("{}.{field}", here()), message));
             }
         }
+    }
+
+    fn locks(&mut self, step: &Step, here: &impl Fn() -> String) -> Option<Vec<LockOf>> {
+        let mut locks = Vec::with_capacity(step.locks.len());
+        for (at, lock) in step.locks.iter().enumerate() {
+            let place = format!("{}.locks[{at}]", here());
+            // Brackets stand around keys.
+            let name = check_name(&lock.name, &['[', ']']);
+            let rate = lock.rate.filter(|rate| rate.count == 0 || rate.per.is_zero());
+            let twice = step.locks[..at].iter().any(|other| other.name == lock.name);
+            let wrong = match (name, lock.max, rate, twice) {
+                (Err(reason), ..) => Some(reason),
+                (_, Some(0), ..) => Some("a lock that nobody may hold is never taken".into()),
+                (_, _, Some(_), _) => Some("a rate of nothing, or in no time, is none".into()),
+                (_, _, _, true) => Some(format!("the lock `{}` is there twice", lock.name)),
+                _ => None,
+            };
+            if let Some(wrong) = wrong {
+                self.problems.push(Problem::error(&place, wrong));
+            }
+            let key = match &lock.key {
+                Some(text) => Some(self.expression(text, &format!("{place}.key"))?),
+                None => None,
+            };
+            let max = lock.max.or_else(|| lock.rate.is_none().then_some(1));
+            locks.push(LockOf { name: lock.name.clone(), key, max, rate: lock.rate });
+        }
+        Some(locks)
     }
 
     /// Expressions over what a step came to: for its output, or for variables.

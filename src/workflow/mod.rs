@@ -13,6 +13,7 @@ pub mod document;
 mod dynamic;
 mod formula;
 mod kind;
+mod lock;
 mod names;
 mod program;
 mod reach;
@@ -27,7 +28,10 @@ pub use definition::Definition;
 pub use dynamic::DYNAMIC_STEPS_MAX;
 pub use formula::Formula;
 pub use kind::{Case, LoopCondition, StepKind, When};
-pub use program::{ApprovalOf, Body, BodyOutput, Node, NodeKind, Program, Turns, Unit, WaitFor};
+pub use lock::{Lock, Rate};
+pub use program::{
+    ApprovalOf, Body, BodyOutput, LockOf, Node, NodeKind, Program, Turns, Unit, WaitFor,
+};
 pub use settings::{FailurePolicy, Limits, Metadata, Priority, Resources, Trigger};
 pub use step::{Step, TURNS_DEFAULT};
 pub use variable::{Variable, VariableType, Variables};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::settings::{FailurePolicy, Limits, Priority, Resources, Trigger};
 use super::variable::Variables;
-use super::{Amount, Formula, NESTING_MAX, Timeout, Workflow};
+use super::{Amount, Formula, NESTING_MAX, Rate, Timeout, Workflow};
 use crate::error::{Error, ErrorClass, Problem, Problems, Result};
 use crate::expr::{Expr, Schema};
 use crate::plan::ExecutionPlan;
@@ -101,6 +101,8 @@ pub struct Node {
     pub priority: Priority,
     /// What it counts for while it runs.
     pub resources: Resources,
+    /// What it holds while it runs.
+    pub locks: Vec<LockOf>,
     /// What the engine must offer.
     pub capability: Option<String>,
     /// Whether it blocks its thread.
@@ -115,6 +117,20 @@ pub struct Node {
     pub compensation: Option<u32>,
     /// Whether it runs even where everything else is being stopped: it cleans up.
     pub cleans_up: bool,
+}
+
+/// A lock that a step takes, compiled.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct LockOf {
+    /// Its name.
+    pub name: String,
+    /// What tells locks of this name apart.
+    pub key: Option<Expr>,
+    /// How many may hold it; none is any number.
+    pub max: Option<u32>,
+    /// How often it may be taken.
+    pub rate: Option<Rate>,
 }
 
 /// What a node does.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::document::StepDocument;
 use super::kind::{Case, LoopCondition, StepKind, When};
 use super::settings::{Metadata, Priority, Resources, Trigger};
-use super::{Amount, Wait};
+use super::{Amount, Lock, Wait};
 use crate::error::ErrorClass;
 use crate::id::StepId;
 use crate::retry::RetryConfig;
@@ -86,6 +86,8 @@ pub struct Step {
     pub priority: Priority,
     /// What it needs while it runs.
     pub resources: Resources,
+    /// What it holds while it runs.
+    pub locks: Vec<Lock>,
     /// Something that the engine must offer.
     pub capability: Option<String>,
     /// Whether the executor blocks its thread and so must run where that stalls nobody.
@@ -122,6 +124,7 @@ impl Step {
             attempt_timeout: None,
             priority: Priority::default(),
             resources: Resources::default(),
+            locks: Vec::new(),
             capability: None,
             blocking: false,
             metadata: Metadata::new(),
@@ -464,6 +467,13 @@ impl Step {
     #[must_use]
     pub fn resources(mut self, resources: Resources) -> Self {
         self.resources = resources;
+        self
+    }
+
+    /// What it holds while it runs; call it again for more.
+    #[must_use]
+    pub fn lock(mut self, lock: Lock) -> Self {
+        self.locks.push(lock);
         self
     }
 

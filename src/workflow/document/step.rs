@@ -17,7 +17,7 @@ use crate::value::{Json, Value};
 use crate::workflow::kind::{Case, LoopCondition, StepKind, When};
 use crate::workflow::settings::{Metadata, Priority, Resources, Trigger};
 use crate::workflow::step::{MISPLACED, Step, TURNS_DEFAULT};
-use crate::workflow::{Amount, Wait};
+use crate::workflow::{Amount, Lock, Wait};
 
 /// A step in a document. Exactly one of `task`, `parallel`, `sequence`, `choice`, `foreach`,
 /// `while`, `until`, `wait`, `dynamic` and `workflow` says what it does.
@@ -121,6 +121,8 @@ pub struct StepDocument {
     pub priority: Priority,
     #[serde(default, skip_serializing_if = "is_default")]
     pub resources: Resources,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub locks: Vec<Lock>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capability: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -179,6 +181,7 @@ impl TryFrom<StepDocument> for Step {
             attempt_timeout: document.attempt_timeout,
             priority: document.priority,
             resources: document.resources,
+            locks: document.locks,
             capability: document.capability,
             blocking: document.blocking,
             metadata: document.metadata,
@@ -285,6 +288,7 @@ impl From<Step> for StepDocument {
             attempt_timeout: step.attempt_timeout,
             priority: step.priority,
             resources: step.resources,
+            locks: step.locks,
             capability: step.capability,
             blocking: step.blocking,
             metadata: step.metadata,

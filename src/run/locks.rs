@@ -1,0 +1,62 @@
+//! Which locks a step wants.
+
+use super::RunState;
+use crate::id::StepKey;
+use crate::journal::Signal;
+use crate::time::Timestamp;
+use crate::value::Json;
+use crate::workflow::Rate;
+
+/// A lock that a step wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Want {
+    /// Its name, with its key if it has one.
+    pub lock: String,
+    /// How many may hold it; none is any number.
+    pub max: Option<u32>,
+    /// How often it may be taken.
+    pub rate: Option<Rate>,
+}
+
+impl Want {
+    /// One that a single step may hold.
+    pub fn new(lock: impl Into<String>) -> Self {
+        Self { lock: lock.into(), max: Some(1), rate: None }
+    }
+}
+
+impl RunState {
+    /// The locks that a step has to hold before it starts.
+    ///
+    /// # Errors
+    /// What is wrong with a key.
+    pub fn locks(&self, step: StepKey, now: Timestamp) -> Result<Vec<Want>, String> {
+        let locks = self.node(step).map_or(&[][..], |node| &node.locks);
+        let want = |lock: &crate::workflow::LockOf| {
+            let name = match &lock.key {
+                None => lock.name.clone(),
+                Some(key) => match self.evaluate(step, key, now) {
+                    Ok(key @ (Json::String(_) | Json::Number(_) | Json::Bool(_))) => {
+                        Signal::name_of(&lock.name, &key)
+                    }
+                    Ok(other) => {
+                        return Err(format!(
+                            "lock `{}`: a key is a text or a number, not {other:.40}",
+                            lock.name
+                        ));
+                    }
+                    Err(error) => return Err(format!("lock `{}`: {error}", lock.name)),
+                },
+            };
+            Ok(Want { lock: name, max: lock.max, rate: lock.rate })
+        };
+        locks.iter().map(want).collect()
+    }
+
+    /// Ready steps that have to hold locks before they start.
+    pub(crate) fn ready_for_locks(&self) -> impl Iterator<Item = StepKey> + '_ {
+        let locked = |step: &StepKey| self.node(*step).is_some_and(|node| !node.locks.is_empty());
+        self.ready().filter(locked)
+    }
+}
