@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use serde_json::json;
-use stepwell::journal::{Reason, Signal};
-use stepwell::workflow::{Limits, Variable, VariableType};
+use stepwell::journal::{Operation, Reason, Signal};
+use stepwell::workflow::{Limits, Lock, Variable, VariableType};
 use stepwell::{ErrorKind, RunStatus, Step, StepStatus, Trigger, Wait, Workflow};
 
-use crate::world::{done, run, run_with, signal, stopped, work, workflow};
+use crate::world::{Span, done, run, run_with, signal, stopped, work, workflow};
 
 const fn seconds(number: u64) -> Duration {
     Duration::from_secs(number)
@@ -212,4 +212,99 @@ fn wcp_43_explicit_termination() {
     assert_eq!((story.of("look").len(), story.of("long")), (3, vec![stopped(0)]));
     assert!(story.of("report").is_empty());
     assert_eq!(story.of("end"), [done(6, 6)]);
+}
+
+#[test]
+fn wcp_25_cancel_region() {
+    let workflow = workflow([
+        work("runs", 20),
+        signal("waits"),
+        work("a", 2),
+        work("later", 1).after("a"),
+        work("stays", 5),
+        work("end", 1).after("stays"),
+    ]);
+    let story = run_with(&workflow, json!(null), async |outside| {
+        outside.at(1).await;
+        let region = Operation::cancel(["runs", "waits", "later"]);
+        outside.handle.operate(region, Reason::new("ann", "not wanted")).await.unwrap();
+    });
+    // They stand in branches that have nothing to do with each other, and nobody misses them.
+    for path in ["runs", "waits", "later"] {
+        assert_eq!(story.status(path), StepStatus::Cancelled, "{path}");
+    }
+    assert_eq!((story.of("a"), story.of("later")), (vec![done(0, 2)], vec![]));
+    assert_eq!((story.of("stays"), story.of("end")), (vec![done(0, 5)], vec![done(5, 6)]));
+    assert_eq!(story.end.0, RunStatus::Succeeded);
+}
+
+fn locked(id: &str, takes: u64) -> Step {
+    work(id, takes).lock(Lock::new("one at a time"))
+}
+
+/// Whether no two of these overlap.
+fn apart(mut spans: Vec<Span>) -> bool {
+    spans.sort_unstable();
+    spans.windows(2).all(|pair| pair[0].1.is_some_and(|end| end <= pair[1].0))
+}
+
+#[test]
+fn wcp_17_interleaved_parallel_routing() {
+    let workflow = workflow([locked("a", 2), locked("b", 3).after("a"), locked("c", 4)]);
+    let story = run(&workflow, json!(null));
+    let all: Vec<Span> = ["a", "b", "c"].iter().flat_map(|id| story.of(id)).collect();
+    assert_eq!(all.len(), 3);
+    assert!(apart(all.clone()), "{all:?}");
+    assert!(story.began("b")[0] >= 2 + story.began("a")[0]);
+    assert_eq!(story.end, (RunStatus::Succeeded, 9));
+}
+
+#[test]
+fn wcp_39_critical_section() {
+    let section = |id: &str, first: Step, second: Step| {
+        Step::sequence(id, [first, second]).lock(Lock::new("ledger"))
+    };
+    let workflow = workflow([
+        section("one", work("a", 2), work("b", 2)),
+        section("two", work("c", 2), work("d", 2)),
+        work("beside", 8),
+    ]);
+    let story = run(&workflow, json!(null));
+    let (one, two) = (story.began("a")[0], story.began("c")[0]);
+    // Whichever comes second begins when the whole of the other is over.
+    assert_eq!(one.abs_diff(two), 4);
+    assert_eq!((story.of("beside"), story.end), (vec![done(0, 8)], (RunStatus::Succeeded, 8)));
+}
+
+#[test]
+fn wcp_40_interleaved_routing() {
+    let ids = ["a", "b", "c", "d"];
+    let steps = ids.iter().map(|id| locked(id, 2));
+    let workflow = workflow(steps.chain([work("end", 1).after_all(ids)]));
+    let story = run(&workflow, json!(null));
+    let all: Vec<Span> = ids.iter().flat_map(|id| story.of(id)).collect();
+    assert!(all.len() == 4 && apart(all.clone()), "{all:?}");
+    assert_eq!((story.of("end"), story.end), (vec![done(8, 9)], (RunStatus::Succeeded, 9)));
+}
+
+#[test]
+fn wcp_15_multiple_instances_without_a_priori_run_time_knowledge() {
+    // An instance, and beside it, if somebody asks for more, the same once more.
+    let ask = Wait::first([("more", Wait::signal("more")), ("enough", Wait::signal("enough"))]);
+    let more = Step::workflow("again", "w").workflow_input("'inner'").when("ask.first == 'more'");
+    let workflow = workflow([
+        Step::parallel(
+            "all",
+            [work("instance", 6), Step::sequence("rest", [Step::wait("ask", ask), more])],
+        ),
+        work("next", 1).after("all").when("input != 'inner'"),
+    ]);
+    let story = run_with(&workflow, json!(null), async |outside| {
+        outside.signal(2, "more").await;
+        outside.signal(4, "more").await;
+        outside.signal(5, "enough").await;
+    });
+    // They come while others run, and what follows waits for all, once.
+    assert_eq!(story.of("instance"), [done(0, 6), done(2, 8), done(4, 10)]);
+    assert_eq!((story.of("next"), story.end), (vec![done(10, 11)], (RunStatus::Succeeded, 11)));
 }
