@@ -389,3 +389,63 @@ fn planned_steps_that_this_engine_cannot_run_fail_one_by_one() {
     })
     .unwrap();
 }
+
+#[test]
+fn a_live_run_is_modified_while_its_steps_run() {
+    let time = VirtualRuntime::new(1);
+    let storage = Memory::new();
+    let begun: Arc<Mutex<Vec<String>>> = Arc::default();
+    let engine = || {
+        let begun = Arc::clone(&begun);
+        let works = executor_fn(move |ctx| {
+            begun.lock().unwrap().push(ctx.step());
+            async move {
+                ctx.sleep(10 * SECOND).await;
+                // What it is called and what it depends on it can say, wherever it stands by now.
+                Ok(json!([ctx.step(), ctx.step_dependencies(&ctx.step())]))
+            }
+        });
+        let builder = Engine::builder().runtime(time.clone()).storage(storage.clone());
+        builder.executor("works", works).build().unwrap()
+    };
+    let flow = |steps: Vec<Step>| Workflow::builder("w").steps(steps).build().unwrap();
+    let task = |id: &str| Step::task(id, "works");
+    let before = flow(vec![task("a"), task("b").after("a"), task("c").after("b")]);
+    time.block_on(async {
+        let first = engine();
+        let handle = first.start(&before, ()).await.unwrap();
+        drive(&first, &handle, 12 * SECOND).await;
+        let (mut definition, revision) = handle.definition();
+        assert_eq!((definition.steps.len(), revision), (3, 0));
+        // `b` runs; another step comes before it in the list, and `c` waits for that instead.
+        definition.steps =
+            vec![task("new").after("a"), task("c").after("new"), task("b").after("a"), task("a")];
+        let changed = Workflow::from_definition(definition.clone()).unwrap();
+        let modification = handle.modification(&changed, revision).unwrap();
+        let preview = handle.preview(&modification).unwrap();
+        assert_eq!(preview.starts, ["new"]);
+        handle.operate(modification.clone(), reason()).await.unwrap();
+        // Another editor, who has seen the same.
+        let late = handle.operate(modification, reason()).await.unwrap_err();
+        assert!(late.to_string().contains("at revision 1 by now"), "{late}");
+        definition.steps.push(Step::task("x", "wroks"));
+        let unknown = Workflow::from_definition(definition).unwrap();
+        assert_eq!(handle.modification(&unknown, 1).unwrap_err().kind(), ErrorKind::NotFound);
+        drive(&first, &handle, 2 * SECOND).await;
+        let id = handle.id().clone();
+        drop((handle, first));
+        // Another engine goes on with the changed definition.
+        let second = engine();
+        let handle = second.run(&id).await.unwrap();
+        let outcome = handle.outcome().await.unwrap();
+        let output = outcome.output().unwrap();
+        assert_eq!(output["b"], json!(["b", ["a"]]));
+        assert_eq!(output["c"], json!(["c", ["new"]]));
+        assert_eq!(handle.definition().1, 1);
+    })
+    .unwrap();
+    // What ran when the first engine went is run again, and nothing else.
+    let mut begun = begun.lock().unwrap().clone();
+    begun.sort();
+    assert_eq!(begun, ["a", "b", "b", "c", "new", "new"]);
+}

@@ -49,6 +49,7 @@ fn difference(expected: &str, found: &str) -> String {
 struct Script {
     state: RunState,
     program: Arc<Program>,
+    others: Vec<Workflow>,
     now: Timestamp,
     journal: Vec<Recorded>,
     /// Paths of steps whose scopes are gone by the time that they are printed.
@@ -86,6 +87,7 @@ impl Script {
         let mut script = Self {
             state: RunState::new(RunId::new(name).unwrap(), Arc::clone(&program)),
             program,
+            others: others.clone(),
             now: Timestamp::EPOCH,
             journal: Vec::new(),
             paths: Default::default(),
@@ -175,6 +177,15 @@ impl Script {
             "skip" => self.operate(Operation::skip([first])),
             "done" => self.operate(Operation::succeed(first, json(rest))),
             "stop" => self.operate(Operation::cancel(first.split(','))),
+            // Other definitions stand at the top, by their ids; one of these becomes this one.
+            "modify" => {
+                let other = self.others.iter().find(|other| other.id() == first).unwrap();
+                let mut definition = other.definition().clone();
+                definition.id = self.program.unit(0).workflow.clone();
+                let workflow = Box::new(Workflow::from_definition(definition).unwrap());
+                let revision = rest.parse().unwrap_or_else(|_| self.state.revision());
+                self.operate(Operation::Modify { workflow, linked: self.others.clone(), revision })
+            }
             "set" => self.operate(Operation::set_variable(first, json(rest))),
             "explain" => {
                 let found = self.state.find(first).and_then(|step| self.state.explain(step));
@@ -229,6 +240,10 @@ impl Script {
         let mut lines = Vec::new();
         for recorded in &self.journal[first..] {
             replayed.apply(recorded.at, &recorded.event);
+            // The outermost steps may stand elsewhere now.
+            if matches!(recorded.event, Event::WorkflowModified(_)) {
+                self.paths.retain(|step, _| step.scope != 0);
+            }
             for (step, _) in replayed.steps() {
                 self.paths.entry(step).or_insert_with(|| replayed.path(step));
             }
@@ -293,6 +308,7 @@ impl Script {
             Event::RunCancelRequested { by, .. } => format!("run cancelling {by}"),
             Event::RunLimitReached => "run over its time limit".into(),
             Event::Operated { operation, by } => format!("{operation} ({by})"),
+            Event::WorkflowModified(_) => "definition changed".into(),
             Event::SecretsResealed { replaced } => format!("{} secrets resealed", replaced.len()),
             Event::RunReopened { deadline } => format!("run goes on, limit {deadline}"),
             Event::StepReset { step, failed_items: false } => format!("{} again", path(step)),

@@ -139,6 +139,8 @@ impl Desk {
                     self.judge(&site.engine, error, class, now)
                 }
             };
+            // The definition may have been changed since.
+            let step = state.current(step, body).unwrap_or(step);
             let before = self.events.len();
             let report = Command::Report { step, attempt: number, result: report };
             if let Err(refused) = state.decide_into(report, now, &mut self.events) {
@@ -303,7 +305,8 @@ impl Desk {
     pub(crate) fn reset(&mut self, site: &Site, state: &RunState) {
         self.forget_launches(site);
         for landed in std::mem::take(&mut self.unstored) {
-            if state.is_running(landed.step, landed.number)
+            let step = state.current(landed.step, landed.body).unwrap_or(landed.step);
+            if state.is_running(step, landed.number)
                 && let Some(task) = site.prepared.task(landed.body, landed.step.step)
             {
                 self.held.take_anyway(&site.engine, task);
@@ -318,8 +321,11 @@ impl Desk {
     }
 
     /// Whether a result of this attempt waits to be reported.
-    pub(crate) fn has_landed(&self, step: StepKey, number: u32) -> bool {
-        self.landed.iter().any(|landed| landed.step == step && landed.number == number)
+    pub(crate) fn has_landed(&self, state: &RunState, step: StepKey, number: u32) -> bool {
+        let is_it = |landed: &Landed| {
+            landed.number == number && state.current(landed.step, landed.body) == Some(step)
+        };
+        self.landed.iter().any(is_it)
     }
 
     /// Forgets what was decided and not done, and takes back all room that is not in the air.
@@ -336,7 +342,10 @@ impl Desk {
 
     /// Forgets attempts that were taken over to be run again and that the run no longer wants.
     pub(crate) fn forget_unwanted(&mut self, site: &Site, state: &RunState) {
-        let wanted = |launch: &Launch| state.is_running(launch.begun.key, launch.begun.number);
+        let wanted = |launch: &Launch| {
+            let step = state.current(launch.begun.key, launch.begun.body);
+            step.is_some_and(|step| state.is_running(step, launch.begun.number))
+        };
         for launch in self.launches.extract_if(.., |launch| !wanted(launch)) {
             if let Some(task) = site.prepared.task(launch.begun.body, launch.begun.key.step) {
                 self.held.give_back(task);

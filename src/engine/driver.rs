@@ -333,6 +333,11 @@ impl Driver {
     fn disturb(&self) {
         let state = self.site.run.state();
         for ((step, number), attempt) in &self.in_air {
+            // The definition may have been changed since.
+            let Some(step) = &state.current(*step, attempt.begun.body) else {
+                attempt.abort();
+                continue;
+            };
             if !state.is_running(*step, *number) {
                 attempt.abort();
             } else if state.is_cancelling(*step) {
@@ -496,7 +501,11 @@ impl Driver {
         let state = site.run.state();
         for (step, status) in state.steps() {
             let number = state.attempt(step);
-            let here = in_air.contains_key(&(step, number)) || desk.has_landed(step, number);
+            let flies = |attempt: &Arc<Attempt>| {
+                let begun = &attempt.begun;
+                begun.number == number && state.current(begun.key, begun.body) == Some(step)
+            };
+            let here = desk.has_landed(&state, step, number) || in_air.values().any(flies);
             if status != StepStatus::Running || here {
                 continue;
             }
@@ -638,6 +647,7 @@ fn about(event: &Event) -> Option<StepKey> {
         | Event::RunLimitReached
         | Event::Operated { .. }
         | Event::SecretsResealed { .. }
+        | Event::WorkflowModified(_)
         | Event::RunReopened { .. }
         | Event::RunFinished { .. } => None,
     }

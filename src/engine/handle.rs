@@ -23,7 +23,7 @@ use crate::journal::{
 use crate::run::{Explanation, Preview, Progress, Rejection};
 use crate::storage::Message;
 use crate::value::{NESTING_MAX, Value};
-use crate::workflow::Metadata;
+use crate::workflow::{Definition, Metadata, Workflow};
 
 /// Steps that an explanation names as holding what another waits for.
 const HOLDERS_NAMED: usize = 5;
@@ -304,6 +304,45 @@ impl RunHandle {
     pub async fn operate(&self, operation: Operation, reason: Reason) -> Result<()> {
         operation.value().map_or(Ok(()), |value| self.check(value))?;
         self.say(Message::Operate { operation, by: reason }).await
+    }
+
+    /// The definition that the run goes on with, and its revision.
+    #[must_use]
+    pub fn definition(&self) -> (Definition, u32) {
+        let state = self.slot.context.state();
+        let definition = state.definition().map(|definition| (**definition).clone());
+        (definition.unwrap_or_default(), state.revision())
+    }
+
+    /// The operation that has the run go on with another definition: with steps added, removed and
+    /// rewired that have not started. It is made from the revision that
+    /// [`definition`](Self::definition) told, and refused if somebody has changed the definition since.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] for executors and workflows that nobody registered;
+    /// [`ErrorKind::Configuration`] for configurations that cannot work.
+    ///
+    /// ```
+    /// use stepwell::journal::Reason;
+    /// use stepwell::{Engine, Step, Wait, Workflow, executor_fn};
+    ///
+    /// let engine = Engine::builder().executor("work", executor_fn(|_| async { Ok(1) })).build()?;
+    /// let workflow = Workflow::builder("w").step(Step::wait("go", Wait::signal("go"))).build()?;
+    /// # futures::executor::block_on(async {
+    /// let run = engine.start(&workflow, ()).await?;
+    /// let (mut definition, revision) = run.definition();
+    /// definition.steps.push(Step::task("more", "work").after("go"));
+    /// let changed = Workflow::from_definition(definition)?;
+    /// run.operate(run.modification(&changed, revision)?, Reason::new("ann", "one more")).await?;
+    /// run.signal("go", ()).await?;
+    /// assert_eq!(run.outcome().await?.output().unwrap(), &1);
+    /// # Ok::<(), stepwell::Error>(())
+    /// # })?;
+    /// # Ok::<(), stepwell::Error>(())
+    /// ```
+    pub fn modification(&self, workflow: &Workflow, revision: u32) -> Result<Operation> {
+        let linked = self.engine.check(workflow)?;
+        Ok(Operation::Modify { workflow: Box::new(workflow.clone()), linked, revision })
     }
 
     /// What an operation would do now, exactly.

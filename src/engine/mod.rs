@@ -455,6 +455,13 @@ impl Engine {
         handle
     }
 
+    /// Whether this engine could run a workflow; the workflows that it links to.
+    pub(crate) fn check(&self, workflow: &Workflow) -> Result<Vec<Workflow>> {
+        let (program, linked) = self.link(workflow)?;
+        self.prepare(&program)?;
+        Ok(linked)
+    }
+
     fn link(&self, workflow: &Workflow) -> Result<(Arc<Program>, Vec<Workflow>)> {
         let known = lock(&self.0.workflows);
         let find = |name: &str| match name {

@@ -317,6 +317,11 @@ impl Attempt {
         self.holder.wake();
     }
 
+    /// The step, which may stand elsewhere by now: the definition can be changed while it runs.
+    pub(crate) fn key(&self, state: &RunState) -> StepKey {
+        state.current(self.begun.key, self.begun.body).unwrap_or(self.begun.key)
+    }
+
     /// Whether values may have to be loaded before the step begins, or kept elsewhere when it is done.
     pub(crate) fn has_store(&self) -> bool {
         self.run.facilities.blobs.is_some()
@@ -339,7 +344,10 @@ impl Attempt {
             return Ok(output);
         }
         // Nobody can look into it afterwards.
-        let schema = self.run.state().node(self.begun.key).and_then(|node| node.schema.clone());
+        let schema = {
+            let state = self.run.state();
+            state.node(self.key(&state)).and_then(|node| node.schema.clone())
+        };
         if let Some(schema) = schema {
             let fits = schema.check(&output, "output");
             fits.map_err(|wrong| StepError::new(ErrorClass::Validation, wrong.to_string()))?;
@@ -354,20 +362,20 @@ impl Attempt {
     }
 
     pub(crate) fn path(&self) -> String {
-        let Begun { key, names, .. } = &self.begun;
-        match names {
-            Some(names) => names.0.clone(),
-            None => self.run.state().path(*key),
+        if let Some(names) = &self.begun.names {
+            return names.0.clone();
         }
+        let state = self.run.state();
+        state.path(self.key(&state))
     }
 
     /// The path, told apart from earlier runs of the same step.
     pub(crate) fn instance(&self) -> String {
-        let Begun { key, names, .. } = &self.begun;
-        match names {
-            Some(names) => names.1.clone(),
-            None => self.run.state().instance(*key),
+        if let Some(names) = &self.begun.names {
+            return names.1.clone();
         }
+        let state = self.run.state();
+        state.instance(self.key(&state))
     }
 }
 
@@ -509,7 +517,9 @@ impl ExecutionContext {
         let expr =
             crate::expr::Expr::parse(expression).map_err(|error| invalid(error.to_string()))?;
         let now = self.0.run.runtime.now();
-        let value = self.0.run.state().evaluate(self.0.begun.key, &expr, now);
+        let state = self.0.run.state();
+        let value = state.evaluate(self.0.key(&state), &expr, now);
+        drop(state);
         value.map(Value::from).map_err(|error| invalid(error.to_string()))
     }
 
@@ -521,7 +531,7 @@ impl ExecutionContext {
     #[must_use]
     pub fn output_of(&self, step: &str) -> Option<Value> {
         let state = self.0.run.state();
-        let key = state.visible(self.0.begun.key, step)?;
+        let key = state.visible(self.0.key(&state), step)?;
         (state.step_status(key)? == StepStatus::Succeeded).then(|| state.output(key))
     }
 
@@ -533,7 +543,11 @@ impl ExecutionContext {
     }
 
     fn step_dependencies_of_self(&self) -> Vec<String> {
-        let id = self.plan().ids().get(self.0.begun.key.step as usize).map(ToString::to_string);
+        let step = {
+            let state = self.0.run.state();
+            self.0.key(&state).step as usize
+        };
+        let id = self.plan().ids().get(step).map(ToString::to_string);
         id.map_or_else(Vec::new, |id| self.step_dependencies(&id))
     }
 
@@ -542,7 +556,7 @@ impl ExecutionContext {
     pub fn plan(&self) -> Arc<ExecutionPlan> {
         let state = self.0.run.state();
         let program = Arc::clone(state.program());
-        let body = state.body_of(self.0.begun.key);
+        let body = state.body_of(self.0.key(&state));
         Arc::clone(&program.unit(body.0).body(body.1).plan)
     }
 
@@ -558,7 +572,7 @@ impl ExecutionContext {
     #[must_use]
     pub fn is_step_ready(&self, step: &str) -> bool {
         let state = self.0.run.state();
-        let status = state.visible(self.0.begun.key, step).and_then(|key| state.step_status(key));
+        let status = state.visible(self.0.key(&state), step).and_then(|key| state.step_status(key));
         status == Some(StepStatus::Ready)
     }
 
@@ -577,7 +591,8 @@ impl ExecutionContext {
     /// The attempts of this step that failed.
     #[must_use]
     pub fn error_history(&self) -> Vec<AttemptRecord> {
-        self.0.run.state().error_history(self.0.begun.key).to_vec()
+        let state = self.0.run.state();
+        state.error_history(self.0.key(&state)).to_vec()
     }
 
     /// The same text for every attempt of this step instance in this run, also after a crash: for
@@ -591,7 +606,8 @@ impl ExecutionContext {
     /// [`StepError::wait_for_signal`], once it has come.
     #[must_use]
     pub fn signal(&self) -> Option<Value> {
-        self.0.run.state().taken_signal(self.0.begun.key).cloned()
+        let state = self.0.run.state();
+        state.taken_signal(self.0.key(&state)).cloned()
     }
 
     /// Whether the step has been asked to stop.

@@ -23,6 +23,7 @@ use crate::error::{Failure, Suspension};
 use crate::id::StepKey;
 use crate::time::Timestamp;
 use crate::value::Value;
+use crate::workflow::Workflow;
 
 /// An event and when it happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -212,6 +213,8 @@ pub enum Event {
         /// Who did it and why.
         by: Box<Reason>,
     },
+    /// The run has another definition from now on.
+    WorkflowModified(Box<Modified>),
     /// Secrets that the run keeps are sealed anew.
     SecretsResealed {
         /// The new sealed texts by the old ones.
@@ -274,6 +277,17 @@ pub struct RunStarted {
     /// How long running steps that are to stop have to do so by themselves.
     #[serde(with = "crate::time::duration")]
     pub grace: Duration,
+}
+
+/// A definition that a run goes on with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Modified {
+    /// The definition.
+    pub workflow: Workflow,
+    /// The workflows that its sub-workflow steps mean.
+    pub linked: Vec<Workflow>,
+    /// The variables, with those that are new.
+    pub variables: Value,
 }
 
 /// An attempt that failed and will be followed by another.

@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::value::Value;
+use crate::workflow::Workflow;
 
 /// A change that somebody makes to a run. Steps are named by their paths, as in `build/tests[3]/unit`.
 ///
@@ -38,6 +39,16 @@ pub enum Operation {
         step: String,
         /// What it came to.
         output: Value,
+    },
+    /// Changes the definition: adds, removes and rewires steps that have not started. Made by
+    /// [`RunHandle::modification`](crate::RunHandle::modification).
+    Modify {
+        /// The definition from now on.
+        workflow: Box<Workflow>,
+        /// The workflows that its sub-workflow steps mean.
+        linked: Vec<Workflow>,
+        /// The revision that it was made from; another is refused.
+        revision: u32,
     },
     /// Stops steps, with everything inside them, as cancelling the run does; the rest goes on.
     Cancel {
@@ -107,6 +118,7 @@ impl Operation {
                 true
             }
             Self::Cancel { .. } | Self::SetVariables { .. } | Self::Reseal { .. } => false,
+            Self::Modify { .. } => false,
         }
     }
 
@@ -119,7 +131,8 @@ impl Operation {
             | Self::RetryFailed
             | Self::Skip { .. }
             | Self::Cancel { .. }
-            | Self::Reseal { .. } => None,
+            | Self::Reseal { .. }
+            | Self::Modify { .. } => None,
         }
     }
 }
@@ -135,6 +148,7 @@ impl fmt::Display for Operation {
             Self::RetryFailed => f.write_str("retry what failed"),
             Self::Skip { steps } => write!(f, "skip {}", steps.join(", ")),
             Self::Succeed { step, .. } => write!(f, "take {step} for done"),
+            Self::Modify { revision, .. } => write!(f, "modify revision {revision}"),
             Self::Cancel { steps } => write!(f, "cancel {}", steps.join(", ")),
             Self::Reseal { replaced } => write!(f, "reseal {} secrets", replaced.len()),
             Self::SetVariables { values } => {

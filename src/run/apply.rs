@@ -147,6 +147,7 @@ impl RunState {
             }
             Event::RunLimitReached => self.stopping = Some(Outcome::TimedOut),
             Event::Operated { .. } => {}
+            Event::WorkflowModified(modified) => self.modify(modified, at),
             Event::SecretsResealed { replaced } => self.reseal(replaced),
             Event::RunReopened { deadline } => self.reopen(*deadline, at),
             Event::StepReset { step, failed_items } => self.reset(*step, *failed_items, at),

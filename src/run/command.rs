@@ -150,6 +150,14 @@ pub enum Rejection {
     /// Somebody votes again.
     #[error("`{0}` has voted on this already")]
     VotedAlready(String),
+    /// The definition is another one by now.
+    #[error("the definition is at revision {now} by now, and this was made from revision {given}")]
+    Outdated {
+        /// The revision.
+        now: u32,
+        /// What the change was made from.
+        given: u32,
+    },
     /// It cannot be done as things stand.
     #[error("{0}")]
     Unsafe(String),

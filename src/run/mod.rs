@@ -16,6 +16,7 @@ mod end;
 mod explain;
 mod join;
 mod locks;
+mod modify;
 mod operate;
 mod output;
 mod progress;
@@ -118,6 +119,8 @@ pub struct RunState {
     tasks_running: u32,
     /// Bytes of the values in the journal.
     bytes: usize,
+    /// How often the definition was changed.
+    revision: u32,
     /// Failed attempts of steps whose bodies have ended, by the steps' paths.
     past: Vec<(String, AttemptRecord)>,
     /// What a turn has left to look at; empty between turns.
@@ -158,6 +161,7 @@ impl PartialEq for RunState {
             && self.tasks_running == other.tasks_running
             && self.past == other.past
             && self.bytes == other.bytes
+            && self.revision == other.revision
     }
 }
 
@@ -188,6 +192,7 @@ impl RunState {
             counts,
             tasks_running: 0,
             bytes: 0,
+            revision: 0,
             past: Vec::new(),
             work: VecDeque::new(),
             base: Arc::clone(&program),

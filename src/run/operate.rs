@@ -6,7 +6,9 @@ use super::RunState;
 use super::command::Rejection;
 use super::turn::{Turn, Work};
 use crate::id::StepKey;
-use crate::journal::{CancelReason, Event, Operation, Reason, Recorded, SkipReason, StepStatus};
+use crate::journal::{
+    CancelReason, Event, Modified, Operation, Reason, Recorded, SkipReason, StepStatus,
+};
 use crate::time::Timestamp;
 use crate::value::Value;
 use crate::workflow::NodeKind;
@@ -130,6 +132,14 @@ impl Turn<'_> {
                 }
                 self.record(&operation, by);
                 found.into_iter().for_each(|step| self.stop(step, CancelReason::Operator));
+            }
+            Operation::Modify { workflow, linked, revision } => {
+                let variables = self.may_modify(workflow, linked, *revision)?;
+                let (workflow, linked) = ((**workflow).clone(), linked.clone());
+                self.record(&operation, by);
+                let modified = Modified { workflow, linked, variables };
+                self.emit(Event::WorkflowModified(Box::new(modified)));
+                self.consider_all(0);
             }
             Operation::Reseal { replaced } => {
                 let replaced = replaced.clone();
@@ -286,9 +296,11 @@ impl Turn<'_> {
             }
         }
         // What is reached by what stands now, among it steps that the end of the run had stopped.
-        for scope in scopes.into_keys() {
-            let count = self.state.scope(scope).map_or(0, |scope| scope.cells.len() as u32);
-            (0..count).for_each(|step| self.push(Work::Consider(StepKey { scope, step })));
-        }
+        scopes.into_keys().for_each(|scope| self.consider_all(scope));
+    }
+
+    pub(super) fn consider_all(&mut self, scope: u32) {
+        let count = self.state.scope(scope).map_or(0, |scope| scope.cells.len() as u32);
+        (0..count).for_each(|step| self.push(Work::Consider(StepKey { scope, step })));
     }
 }

@@ -211,6 +211,12 @@ impl Scope {
 #[derive(Clone, Debug)]
 pub(super) struct SharedBody(Arc<Body>);
 
+impl SharedBody {
+    pub(super) fn new(body: &Arc<Body>) -> Self {
+        Self(Arc::clone(body))
+    }
+}
+
 impl Deref for SharedBody {
     type Target = Body;
 

@@ -54,6 +54,7 @@ pub(super) fn compile(definition: &Definition, problems: &mut Problems) -> Optio
         limits: definition.limits.clone(),
         on_failure: definition.on_failure,
         retry,
+        source: None,
     })
 }
 
@@ -88,6 +89,7 @@ pub(super) fn compile_dynamic(
         limits: base.limits.clone(),
         on_failure: base.on_failure,
         retry: base.retry.clone(),
+        source: None,
     };
     for (path, name, _) in unit.sub_workflows() {
         if !may_run.iter().any(|known| known == name) {

@@ -1,9 +1,10 @@
 //! Steps that are made while a run goes on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::compile::compile_dynamic;
-use super::{Program, Step, Unit};
+use super::{Program, Step, Unit, Workflow};
 use crate::error::Problems;
 use crate::value::Json;
 
@@ -37,6 +38,24 @@ impl Unit {
 }
 
 impl Program {
+    /// The same with another workflow and what it links to; the number of its unit.
+    pub(crate) fn extended(
+        &self,
+        workflow: &Workflow,
+        linked: &[Workflow],
+    ) -> Result<(Self, u32), String> {
+        let find = |name: &str| linked.iter().find(|other| other.id() == name).cloned();
+        let more = Self::link(workflow, find, Vec::new).map_err(|error| error.to_string())?;
+        let first = self.units.len() as u32;
+        let (mut units, mut links) = (self.units.clone(), self.links.clone());
+        units.extend(more.units.iter().cloned());
+        let moved = |names: &BTreeMap<String, u32>| {
+            names.iter().map(|(name, unit)| (name.clone(), unit + first)).collect()
+        };
+        links.extend(more.links.iter().map(moved));
+        Ok((Self { units, links }, first))
+    }
+
     /// The same with one more unit, which knows the workflows that another one knows.
     pub(crate) fn with(&self, unit: Unit, of: u32) -> Self {
         let (mut units, mut links) = (self.units.clone(), self.links.clone());

@@ -71,7 +71,7 @@ pub const STEPS_MAX: usize = 2_000_000;
 pub struct Workflow(Arc<Built>);
 
 struct Built {
-    definition: Definition,
+    definition: Arc<Definition>,
     program: Arc<Program>,
     warnings: Problems,
 }
@@ -89,7 +89,9 @@ impl Workflow {
     pub fn from_definition(definition: Definition) -> Result<Self> {
         let mut problems = Problems::default();
         match compile::compile(&definition, &mut problems) {
-            Some(unit) if !problems.has_errors() => {
+            Some(mut unit) if !problems.has_errors() => {
+                let definition = Arc::new(definition);
+                unit.source = Some(Arc::clone(&definition));
                 let program = Arc::new(Program::of(unit));
                 Ok(Self(Arc::new(Built { definition, program, warnings: problems })))
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::settings::{FailurePolicy, Limits, Priority, Resources, Trigger};
 use super::variable::Variables;
-use super::{Amount, Formula, NESTING_MAX, Rate, Timeout, Workflow};
+use super::{Amount, Definition, Formula, NESTING_MAX, Rate, Timeout, Workflow};
 use crate::error::{Error, ErrorClass, Problem, Problems, Result};
 use crate::expr::{Expr, Schema};
 use crate::plan::ExecutionPlan;
@@ -43,6 +43,8 @@ pub struct Unit {
     pub on_failure: FailurePolicy,
     /// How steps are tried again that do not say it themselves.
     pub retry: Option<Arc<RetryConfig>>,
+    /// What it was compiled from; none for steps that were made while a run goes on.
+    pub source: Option<Arc<Definition>>,
 }
 
 /// A list of steps with dependencies, compiled.

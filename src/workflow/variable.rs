@@ -230,6 +230,11 @@ impl Variables {
         }
     }
 
+    /// Whether there is a variable of this name.
+    pub(crate) fn declares(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     fn unknown(&self, name: &str) -> Mismatch {
         let near = nearest(name, self.0.keys().map(String::as_str));
         let hint = near.map_or(String::new(), |near| format!(" (did you mean `{near}`?)"));
