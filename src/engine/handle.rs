@@ -259,8 +259,9 @@ impl RunHandle {
         Ok(())
     }
 
-    /// Starts no more steps. Running ones go on to their end, waits and delays go on; the run's time
-    /// limit stands still.
+    /// Starts no more tasks. Running ones go on to their end; waits, the delays before retries and all
+    /// time-outs of steps go on, and composite steps whose turn comes begin. The run's time limit
+    /// stands still.
     ///
     /// # Errors
     /// [`ErrorKind::Rejected`] when it has ended, is stopping or paused; what the storage says.

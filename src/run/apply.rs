@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::join::Ended;
-use super::scope::{AttemptRecord, Bodies, ItemEnd, Owed, Own, Scope, TimerKind};
+use super::scope::{AttemptRecord, Bodies, ItemEnd, Own, Scope, TimerKind};
 use super::{PAST_FAILURES_MAX, RunState, Start, join, scope_in};
 use crate::id::StepKey;
 use crate::journal::{Event, Outcome, ScopeOpened, StepStatus, Waiting};
@@ -242,7 +242,7 @@ impl RunState {
     }
 
     fn open_scope(&mut self, number: u32, opened: &ScopeOpened) {
-        if number == 0 || self.inner.contains_key(&number) || self.cell(opened.parent).is_none() {
+        if number != self.scopes_opened || self.cell(opened.parent).is_none() {
             return;
         }
         let Some(mut scope) = Scope::new(&self.program, opened.unit, opened.body) else {
@@ -300,13 +300,8 @@ impl RunState {
         if let Some(undoes) = undoes {
             return self.close_compensation(&undoes, outcome);
         }
-        // A step that can be undone as a whole is not undone in parts.
-        let place = parent.map_or(0, |parent| parent.step);
-        let whole = parent.and_then(|parent| self.node(parent)?.compensation).is_some();
-        if let Some(outer) = parent.and_then(|parent| self.scope_mut(parent.scope))
-            && !(whole && matches!(outcome, Outcome::Succeeded(_)))
-        {
-            outer.owed.extend(owed.into_iter().map(|owed| Owed { step: place, ..owed }));
+        if let Some(parent) = parent {
+            self.hand_on(owed, parent);
         }
         let Some(cell) = parent.and_then(|parent| self.cell_mut(parent)) else {
             return;
@@ -344,21 +339,19 @@ impl RunState {
             if let Some(scope) = self.inner.get(&number) {
                 let bodies = scope.cells.iter().filter_map(|cell| cell.bodies());
                 open.extend(bodies.flat_map(|bodies| &bodies.open));
-                let undoing = |(_, other): &(&u32, &Scope)| {
-                    scope.ending.is_some()
-                        && other.undoes.as_ref().is_some_and(|undoes| undoes.of == number)
-                };
-                open.extend(self.inner.iter().filter(undoing).map(|(number, _)| *number));
+                if scope.ending.is_some() {
+                    let undoing = |(_, other): &(&u32, &Scope)| {
+                        other.undoes.as_ref().is_some_and(|undoes| undoes.of == number)
+                    };
+                    open.extend(self.inner.iter().filter(undoing).map(|(number, _)| *number));
+                }
             }
             at += 1;
         }
         // What was done in them is still to be undone.
         for number in &open {
             let owed = self.inner.get_mut(number).map(|scope| std::mem::take(&mut scope.owed));
-            if let Some(outer) = self.scope_mut(step.scope) {
-                let owed = owed.unwrap_or_default().into_iter();
-                outer.owed.extend(owed.map(|owed| Owed { step: step.step, ..owed }));
-            }
+            self.hand_on(owed.unwrap_or_default(), step);
         }
         // The innermost first: the path of what failed leads through those around it.
         open.into_iter().rev().for_each(|number| self.drop_scope(number));

@@ -38,6 +38,7 @@ impl Turn<'_> {
         let mut open = OpenApproval::new(self.state.instance(step), approvers, quorum);
         open.prompt = approval.prompt.clone();
         open.show = approval.show.as_ref().map_or(Ok(Json::Null), value)?.into();
+        self.fits_in(open.show.bytes()).map_err(|wrong| format!("what is shown {wrong}"))?;
         open.until = until;
         Ok(open)
     }

@@ -27,9 +27,16 @@ impl Turn<'_> {
             return;
         };
         if let Some(decided) = scope.ending.clone() {
-            return self.leave(number, decided);
+            // Something is being undone, and goes on to the end of it.
+            return if scope.owed.is_empty() {
+                self.leave(number, decided)
+            };
         }
         if matches!(outcome, Outcome::Succeeded(_)) || scope.owed.is_empty() {
+            return self.leave(number, outcome);
+        }
+        // What only cleans up undoes nothing when it fails, nor does an output that cannot be told.
+        if matches!(self.regular_outcome_of(number), Outcome::Succeeded(_)) {
             return self.leave(number, outcome);
         }
         self.emit(Event::ScopeCompensating { scope: number, outcome: Box::new(outcome) });
@@ -45,7 +52,7 @@ impl Turn<'_> {
         if scope.ending.is_some() {
             return true;
         }
-        let outcome = self.outcome_of(number);
+        let outcome = self.regular_outcome_of(number);
         if matches!(outcome, Outcome::Succeeded(_)) {
             return false;
         }
@@ -100,8 +107,6 @@ impl RunState {
             return;
         };
         let view = View::new(self, step.scope, at);
-        let root = |name: &str| view.root(name).map_or(Value::NULL, |v| v.into_owned().into());
-        let own = Own { input: root("input"), variables: root("vars") };
         let mut locals = Map::new();
         locals.insert("output".into(), (**output).clone());
         for name in LOCALS {
@@ -111,24 +116,65 @@ impl RunState {
         }
         let owed = Owed {
             step: step.step,
+            done: self.version,
             place: (self.unit_index(step), body),
             path: self.path(step),
-            own,
+            instance: self.instance(step),
+            own: self.own_of(step.scope),
             locals: Json::Object(locals).into(),
         };
+        let composite = self.node(step).is_some_and(|node| !super::turn::is_task(node));
         if let Some(scope) = self.scope_mut(step.scope) {
+            if composite {
+                // What can be undone as a whole is not undone in parts.
+                let inside = |other: &Owed| {
+                    let rest = other.path.strip_prefix(&owed.path);
+                    other.step == owed.step && rest.is_some_and(|rest| !rest.is_empty())
+                };
+                scope.owed.retain(|other| !inside(other));
+            }
             scope.owed.push(owed);
+        }
+    }
+
+    /// What a scope's steps read as `input` and `vars`.
+    fn own_of(&self, scope: u32) -> Own {
+        let mut at = scope;
+        while let Some(scope) = self.scope(at) {
+            if let Some(own) = &scope.own {
+                return (**own).clone();
+            }
+            match scope.parent {
+                Some(parent) => at = parent.scope,
+                None => break,
+            }
+        }
+        let started = self.started.as_ref();
+        started.map_or_else(Own::default, |start| Own {
+            input: start.input.clone(),
+            variables: start.variables.clone(),
+        })
+    }
+
+    /// Hands what a scope owes to the one further out, by the order in which it was done.
+    pub(super) fn hand_on(&mut self, owed: Vec<Owed>, to: StepKey) {
+        let Some(scope) = self.scope_mut(to.scope) else {
+            return;
+        };
+        for owed in owed {
+            let at = scope.owed.partition_point(|other| other.done <= owed.done);
+            scope.owed.insert(at, Owed { step: to.step, ..owed });
         }
     }
 
     /// Opens the scope in which the last step that is owed to another is undone.
     pub(super) fn open_compensation(&mut self, number: u32, of: u32) {
         let owed = self.scope(of).and_then(|scope| scope.owed.last());
-        let Some(Owed { place, path, own, locals, .. }) = owed.cloned() else {
+        let Some(Owed { place, path, instance, own, locals, .. }) = owed.cloned() else {
             return;
         };
         let depth = self.scope(of).map_or(0, |scope| scope.depth);
-        if number == 0 || self.inner.contains_key(&number) {
+        if number != self.scopes_opened {
             return;
         }
         let Some(mut scope) = Scope::new(&self.program, place.0, place.1) else {
@@ -136,7 +182,7 @@ impl RunState {
         };
         scope.own = Some(Box::new(own));
         scope.depth = depth;
-        scope.undoes = Some(Box::new(Undoes { of, path, locals }));
+        scope.undoes = Some(Box::new(Undoes { of, path, instance, locals }));
         self.add_scope(number, scope);
     }
 
@@ -145,10 +191,12 @@ impl RunState {
         let Some(scope) = self.scope_mut(undoes.of) else {
             return;
         };
-        let done = scope.owed.pop().and_then(|owed| scope.cells.get_mut(owed.step as usize));
+        let Some(owed) = scope.owed.pop() else {
+            return;
+        };
         let why = match outcome {
             Outcome::Succeeded(_) => {
-                if let Some(cell) = done {
+                if let Some(cell) = scope.cells.get_mut(owed.step as usize) {
                     cell.more().undone = true;
                 }
                 return;
@@ -156,6 +204,7 @@ impl RunState {
             Outcome::Failed { failure, .. } => failure.to_string(),
             other => other.to_string(),
         };
+        scope.left.push(owed);
         let message = format!("`{}` was not undone: {why}", undoes.path);
         match &mut scope.ending {
             Some(Outcome::Failed { failure, .. }) => failure.because(message),

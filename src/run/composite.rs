@@ -109,10 +109,12 @@ impl Turn<'_> {
             let message = format!("more than {UNITS_MAX} lists of steps were made in one run");
             return self.fail(step, ErrorClass::Fatal, message);
         }
-        let made = steps
-            .evaluate(&self.view(step))
-            .map_err(|error| error.to_string())
-            .and_then(|steps| unit.dynamic(&steps, workflows).map(|_| steps));
+        let made =
+            steps.evaluate(&self.view(step)).map_err(|error| error.to_string()).and_then(|steps| {
+                self.fits_in(crate::value::bytes(&steps))
+                    .map_err(|wrong| format!("the list {wrong}"))?;
+                unit.dynamic(&steps, workflows).map(|_| steps)
+            });
         match made {
             Ok(steps) => {
                 let unit = self.state.program.units().len() as u32;
@@ -325,7 +327,10 @@ impl Turn<'_> {
         let given = self.given(step, variables).map_err(invalid)?;
         let variables =
             found.variables.complete(given).map_err(|wrong| invalid(wrong.to_string()))?;
-        let own = Some(Box::new(Own { input: input.into(), variables }));
+        let input = Value::from(input);
+        let size = self.fits_in(input.bytes() + variables.bytes());
+        size.map_err(|wrong| invalid(format!("the input, with the variables, {wrong}")))?;
+        let own = Some(Box::new(Own { input, variables }));
         Ok(Next::Open { unit, body: 0, index: 0, own })
     }
 

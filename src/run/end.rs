@@ -53,24 +53,41 @@ impl Turn<'_> {
         failed.into_iter().for_each(|step| self.stop_after(step));
     }
 
-    /// What a scope comes to, all of whose steps have ended but those that run finally.
+    /// What a scope comes to, all of whose steps have ended.
     pub(super) fn outcome_of(&self, scope: u32) -> Outcome {
         // An accepted cancel is what the run ends with, even if its last step succeeds meanwhile.
         let asked = self.state.stopping.clone().filter(|_| scope == 0);
-        asked.unwrap_or_else(|| self.outcome(scope))
+        asked.unwrap_or_else(|| self.outcome(scope, true))
     }
 
-    fn outcome(&self, number: u32) -> Outcome {
+    /// What it comes to without those that clean up, which may not have ended.
+    pub(super) fn regular_outcome_of(&self, scope: u32) -> Outcome {
+        let asked = self.state.stopping.clone().filter(|_| scope == 0);
+        asked.unwrap_or_else(|| self.outcome(scope, false))
+    }
+
+    fn outcome(&self, number: u32, with_finally: bool) -> Outcome {
         let Some(scope) = self.state.scope(number) else {
             return Outcome::Cancelled;
         };
+        // What an operator left out, or stopped, was not undone.
+        let undone = scope
+            .cells
+            .first()
+            .is_some_and(|cell| matches!(cell.status, StepStatus::Succeeded | StepStatus::Failed));
+        if scope.undoes.is_some() && !undone {
+            return Outcome::Cancelled;
+        }
         // Stopped without a failure: it was not needed any more.
         let mut stopped = scope.stopping;
         let suspects =
             scope.cells.iter().enumerate().filter(|(_, cell)| {
                 matches!(cell.status, StepStatus::Failed | StepStatus::Cancelled)
             });
-        for (step, cell) in suspects {
+        let counts = |step: usize| {
+            with_finally || !scope.body.nodes.get(step).is_some_and(|node| node.finally)
+        };
+        for (step, cell) in suspects.filter(|(step, _)| counts(*step)) {
             let key = StepKey { scope: number, step: step as u32 };
             let more = cell.more.as_ref();
             if cell.status == StepStatus::Failed && !was_caught(self.state, key) {
@@ -84,6 +101,9 @@ impl Turn<'_> {
         }
         if stopped {
             return Outcome::Cancelled;
+        }
+        if !with_finally {
+            return Outcome::Succeeded(Value::NULL);
         }
         match self.output(number) {
             Ok(output) => Outcome::Succeeded(output),

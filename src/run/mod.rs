@@ -507,7 +507,14 @@ impl RunState {
                 let outer = path.strip_prefix(&self.path(parent)).unwrap_or(&path).to_string();
                 format!("{}{outer}", self.instance(parent))
             }
-            None => self.path(step),
+            // Another try at undoing the same is something else for whoever is asked to do it.
+            None => match &scope.undoes {
+                Some(undoes) => {
+                    let id = scope.body.plan.id(step.step);
+                    format!("{}[undo]/{id}@{}", undoes.instance, step.scope)
+                }
+                None => self.path(step),
+            },
         };
         let more = self.cell(step).and_then(|cell| cell.more.as_ref());
         match more.map_or(0, |more| more.generation) {

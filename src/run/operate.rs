@@ -113,6 +113,7 @@ impl Turn<'_> {
             }
             Operation::Succeed { step, output } => {
                 let steps = self.steps(std::slice::from_ref(step))?;
+                self.fits_in(output.bytes()).map_err(Rejection::Payload)?;
                 for step in &steps {
                     self.results(*step, output).map_err(Rejection::Payload)?;
                 }
@@ -123,6 +124,9 @@ impl Turn<'_> {
             }
             Operation::Cancel { steps } => {
                 let mut found = Vec::new();
+                if steps.is_empty() {
+                    return Err(Rejection::Unsafe("no step is named".into()));
+                }
                 for path in steps {
                     let step = self.state.find(path).ok_or(Rejection::UnknownStep)?;
                     if self.state.has_ended(step) {
@@ -168,6 +172,8 @@ impl Turn<'_> {
         let Some((values, unit)) = values.as_object().zip(self.state.unit(StepKey::root(0))) else {
             return Err(Rejection::Payload("variables are a map from names to values".into()));
         };
+        let size: usize = values.values().map(crate::value::bytes).sum();
+        self.fits_in(size).map_err(|wrong| Rejection::Payload(format!("the values {wrong}")))?;
         for (name, value) in values {
             let fits = unit.variables.check(name, value);
             fits.map_err(|wrong| Rejection::Payload(wrong.to_string()))?;
@@ -209,6 +215,14 @@ impl Turn<'_> {
         }
         let scope = self.state.scope(step.scope);
         let live = self.state.outcome.is_none();
+        let mut around = scope.and_then(|scope| scope.parent);
+        while let Some(outer) = around {
+            if self.state.is_cancelling(outer) {
+                let message = format!("what `{}` is a part of is stopping", path());
+                return Err(Rejection::Unsafe(message));
+            }
+            around = self.state.scope(outer.scope).and_then(|scope| scope.parent);
+        }
         if live && scope.is_some_and(|scope| scope.ending.is_some() || scope.stopping) {
             let message = format!("what `{}` is a part of is stopping", path());
             return Err(Rejection::Unsafe(message));

@@ -26,6 +26,11 @@ impl Turn<'_> {
         }
         match self.results(step, &raw) {
             Ok((output, set)) => {
+                let size = output.bytes() + set.as_ref().map_or(0, Value::bytes);
+                if let Err(too_large) = self.fits_in(size) {
+                    let message = format!("the output, with the variables, {too_large}");
+                    return self.fail(step, ErrorClass::Validation, message);
+                }
                 if let Some(values) = set {
                     self.emit(Event::VariablesSet { step: Some(step), values });
                 }

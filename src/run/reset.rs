@@ -19,19 +19,20 @@ impl RunState {
         if let Some(start) = &mut self.started {
             start.deadline = deadline;
         }
+        // What could not be undone is still owed.
+        let left = std::mem::take(&mut self.root.left);
+        for owed in left {
+            let at = self.root.owed.partition_point(|other| other.done <= owed.done);
+            self.root.owed.insert(at, owed);
+        }
         for cell in &mut self.root.cells {
-            let Some(more) = &mut cell.more else {
-                if cell.status == StepStatus::Cancelled {
-                    back(&mut self.counts, cell, at);
-                }
-                continue;
-            };
-            more.timers.clear();
+            if let Some(more) = &mut cell.more {
+                more.timers.clear();
+            }
             // Those that ended by themselves have a reason.
-            if cell.status == StepStatus::Cancelled && more.cancel.is_none() {
-                more.waiting = None;
-                more.bodies = Bodies::default();
-                more.generation += u32::from(cell.attempt > 0);
+            let reason = cell.more.as_ref().and_then(|more| more.cancel);
+            if cell.status == StepStatus::Cancelled && reason.is_none() {
+                begin_anew(cell);
                 back(&mut self.counts, cell, at);
             }
         }
@@ -49,6 +50,13 @@ impl RunState {
         self.clear_timers(step);
         self.clear_step_timer(step);
         self.forget_waits(step);
+        if failed_items {
+            // The whole of it is done once more, with what stays.
+            let path = self.path(step);
+            if let Some(scope) = self.scope_mut(step.scope) {
+                scope.owed.retain(|owed| owed.step != step.step || owed.path != path);
+            }
+        }
         let Some(scope) = scope_in(&mut self.root, &mut self.inner, step.scope) else {
             return;
         };
@@ -62,26 +70,27 @@ impl RunState {
             take_back(scope, step, end);
             scope.open += 1;
         }
-        let owed = |owed: &super::scope::Owed| owed.step != step.step;
-        if !failed_items {
-            scope.owed.retain(owed);
-        }
         if let Some(cell) = scope.cells.get_mut(step.step as usize) {
-            let begun = cell.attempt > 0 || cell.more.is_some();
-            cell.output = crate::value::Value::NULL;
-            let first = cell.attempt + 1;
-            let more = cell.more();
-            more.first = first;
-            more.generation += u32::from(begun);
-            (more.failure, more.cancel, more.signal) = (None, None, None);
-            (more.failures, more.undone) = (0, false);
-            let bodies = std::mem::take(&mut cell.more().bodies);
+            let bodies = begin_anew(cell);
             if failed_items {
                 cell.more().bodies = bodies.failed_again();
             }
             back(&mut self.counts, cell, at);
         }
     }
+}
+
+/// A step begins anew: other attempts, another name for others. The bodies that it had.
+fn begin_anew(cell: &mut Cell) -> Bodies {
+    let begun = cell.attempt > 0 || cell.more.is_some();
+    cell.output = crate::value::Value::NULL;
+    let first = cell.attempt.saturating_add(1);
+    let more = cell.more();
+    more.first = first;
+    more.generation += u32::from(begun);
+    (more.failure, more.cancel, more.signal, more.waiting) = (None, None, None, None);
+    (more.failures, more.delay, more.undone) = (0, std::time::Duration::ZERO, false);
+    std::mem::take(&mut more.bodies)
 }
 
 /// A cell is as if it had not been reached.

@@ -30,6 +30,8 @@ pub(super) struct Scope {
     pub(super) stopping: bool,
     /// Steps that were done here, or in bodies that have closed, and that may have to be undone.
     pub(super) owed: Vec<Owed>,
+    /// What could not be undone.
+    pub(super) left: Vec<Owed>,
     /// How it ended, while what was done is undone.
     pub(super) ending: Option<Outcome>,
     /// What this undoes, if that is what it is for.
@@ -50,10 +52,14 @@ pub(super) struct Own {
 pub(super) struct Owed {
     /// It, or the step of the scope that owes it inside which it was.
     pub(super) step: u32,
+    /// When it was done: the journal's length then.
+    pub(super) done: u64,
     /// The body that undoes it.
     pub(super) place: (u32, u32),
     /// The step's path: it may be gone by then.
     pub(super) path: String,
+    /// The same, told apart from other runs of the step.
+    pub(super) instance: String,
     /// What the body reads, as it was when the step ended.
     pub(super) own: Own,
     pub(super) locals: Value,
@@ -66,6 +72,8 @@ pub(super) struct Undoes {
     pub(super) of: u32,
     /// The path of the step that is undone.
     pub(super) path: String,
+    /// The same, told apart from other runs of the step.
+    pub(super) instance: String,
     /// What it reads as `output`, `item` and so on.
     pub(super) locals: Value,
 }
@@ -200,6 +208,7 @@ impl Scope {
             open: steps as u32,
             stopping: false,
             owed: Vec::new(),
+            left: Vec::new(),
             ending: None,
             undoes: None,
             depth: 0,

@@ -237,18 +237,21 @@ pub(super) fn wait_of(state: &RunState, step: StepKey) -> Option<&WaitFor> {
 
 /// What the payload of a signal has to fit that a step waits for.
 fn schema_of<'a>(state: &'a RunState, step: StepKey, signal: &str) -> Option<&'a Schema> {
-    // A key only follows the name.
-    let named = |wait: &'a WaitFor| match wait {
-        WaitFor::Signal { name, key, schema, .. } => {
-            let rest = signal.strip_prefix(name.as_str())?;
-            let own = if key.is_some() { rest.starts_with('[') } else { rest.is_empty() };
-            schema.as_ref().filter(|_| own)
+    let of = match wait_of(state, step)? {
+        // The way that waits for this name, with this key.
+        WaitFor::First(ways) => {
+            let Waiting::First(waiting) = state.cell(step)?.waiting()? else {
+                return None;
+            };
+            let named = |wait: &Waiting| matches!(wait, Waiting::Signal(name, _) if name == signal);
+            let at = waiting.iter().position(|(_, wait)| named(wait))?;
+            &ways.get(at)?.1
         }
-        _ => None,
+        of => of,
     };
-    match wait_of(state, step)? {
-        WaitFor::First(ways) => ways.iter().find_map(|(_, wait)| named(wait)),
-        wait => named(wait),
+    match of {
+        WaitFor::Signal { schema, .. } => schema.as_ref(),
+        _ => None,
     }
 }
 

@@ -189,7 +189,10 @@ impl<'a> Compiler<'a> {
         let sinks: Vec<u32> = sinks.collect();
         let body = self.bodies.get_mut(number as usize)?;
         body.output = match (shape, sinks.as_slice()) {
-            (Shape::Parallel, _) => BodyOutput::Map((0..steps.len() as u32).collect()),
+            (Shape::Parallel, _) => {
+                let regular = (0..steps.len() as u32).filter(|at| !steps[*at as usize].finally);
+                BodyOutput::Map(regular.collect())
+            }
             (_, [only]) => BodyOutput::Step(*only),
             _ => BodyOutput::Map(sinks),
         };
@@ -253,8 +256,15 @@ impl<'a> Compiler<'a> {
             entries[*step as usize].mentions.push((*on, kind));
         }
         if shape == Shape::Chain {
-            for (before, entry) in entries.iter_mut().skip(1).enumerate() {
-                entry.mentions.push((before as u32, EdgeKind::After));
+            // What cleans up comes after all others, in its own order.
+            for finally in [false, true] {
+                let kind = if finally { EdgeKind::Reads } else { EdgeKind::After };
+                let mut before = None;
+                for at in (0..steps.len()).filter(|at| steps[*at].finally == finally) {
+                    if let Some(before) = before.replace(at) {
+                        entries[at].mentions.push((before as u32, kind));
+                    }
+                }
             }
         }
         DagResolver::resolve(&entries, path, self.problems)
@@ -422,8 +432,8 @@ impl<'a> Compiler<'a> {
         here: &impl Fn() -> String,
     ) -> Option<u32> {
         let place = format!("{}.compensate", here());
-        if undo.compensate.is_some() || undo.finally {
-            let message = "what undoes a step is neither undone itself nor runs finally";
+        if undo.compensate.is_some() || undo.finally || !undo.set.is_empty() {
+            let message = "what undoes a step is not undone itself, does not run finally, and sets no variables";
             self.problems.push(Problem::error(&place, message));
             return None;
         }
@@ -444,14 +454,37 @@ impl<'a> Compiler<'a> {
     }
 
     fn check_finally(&mut self, steps: &[Step], frame: &Frame<'_>, path: &str) {
-        let regular =
-            |id: &&StepId| frame.find(id.as_str()).is_some_and(|at| !steps[at as usize].finally);
-        for step in steps.iter().filter(|step| step.finally) {
-            if let Some(id) = step.after.iter().find(regular) {
-                let message = format!("it runs after all other steps anyway, and so after `{id}`");
-                let place = format!("{path}.{}.after", step.id);
-                let problem = Problem::error(place, message);
-                self.problems.push(problem.hint("name other `finally` steps only"));
+        let is_last =
+            |id: &&StepId| frame.find(id.as_str()).is_some_and(|at| steps[at as usize].finally);
+        for step in steps {
+            if step.finally {
+                if let Some(id) = step.after.iter().find(|id| !is_last(id)) {
+                    let message =
+                        format!("it runs after all other steps anyway, and so after `{id}`");
+                    let place = format!("{path}.{}.after", step.id);
+                    let problem = Problem::error(place, message);
+                    self.problems.push(problem.hint("name other `finally` steps only"));
+                }
+                if step.compensate.is_some() {
+                    let message = "what cleans up is not undone";
+                    let place = format!("{path}.{}.compensate", step.id);
+                    self.problems.push(Problem::error(place, message));
+                }
+                continue;
+            }
+            let caught: Vec<StepId> = step.on_error.values().flatten().cloned().collect();
+            for (field, ids) in [
+                ("on_success", &step.on_success),
+                ("on_failure", &step.on_failure),
+                ("on_error", &caught),
+                ("otherwise", &step.otherwise),
+                ("always", &step.always),
+            ] {
+                if let Some(id) = ids.iter().find(is_last) {
+                    let message = format!("`{id}` runs finally, whatever becomes of this step");
+                    let place = format!("{path}.{}.{field}", step.id);
+                    self.problems.push(Problem::error(place, message));
+                }
             }
         }
     }

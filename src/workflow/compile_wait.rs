@@ -78,6 +78,9 @@ impl Compiler<'_> {
     fn approval(&mut self, approval: &Approval, place: &str) -> Option<ApprovalOf> {
         let Approval { approvers, approvers_from, quorum, prompt, show, schema } = approval;
         let quorum = quorum.unwrap_or(Amount::Count(1));
+        let nobody = approvers.as_ref().is_some_and(Vec::is_empty);
+        let anybody = approvers.is_none() && approvers_from.is_none();
+        let approvers = approvers.clone().unwrap_or_default();
         let named = approvers.len() as u32;
         let mut wrong = |field: &str, message: String| {
             self.problems.push(Problem::error(format!("{place}.{field}"), message));
@@ -85,7 +88,9 @@ impl Compiler<'_> {
         if let Some(problem) = quorum.problem() {
             wrong("quorum", problem.into());
         }
-        let anybody = approvers.is_empty() && approvers_from.is_none();
+        if nobody {
+            wrong("approvers", "nobody may approve: the list is empty".into());
+        }
         if anybody && matches!(quorum, Amount::Percent(_)) {
             wrong("quorum", "a percentage needs approvers that are named".into());
         }
@@ -104,7 +109,7 @@ impl Compiler<'_> {
             None => Some(None),
         };
         Some(ApprovalOf {
-            approvers: approvers.clone(),
+            approvers,
             approvers_from: expression(approvers_from, "approvers")?,
             quorum,
             prompt: prompt.clone(),

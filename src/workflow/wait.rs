@@ -62,8 +62,8 @@ pub enum Wait {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Approval {
-    /// Who may vote; empty is anybody.
-    pub approvers: Vec<String>,
+    /// Who may vote; none is anybody.
+    pub approvers: Option<Vec<String>>,
     /// An expression for a list of who may vote, instead.
     pub approvers_from: Option<String>,
     /// How many must say yes; none is one.
@@ -86,7 +86,7 @@ impl Approval {
     /// By one of these.
     pub fn by<S: Into<String>>(approvers: impl IntoIterator<Item = S>) -> Self {
         let approvers = approvers.into_iter().map(Into::into).collect();
-        Self { approvers, ..Self::default() }
+        Self { approvers: Some(approvers), ..Self::default() }
     }
 
     /// By one of those that this expression lists when the step is reached.

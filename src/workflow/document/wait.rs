@@ -193,9 +193,9 @@ impl From<Wait> for WaitDocument {
 impl From<ApprovalDocument> for Approval {
     fn from(document: ApprovalDocument) -> Self {
         let (approvers, approvers_from) = match document.approvers {
-            Some(ApproversDocument::Named(names)) => (names, None),
-            Some(ApproversDocument::From(expression)) => (Vec::new(), Some(expression)),
-            None => (Vec::new(), None),
+            Some(ApproversDocument::Named(names)) => (Some(names), None),
+            Some(ApproversDocument::From(expression)) => (None, Some(expression)),
+            None => (None, None),
         };
         let ApprovalDocument { quorum, prompt, show, schema, .. } = document;
         Self { approvers, approvers_from, quorum, prompt, show, schema }
@@ -205,7 +205,7 @@ impl From<ApprovalDocument> for Approval {
 impl From<Approval> for ApprovalDocument {
     fn from(approval: Approval) -> Self {
         let Approval { approvers, approvers_from, quorum, prompt, show, schema } = approval;
-        let named = (!approvers.is_empty()).then_some(ApproversDocument::Named(approvers));
+        let named = approvers.map(ApproversDocument::Named);
         let approvers = approvers_from.map(ApproversDocument::From).or(named);
         Self { approvers, quorum, prompt, show, schema }
     }
