@@ -1,13 +1,25 @@
 //! The guide, as chapters.
 
+#[doc = include_str!("approvals.md")]
+pub mod approvals {}
+
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
 
 #[doc = include_str!("conditions.md")]
 pub mod conditions {}
 
+#[doc = include_str!("data.md")]
+pub mod data {}
+
+#[doc = include_str!("failure.md")]
+pub mod failure {}
+
 #[doc = include_str!("flow.md")]
 pub mod flow {}
+
+#[doc = include_str!("operating.md")]
+pub mod operating {}
 
 #[doc = include_str!("patterns.md")]
 pub mod patterns {}
@@ -22,3 +34,6 @@ pub mod speed {}
 #[cfg(feature = "testing")]
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing {}
+
+#[doc = include_str!("workflows.md")]
+pub mod workflows {}
