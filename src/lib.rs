@@ -2,7 +2,8 @@
 //!
 //! # Where to go from here
 //!
-//! [`Workflow`] and [`Step`] define, [`Engine`] runs, [`RunHandle`] watches and steers.
+//! [`Workflow`] and [`Step`] define, [`Engine`] runs, [`RunHandle`] watches and steers. Workflows that
+//! many need are in [`ready`].
 //! [`expr`](crate::guide::conditions) explains conditions, [`guide::runtimes`] where steps run, and
 //! [`guide::architecture`] how it all fits.
 #![forbid(unsafe_code)]
@@ -19,6 +20,7 @@ pub mod id;
 pub mod journal;
 pub mod plan;
 pub mod queue;
+pub mod ready;
 pub mod retry;
 pub mod run;
 pub mod runtime;

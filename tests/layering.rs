@@ -32,6 +32,7 @@ const BESIDE: [(&str, &str); 11] = [
     ("error", "value"),
     ("template", "expr"),
     ("workflow", "plan"),
+    ("ready", "workflow"),
     ("run", "journal"),
     ("run", "queue"),
     ("executor", "runtime"),
