@@ -1112,3 +1112,75 @@ fn an_engine_is_served_once_at_a_time() {
     })
     .unwrap();
 }
+
+#[test]
+fn a_run_that_is_reopened_is_not_ended_under_ones_hands() {
+    let time = VirtualRuntime::new(1);
+    let storage = Flaky::default();
+    let fails = Arc::new(AtomicBool::new(true));
+    let once = Arc::clone(&fails);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .storage(storage.clone())
+        .executor(
+            "t",
+            executor_fn(move |_| {
+                let fails = once.swap(false, Ordering::SeqCst);
+                async move { if fails { Err(StepError::fatal("no")) } else { Ok(()) } }
+            }),
+        )
+        .build()
+        .unwrap();
+    time.block_on(async {
+        let run = engine.execute(&plain([Step::task("a", "t")]), ()).await.unwrap();
+        // What is said to it takes a while to be said, and `serve` looks at the run meanwhile.
+        *storage.posts_late.lock().unwrap() = Some(time.clone());
+        let again = async {
+            let operation = stepwell::journal::Operation::RetryFailed;
+            engine.reopen(run.id(), operation, reason()).await.unwrap().outcome().await.unwrap()
+        };
+        let (served, outcome) = futures::join!(engine.serve(nap(&engine, 60 * SECOND)), again);
+        served.unwrap();
+        assert!(matches!(outcome, Outcome::Succeeded(_)), "{outcome}");
+        assert!(storage.inbox(run.id()).await.unwrap().is_empty());
+    })
+    .unwrap();
+}
+
+#[test]
+fn steps_that_were_made_and_not_stored_are_made_again() {
+    let time = VirtualRuntime::new(1);
+    let storage = Flaky::default();
+    let breaks = Arc::clone(&storage.fails_before);
+    let engine = || {
+        let breaks = Arc::clone(&breaks);
+        Engine::builder()
+            .runtime(time.clone())
+            .storage(storage.clone())
+            .executor(
+                "plans",
+                executor_fn(move |_| {
+                    breaks.store(true, Ordering::SeqCst);
+                    async { Ok(json!([{"id": "w", "wait": {"signal": "go"}}, {"id": "x", "task": "t", "after": "w"}])) }
+                }),
+            )
+            .executor("t", executor_fn(|_| async { Ok(7) }))
+            .build()
+            .unwrap()
+    };
+    let flow = plain([Step::task("plan", "plans"), Step::dynamic("work", "plan")]);
+    time.block_on(async {
+        let first = engine();
+        let handle = first.start(&flow, ()).await.unwrap();
+        let id = handle.id().clone();
+        assert_eq!(handle.outcome().await.unwrap_err().kind(), ErrorKind::Storage);
+        select(Box::pin(handle.outcome()), Box::pin(nap(&first, SECOND))).await;
+        drop((handle, first));
+        // Whoever reads the journal makes the same of it.
+        let second = engine();
+        let handle = second.run(&id).await.unwrap();
+        handle.signal("go", ()).await.unwrap();
+        assert_eq!(handle.outcome().await.unwrap().output().unwrap(), &json!(7));
+    })
+    .unwrap();
+}

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 8] = [
     &["id", "time", "value", "error"],
     &["expr", "retry", "secret", "template"],
-    &["workflow", "plan"],
+    &["workflow", "plan", "ready"],
     &["run", "journal", "queue"],
     &["storage", "executor", "runtime"],
     &["engine"],
@@ -26,7 +26,7 @@ const LAYERS: [&[&str]; 8] = [
 ];
 
 /// Imports between modules of one line; together they have no circle.
-const BESIDE: [(&str, &str); 11] = [
+const BESIDE: [(&str, &str); 12] = [
     ("error", "id"),
     ("error", "time"),
     ("error", "value"),

@@ -93,6 +93,10 @@ impl Desk {
             }
             let Some(Err(error)) = &mut landed.result else { continue };
             if error.is_wait() {
+                if error.nests_too_deep() {
+                    let message = format!("the prompt nests deeper than {NESTING_MAX}");
+                    *error = StepError::new(ErrorClass::Validation, message);
+                }
                 continue;
             }
             let class = catch_unwind(AssertUnwindSafe(|| {

@@ -133,7 +133,7 @@ impl Driver {
             }
             self.turn().await?;
             // A message that came after its end may have left it ended.
-            if self.site.run.state().status().is_end() {
+            if self.site.run.state().status().is_end() && !self.site.run.is_revived() {
                 self.site.run.set_ended();
             }
             if self.site.run.has_ended() {
@@ -294,7 +294,7 @@ impl Driver {
             count: events.len() as u64,
             observed: self.site.run.is_observed().then(|| events.clone()),
             disturbed: !self.in_air.is_empty() && events.iter().any(disturbs),
-            ended: status.is_end(),
+            ended: status.is_end() && !self.site.run.is_revived(),
         };
         let released = match self.site.prepared.has_locks {
             true => events.iter().filter_map(|recorded| released(&recorded.event)).collect(),
@@ -475,10 +475,13 @@ impl Driver {
         }
         {
             let mut state = run.state();
-            let program = Arc::clone(state.program());
-            *state = RunState::replay(run.id.clone(), program, &stored.journal);
+            let base = Arc::clone(state.base());
+            let known = base.units().len();
+            *state = RunState::replay(run.id.clone(), base, &stored.journal);
+            // What was made, and not stored, is made again, and may be something else.
+            self.site.prepared = Arc::new(self.site.prepared.first(known));
             self.expected = state.version();
-            if state.status().is_end() {
+            if state.status().is_end() && !run.is_revived() {
                 run.set_ended();
             }
             self.desk.reset(&self.site, &state);

@@ -366,35 +366,64 @@ impl RunHandle {
         // The message may be there even if this future is dropped before it hears so.
         let posted = Posted(&self.slot);
         let number = engine.storage.post(self.id(), message).await?;
-        let mut answer = self.slot.audience.answer(number);
         drop(posted);
+        let answer = match self.answer_to(number).await? {
+            Some(answer) => answer,
+            // It ended before it saw the message, which may have it go on.
+            None if !self.has_message(number).await? => Err(Rejection::Finished),
+            None => {
+                let (handle, revived) = self.engine.revive(self.id()).await?;
+                let answer = handle.answer_to(number).await?;
+                drop(revived);
+                if handle.status().is_end() {
+                    handle.outcome().await?;
+                }
+                answer.unwrap_or(Err(Rejection::Finished))
+            }
+        };
+        answer.map_err(|rejection| self.rejected(&rejection))
+    }
+
+    async fn has_message(&self, number: u64) -> Result<bool> {
+        let inbox = self.engine.inner().storage.inbox(self.id()).await?;
+        Ok(inbox.iter().any(|(other, _)| *other == number))
+    }
+
+    /// What the run makes of a message; none when it ended without having seen it.
+    async fn answer_to(&self, number: u64) -> Result<Option<Result<(), Rejection>>> {
+        let engine = self.engine.inner();
+        let mut answer = self.slot.audience.answer(number);
+        self.slot.context.wake_driver();
         let _waits = Waits(&self.slot);
-        let answer = poll_fn(|context| {
+        poll_fn(|context| {
             loop {
                 match Pin::new(&mut answer).poll(context) {
-                    Poll::Ready(Ok(answer)) => return Poll::Ready(Ok(answer)),
+                    Poll::Ready(Ok(answer)) => return Poll::Ready(Ok(Some(answer))),
                     // Nobody will answer it any more.
-                    Poll::Ready(Err(_)) => return Poll::Ready(Ok(Err(Rejection::Finished))),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Ok(None)),
                     Poll::Pending => {}
                 }
                 match self.slot.poll_drive(engine, context) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Ready(Ok(())) => match answer.try_recv() {
-                        Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
-                        _ if self.slot.context.has_ended() => {
-                            return Poll::Ready(Ok(Err(Rejection::Finished)));
-                        }
+                        Ok(Some(answer)) => return Poll::Ready(Ok(Some(answer))),
+                        _ if self.slot.context.has_ended() => return Poll::Ready(Ok(None)),
                         // It was parked without having seen the message.
                         _ => self.slot.context.wake_driver(),
                     },
                 }
             }
-        });
-        match answer.await? {
-            Ok(()) => Ok(()),
-            Err(rejection) => Err(self.rejected(&rejection)),
-        }
+        })
+        .await
+    }
+
+    pub(super) fn context(&self) -> &Arc<crate::executor::RunContext> {
+        &self.slot.context
+    }
+
+    pub(super) fn is_of(&self, context: &Arc<crate::executor::RunContext>) -> bool {
+        Arc::ptr_eq(&self.slot.context, context)
     }
 
     fn rejected(&self, rejection: &Rejection) -> Error {

@@ -37,6 +37,8 @@ use crate::journal::{Operation, Reason};
 use crate::retry::{ErrorClassifier, RetryBudget};
 use crate::run::{Command, RunState};
 use crate::runtime::Runtime;
+#[cfg(feature = "secrets")]
+use crate::secret::SecretError;
 use crate::storage::{Created, Holding, NewRun, Owner, RunQuery, Storage, Summary};
 use crate::value::{NESTING_MAX, Value};
 use crate::workflow::{Program, Variables, Workflow};
@@ -113,6 +115,27 @@ impl Drop for Shared {
         let runs = std::mem::take(&mut *lock(&self.0.runs));
         let fresh = std::mem::take(&mut *lock(&self.0.fresh));
         drop((runs, fresh));
+    }
+}
+
+/// A run that is not over as long as this is there, although it may have ended.
+pub(crate) struct Revived(Arc<RunContext>);
+
+impl Revived {
+    fn new(context: &Arc<RunContext>) -> Self {
+        context.revivers.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(context))
+    }
+
+    fn of(handle: &RunHandle) -> Self {
+        Self::new(handle.context())
+    }
+}
+
+impl Drop for Revived {
+    fn drop(&mut self) {
+        self.0.revivers.fetch_sub(1, Ordering::SeqCst);
+        self.0.wake_driver();
     }
 }
 
@@ -322,24 +345,33 @@ impl Engine {
         let wrong = |why: String| Error::new(ErrorKind::Configuration, why).of_run(id);
         let keys = self.0.facilities.keys.clone();
         let keys = keys.ok_or_else(|| wrong("the engine has no keys".into()))?;
-        let live = lock(&self.0.runs).get(id).map(Arc::clone);
-        let handle = match live {
-            Some(slot) => RunHandle::new(self.clone(), slot),
-            None => self.keep(self.slot_of(id).await?.0),
-        };
+        let (handle, revived) = self.revive(id).await?;
         let mut replaced = BTreeMap::new();
         for value in handle.sealed_values() {
             for old in crate::secret::sealed_texts(&value) {
                 let nonce = self.0.facilities.nonce();
                 let new = crate::secret::reseal(&*keys, nonce, id.as_str(), &old);
-                if let Some(new) = new.map_err(|error| wrong(error.to_string()))? {
-                    replaced.insert(old, new);
+                match new {
+                    Ok(Some(new)) => drop(replaced.insert(old, new)),
+                    Ok(None) => {}
+                    Err(error @ SecretError::UnknownKey(_)) => {
+                        return Err(wrong(error.to_string()));
+                    }
+                    // What only looks sealed, or was sealed for another run, came from outside, and
+                    // nobody can open it here.
+                    Err(error) => {
+                        tracing::warn!(target: "stepwell", run_id = %id, %error, "not resealed");
+                    }
                 }
             }
         }
         let count = replaced.len();
         if count > 0 {
             handle.operate(Operation::Reseal { replaced }, reason).await?;
+        }
+        drop(revived);
+        if handle.status().is_end() {
+            handle.outcome().await?;
         }
         Ok(count)
     }
@@ -425,14 +457,28 @@ impl Engine {
         operation: Operation,
         reason: Reason,
     ) -> Result<RunHandle> {
-        let live = lock(&self.0.runs).get(id).map(Arc::clone);
-        let handle = match live {
-            Some(slot) => RunHandle::new(self.clone(), slot),
-            // As if it had not ended: it has not, if the operation is accepted.
-            None => self.keep(self.slot_of(id).await?.0),
+        let (handle, revived) = self.revive(id).await?;
+        let done = handle.operate(operation, reason).await;
+        drop(revived);
+        if done.is_err() && handle.status().is_end() {
+            // It stays ended, and says so.
+            handle.outcome().await?;
+        }
+        done.map(|()| handle)
+    }
+
+    /// A run in memory to which something can be said although it may have ended.
+    pub(crate) async fn revive(&self, id: &RunId) -> Result<(RunHandle, Revived)> {
+        let live = lock(&self.0.runs).get(id).filter(|slot| !slot.context.has_ended()).cloned();
+        let slot = match live {
+            Some(slot) => slot,
+            None => self.slot_of(id).await?.0,
         };
-        handle.operate(operation, reason).await?;
-        Ok(handle)
+        let revived = Revived::new(&slot.context);
+        let handle = self.keep(slot);
+        // Somebody else may have been quicker.
+        let revived = if handle.is_of(&revived.0) { revived } else { Revived::of(&handle) };
+        Ok((handle, revived))
     }
 
     /// Keeps a run in memory until it has ended or is parked, and gives a handle for it.
@@ -441,6 +487,10 @@ impl Engine {
             return RunHandle::new(self.clone(), slot);
         }
         let mut runs = lock(&self.0.runs);
+        // One that has ended is on its way out.
+        if runs.get(&slot.context.id).is_some_and(|other| other.context.has_ended()) {
+            runs.remove(&slot.context.id);
+        }
         // Somebody else may have loaded it in between; there must be one driver only.
         let kept = runs.entry(slot.context.id.clone()).or_insert_with(|| {
             if self.0.is_served.load(Ordering::SeqCst) {

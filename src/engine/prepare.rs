@@ -1,6 +1,7 @@
 //! Before a run starts: everything that its steps need is there, or it is refused.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::admission::TypeState;
@@ -58,6 +59,12 @@ impl Prepared {
             units.push(Arc::new(Found::default().tasks(unit, engine, true)));
         }
         Self { units, limits: self.limits.clone(), has_locks: has_locks(program) }
+    }
+
+    /// Those of the first units.
+    pub(crate) fn first(&self, units: usize) -> Self {
+        let units = self.units.iter().take(units).cloned().collect();
+        Self { units, limits: self.limits.clone(), has_locks: self.has_locks }
     }
 
     /// How many units it knows.
@@ -143,9 +150,20 @@ impl Found {
         engine: &Inner,
     ) -> Option<Arc<dyn StepExecutor>> {
         let at = |field: &str| format!("steps.{}.{field}", unit.path(place.0, place.1));
-        match engine.registry.create(name, config) {
+        // Factories are the host's code, and a plan that comes as data must not bring it down.
+        let created = catch_unwind(AssertUnwindSafe(|| engine.registry.create(name, config)));
+        let panicked = || {
+            let message = format!("the factory of `{name}` panicked over this configuration");
+            Err(Error::new(ErrorKind::Configuration, message))
+        };
+        match created.unwrap_or_else(|_| panicked()) {
             Ok(executor) => {
-                for wrong in misread(unit, place, &*executor, config, &mut self.walked) {
+                let walked = &mut self.walked;
+                let read = catch_unwind(AssertUnwindSafe(|| {
+                    misread(unit, place, &*executor, config, walked)
+                }));
+                let panicked = || vec![format!("`{name}` panicked over this configuration")];
+                for wrong in read.unwrap_or_else(|_| panicked()) {
                     self.kinds.push(ErrorKind::Configuration);
                     self.problems.push(Problem::error(at("config"), wrong));
                 }

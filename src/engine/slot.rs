@@ -78,6 +78,9 @@ impl Slot {
         self.audience.register(context.waker());
         let Some(mut turn) = self.enter(context.waker()) else { return Poll::Pending };
         if self.context.has_ended() {
+            // The driver may have gone before it could say so.
+            self.context.end_observation();
+            engine.forget(&self.context);
             return Poll::Ready(Ok(()));
         }
         // Taken out while it is polled: should it panic, the journal knows how to go on.

@@ -248,6 +248,11 @@ impl StepError {
         }
     }
 
+    /// Whether what it asks nests too deep to be kept.
+    pub(crate) fn nests_too_deep(&self) -> bool {
+        matches!(&*self.0, Cause::Suspended(wait) if wait.prompt.nests_too_deep())
+    }
+
     /// Changes every text and value that it carries.
     pub(crate) fn scrub(
         &mut self,
@@ -257,12 +262,13 @@ impl StepError {
         match &mut *self.0 {
             Cause::Failed(failure, _) => {
                 failure.message = text(std::mem::take(&mut failure.message));
-                for cause in &mut failure.causes {
+                for cause in failure.causes.iter_mut().chain(&mut failure.origin) {
                     *cause = text(std::mem::take(cause));
                 }
             }
             Cause::Suspended(suspension) => {
                 suspension.prompt = value(std::mem::take(&mut suspension.prompt));
+                suspension.signal = text(std::mem::take(&mut suspension.signal));
             }
         }
     }

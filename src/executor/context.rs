@@ -22,7 +22,7 @@ use crate::runtime::Runtime;
 #[cfg(feature = "secrets")]
 use crate::secret::{Scrubber, Secret};
 use crate::time::Timestamp;
-use crate::value::{Json, Value};
+use crate::value::{Json, NESTING_MAX, Value};
 use crate::workflow::Metadata;
 
 /// One run, as its steps, its handles and its driver share it.
@@ -47,6 +47,8 @@ pub(crate) struct RunContext {
     pub(crate) handles: AtomicUsize,
     /// Those who drive the run now; without one nothing new is started.
     pub(crate) drivers: AtomicUsize,
+    /// Those who are about to say something to it although it has ended.
+    pub(crate) revivers: AtomicUsize,
     /// The run's end is stored.
     ended: AtomicBool,
     /// Why ready steps wait for room, as the driver last saw it.
@@ -77,6 +79,7 @@ impl RunContext {
             has_room: AtomicBool::new(false),
             handles: AtomicUsize::new(0),
             drivers: AtomicUsize::new(0),
+            revivers: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
             full: Mutex::new(None),
             denied: Mutex::default(),
@@ -161,6 +164,11 @@ impl RunContext {
     /// Whether somebody drives it, so that what is started goes on.
     pub(crate) fn is_driven(&self) -> bool {
         self.drivers.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether somebody is about to say something to it, so that its end is not the last word.
+    pub(crate) fn is_revived(&self) -> bool {
+        self.revivers.load(Ordering::SeqCst) > 0
     }
 
     pub(crate) fn set_ended(&self) {
@@ -343,17 +351,23 @@ impl Attempt {
         if output.bytes() <= facilities.spill_over {
             return Ok(output);
         }
+        let invalid = |why: String| StepError::new(ErrorClass::Validation, why);
+        if output.nests_too_deep() {
+            return Err(invalid(format!("the output nests deeper than {NESTING_MAX}")));
+        }
+        // Before anything quotes it.
+        let output = self.run.scrub(output);
         // Nobody can look into it afterwards.
         let schema = {
             let state = self.run.state();
             state.node(self.key(&state)).and_then(|node| node.schema.clone())
         };
         if let Some(schema) = schema {
-            let fits = schema.check(&output, "output");
-            fits.map_err(|wrong| StepError::new(ErrorClass::Validation, wrong.to_string()))?;
+            schema.check(&output, "output").map_err(|wrong| invalid(wrong.to_string()))?;
         }
-        let output = self.run.scrub(output);
-        let name = format!("{}@{}", self.instance(), self.begun.number);
+        // An attempt that is late must not write over what another one has kept.
+        let tag = self.run.runtime.random();
+        let name = format!("{}@{}-{tag:016x}", self.instance(), self.begun.number);
         facilities.spill(&self.run.id, &name, output).await
     }
 

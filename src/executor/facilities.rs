@@ -71,24 +71,54 @@ impl Facilities {
         Ok(serde_json::from_slice(&bytes.ok_or_else(gone)?)?)
     }
 
-    /// The inputs of a step with all values that are in the store; none if there are no such.
+    /// The inputs of a step with all values that are in the store, wherever in them; none if there are
+    /// no such.
     pub(crate) async fn load_inputs(
         &self,
         run: &RunId,
         inputs: &Json,
     ) -> Result<Option<Value>, StepError> {
-        let fields = inputs.as_object().filter(|fields| fields.values().any(is_blob));
-        let Some(fields) = fields else { return Ok(None) };
-        let mut loaded = serde_json::Map::new();
-        for (name, value) in fields {
-            loaded.insert(name.clone(), self.load(run, value).await?);
+        let mut names = Vec::new();
+        find(inputs, &mut |blob| names.push(blob.clone()));
+        if names.is_empty() {
+            return Ok(None);
         }
-        Ok(Some(Json::Object(loaded).into()))
+        let mut loaded = Vec::with_capacity(names.len());
+        for blob in &names {
+            loaded.push(self.load(run, blob).await?);
+        }
+        let mut all = inputs.clone();
+        let mut loaded = loaded.into_iter();
+        put_back(&mut all, &mut loaded);
+        Ok(Some(all.into()))
+    }
+}
+
+/// Calls `f` with every reference in a value, in order.
+fn find(value: &Json, f: &mut impl FnMut(&Json)) {
+    match value {
+        blob if is_blob(blob) => f(blob),
+        Json::Array(items) => items.iter().for_each(|item| find(item, f)),
+        Json::Object(fields) => fields.values().for_each(|field| find(field, f)),
+        _ => {}
+    }
+}
+
+/// Replaces every reference in a value, in the same order.
+fn put_back(value: &mut Json, loaded: &mut impl Iterator<Item = Json>) {
+    match value {
+        blob if is_blob(blob) => *blob = loaded.next().unwrap_or_default(),
+        Json::Array(items) => items.iter_mut().for_each(|item| put_back(item, loaded)),
+        Json::Object(fields) => fields.values_mut().for_each(|field| put_back(field, loaded)),
+        _ => {}
     }
 }
 
 /// A store that is not well may be so later.
 fn unwell(error: &crate::error::Error) -> StepError {
+    if error.kind() == crate::error::ErrorKind::LimitExceeded {
+        return StepError::fatal(format!("the blob store: {error}"));
+    }
     StepError::retryable(format!("the blob store: {error}"))
 }
 

@@ -243,6 +243,11 @@ impl RunState {
         &self.id
     }
 
+    /// What it was started with.
+    pub(crate) const fn base(&self) -> &Arc<Program> {
+        &self.base
+    }
+
     /// What it runs, with what was made meanwhile.
     #[must_use]
     pub const fn program(&self) -> &Arc<Program> {

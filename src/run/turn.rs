@@ -333,7 +333,14 @@ impl<'a> Turn<'a> {
             (Report::Succeeded(output), _) => self.succeed(step, output),
             (_, Some(reason)) => self.end(step, Event::StepCancelled { step, reason }),
             (Report::Failed { failure, retry }, None) => self.attempt_failed(step, failure, retry),
-            (Report::Suspended(suspension), None) => self.suspend(step, *suspension),
+            (Report::Suspended(suspension), None) => {
+                match self.fits_in(suspension.prompt.bytes()) {
+                    Ok(()) => self.suspend(step, *suspension),
+                    Err(wrong) => {
+                        self.fail(step, ErrorClass::Validation, format!("the prompt {wrong}"))
+                    }
+                }
+            }
         }
         Ok(())
     }

@@ -25,6 +25,11 @@ const LINE_CHARS_MIN: usize = 8;
 /// Shorter forms of a secret are not looked for across line breaks, in bytes.
 const WRAPPED_BYTES_MIN: usize = 16;
 
+/// Texts are cut at this many bytes at the least, so that shorter ones are whole.
+const CUT_BYTES_MIN: usize = 190;
+/// Bytes of a secret that are looked for at the end of a text that was cut.
+const CUT_OFF_BYTES_MAX: usize = 256;
+
 /// Learns secrets, and removes them from texts and JSON.
 ///
 /// It finds what is written as it is, with percent or JSON escapes, in base64 of either alphabet (also
@@ -88,6 +93,26 @@ impl Scrubber {
         }
         clean.push_str(&text[kept..]);
         Cow::Owned(clean)
+    }
+
+    /// The beginning of a secret at the end of a text that is so long that it may have been cut.
+    fn cut_off(&self, text: &str) -> Option<Range<usize>> {
+        let whole = text.trim_end_matches("...");
+        if whole.len() < CUT_BYTES_MIN {
+            return None;
+        }
+        let longest = |needle: &Needle| {
+            let most = needle.bytes.len().min(CUT_OFF_BYTES_MAX);
+            (SECRET_CHARS_MIN..most)
+                .rev()
+                .find(|length| whole.as_bytes().ends_with(&needle.bytes[..*length]))
+        };
+        let length = self.needles.iter().filter_map(longest).max()?;
+        let mut start = whole.len() - length;
+        while !whole.is_char_boundary(start) {
+            start -= 1;
+        }
+        Some(start..whole.len())
     }
 
     /// The value with `[secret]` in place of every secret, in texts and in the names of fields, and
@@ -194,6 +219,7 @@ impl Scrubber {
         for view in [View::percent(text), View::json(text)].into_iter().flatten() {
             self.search(&view.bytes, |range| found.push(view.origin(range)));
         }
+        found.extend(self.cut_off(text));
         if let Some(view) = View::unwrapped(text) {
             self.search(&view.bytes, |range| {
                 let long = range.len() >= WRAPPED_BYTES_MIN;

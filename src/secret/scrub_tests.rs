@@ -155,3 +155,15 @@ fn no_text_panics_or_keeps_a_secret() {
         scrubber.json(&json!({ text.clone(): [clean] }));
     }
 }
+
+#[test]
+fn what_is_left_of_a_secret_where_a_text_was_cut() {
+    let mut scrubber = Scrubber::new();
+    scrubber.learn(&Secret::new("correct-horse-battery-staple"));
+    let cut = format!("{} correct-horse-bat...", "x".repeat(300));
+    assert!(!scrubber.text(&cut).contains("correct"), "{}", scrubber.text(&cut));
+    let value = json!({ "a": cut });
+    assert!(!scrubber.json(&value).unwrap().to_string().contains("correct"));
+    // A short text is whole, and an ordinary word is none.
+    assert_eq!(scrubber.text("this is correct"), "this is correct");
+}

@@ -7,6 +7,7 @@
 mod amount;
 mod builder;
 mod compile;
+mod compile_plan;
 mod compile_wait;
 mod definition;
 pub mod document;
