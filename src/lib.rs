@@ -4,8 +4,10 @@
 //!
 //! [`Workflow`] and [`Step`] define, [`Engine`] runs, [`RunHandle`] watches and steers. Workflows that
 //! many need are in [`ready`].
-//! [`expr`](crate::guide::conditions) explains conditions, [`guide::runtimes`] where steps run, and
-//! [`guide::architecture`] how it all fits.
+//! The [guide] has a chapter on each of: [workflows](guide::workflows), [control flow](guide::flow),
+//! [conditions](guide::conditions), [data and secrets](guide::data), [failures](guide::failure),
+//! [approvals](guide::approvals), [operating runs](guide::operating), [patterns](guide::patterns),
+//! [runtimes](guide::runtimes), [speed](guide::speed) and the [architecture](guide::architecture).
 #![forbid(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
