@@ -163,7 +163,9 @@ fn edges(state: &RunState, step: StepKey) -> Vec<(EdgeKind, StepStatus)> {
         let other = |(from, classes): &(u32, Vec<ErrorClass>)| {
             *from == link.step && class.is_some_and(|class| !classes.contains(&class))
         };
-        match link.kind == EdgeKind::OnFailure && node.catches.iter().any(other) {
+        match link.kind == EdgeKind::OnFailure
+            && node.more.as_ref().is_some_and(|more| more.catches.iter().any(other))
+        {
             true => (link.kind, StepStatus::Cancelled),
             false => (link.kind, status),
         }

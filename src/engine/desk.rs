@@ -277,7 +277,7 @@ impl Desk {
         step: StepKey,
         now: Timestamp,
     ) -> Result<bool, Full> {
-        let locked = state.node(step).is_some_and(|node| !node.locks.is_empty());
+        let locked = state.node(step).is_some_and(|node| !node.locks().is_empty());
         if locked && !self.granted.contains(&step) {
             let (why, at) = self.denied.get(&step).cloned().unwrap_or_else(|| {
                 self.asks = true;

@@ -131,9 +131,9 @@ impl Driver {
             if self.uncertain {
                 self.recover().await?;
             }
-            self.turn().await?;
+            let has_ended = self.turn().await?;
             // A message that came after its end may have left it ended.
-            if self.site.run.state().status().is_end() && !self.site.run.is_revived() {
+            if has_ended && !self.site.run.is_revived() {
                 self.site.run.set_ended();
             }
             if self.site.run.has_ended() {
@@ -213,8 +213,9 @@ impl Driver {
         }
     }
 
-    /// One turn: what came in, what is due, what can start, as one commit; then the starts.
-    async fn turn(&mut self) -> Result<()> {
+    /// One turn: what came in, what is due, what can start, as one commit; then the starts. Whether
+    /// the run has ended by it, or before.
+    async fn turn(&mut self) -> Result<bool> {
         let mail = match self.site.run.has_mail.load(Ordering::Acquire) {
             true => self.mail().await?,
             false => Vec::new(),
@@ -247,6 +248,7 @@ impl Driver {
         };
         // After the state is free: those who are woken are other people's code.
         self.desk.held.settle(&self.site.engine);
+        let has_ended = next.0.is_end();
         if !self.desk.events.is_empty() || !consumed.is_empty() {
             self.commit(consumed, next).await?;
         }
@@ -254,7 +256,7 @@ impl Driver {
         if std::mem::take(&mut self.adopted) {
             self.disturb();
         }
-        Ok(())
+        Ok(has_ended)
     }
 
     async fn mail(&mut self) -> Result<Vec<(u64, Message)>> {

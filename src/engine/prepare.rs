@@ -79,7 +79,7 @@ impl Prepared {
 
 fn has_locks(program: &Program) -> bool {
     let bodies = program.units().iter().flat_map(|unit| &unit.bodies);
-    bodies.flat_map(|body| &body.nodes).any(|node| !node.locks.is_empty())
+    bodies.flat_map(|body| &body.nodes).any(|node| !node.locks().is_empty())
 }
 
 /// What is wrong with tasks.

@@ -36,6 +36,9 @@ pub(crate) struct RunContext {
     /// The secrets that steps of this run have opened here, to be kept out of what they say.
     #[cfg(feature = "secrets")]
     opened: Mutex<Scrubber>,
+    /// Whether there are any.
+    #[cfg(feature = "secrets")]
+    has_opened: AtomicBool,
     state: Mutex<RunState>,
     observers: Mutex<Vec<UnboundedSender<RunEvent>>>,
     observed: AtomicBool,
@@ -72,6 +75,8 @@ impl RunContext {
             facilities,
             #[cfg(feature = "secrets")]
             opened: Mutex::new(Scrubber::new()),
+            #[cfg(feature = "secrets")]
+            has_opened: AtomicBool::new(false),
             observers: Mutex::new(Vec::new()),
             observed: AtomicBool::new(false),
             driver: AtomicWaker::new(),
@@ -95,16 +100,27 @@ impl RunContext {
     /// A text without the secrets that steps have opened.
     #[cfg(feature = "secrets")]
     pub(crate) fn scrub_text(&self, text: String) -> String {
+        if !self.has_opened.load(Ordering::Acquire) {
+            return text;
+        }
         let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        if opened.is_empty() { text } else { opened.text(&text).into_owned() }
+        opened.text(&text).into_owned()
+    }
+
+    #[cfg(feature = "secrets")]
+    fn learn(&self, secret: &Secret) {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).learn(secret);
+        self.has_opened.store(true, Ordering::Release);
     }
 
     /// A value without the secrets that steps have opened.
     #[cfg(feature = "secrets")]
     pub(crate) fn scrub(&self, value: Value) -> Value {
+        if !self.has_opened.load(Ordering::Acquire) {
+            return value;
+        }
         let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let scrubbed = if opened.is_empty() { None } else { opened.json(&value) };
-        scrubbed.map_or(value, Value::from)
+        opened.json(&value).map_or(value, Value::from)
     }
 
     #[cfg(not(feature = "secrets"))]
@@ -360,7 +376,7 @@ impl Attempt {
         // Nobody can look into it afterwards.
         let schema = {
             let state = self.run.state();
-            state.node(self.key(&state)).and_then(|node| node.schema.clone())
+            state.node(self.key(&state)).and_then(|node| node.schema().cloned())
         };
         if let Some(schema) = schema {
             schema.check(&output, "output").map_err(|wrong| invalid(wrong.to_string()))?;
@@ -487,7 +503,7 @@ impl ExecutionContext {
         let keys = run.facilities.keys.as_ref().ok_or_else(|| wrong(NO_KEYS.into()))?;
         let secret = crate::secret::open(&**keys, run.id.as_str(), sealed)
             .map_err(|error| wrong(error.to_string()))?;
-        run.opened.lock().unwrap_or_else(PoisonError::into_inner).learn(&secret);
+        run.learn(&secret);
         Ok(secret)
     }
 
@@ -506,7 +522,7 @@ impl ExecutionContext {
         let keys = run.facilities.keys.as_ref().ok_or_else(|| wrong(NO_KEYS.into()))?;
         let place = crate::secret::Place { run: run.id.as_str(), name };
         let sealed = crate::secret::seal(&**keys, run.facilities.nonce(), place, secret);
-        run.opened.lock().unwrap_or_else(PoisonError::into_inner).learn(secret);
+        run.learn(secret);
         sealed.map(Value::from).map_err(|error| wrong(error.to_string()))
     }
 

@@ -218,7 +218,7 @@ pub enum Event {
     /// Secrets that the run keeps are sealed anew.
     SecretsResealed {
         /// The new sealed texts by the old ones.
-        replaced: BTreeMap<String, String>,
+        replaced: Box<BTreeMap<String, String>>,
     },
     /// A run that had ended goes on.
     RunReopened {

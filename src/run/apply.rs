@@ -16,7 +16,12 @@ impl RunState {
     /// Applies an event. Total: an event that does not fit changes nothing but the version.
     pub fn apply(&mut self, at: Timestamp, event: &Event) {
         self.version += 1;
-        self.bytes = self.bytes.saturating_add(event.values().map(Value::bytes).sum());
+        self.bytes = self.bytes.saturating_add(match event {
+            // Nearly all events are these.
+            Event::StepReady { .. } | Event::StepStarted { .. } => 0,
+            Event::StepSucceeded { output, .. } => output.bytes(),
+            other => other.values().map(Value::bytes).sum(),
+        });
         match event {
             Event::RunStarted(started) => {
                 self.started = Some(Start {

@@ -103,7 +103,7 @@ impl Turn<'_> {
 impl RunState {
     /// Notes that a step was done that can be undone.
     pub(super) fn owe(&mut self, step: StepKey, output: &Value, at: Timestamp) {
-        let Some(body) = self.node(step).and_then(|node| node.compensation) else {
+        let Some(body) = self.node(step).and_then(|node| node.compensation()) else {
             return;
         };
         let view = View::new(self, step.scope, at);

@@ -32,7 +32,7 @@ impl RunState {
     /// # Errors
     /// What is wrong with a key.
     pub fn locks(&self, step: StepKey, now: Timestamp) -> Result<Vec<Want>, String> {
-        let locks = self.node(step).map_or(&[][..], |node| &node.locks);
+        let locks = self.node(step).map_or(&[][..], |node| node.locks());
         let want = |lock: &crate::workflow::LockOf| {
             let name = match &lock.key {
                 None => lock.name.clone(),
@@ -56,7 +56,7 @@ impl RunState {
 
     /// Ready steps that have to hold locks before they start.
     pub(crate) fn ready_for_locks(&self) -> impl Iterator<Item = StepKey> + '_ {
-        let locked = |step: &StepKey| self.node(*step).is_some_and(|node| !node.locks.is_empty());
+        let locked = |step: &StepKey| self.node(*step).is_some_and(|node| !node.locks().is_empty());
         self.ready().filter(locked)
     }
 }

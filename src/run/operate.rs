@@ -146,7 +146,7 @@ impl Turn<'_> {
                 self.consider_all(0);
             }
             Operation::Reseal { replaced } => {
-                let replaced = replaced.clone();
+                let replaced = Box::new(replaced.clone());
                 self.emit(Event::Operated { operation, by });
                 self.emit(Event::SecretsResealed { replaced });
             }

@@ -21,7 +21,7 @@ impl Turn<'_> {
         let Some(node) = self.state.node(step) else {
             return;
         };
-        if node.schema.is_none() && node.outputs.is_empty() && node.set.is_empty() {
+        if node.more.is_none() {
             return self.end(step, Event::StepSucceeded { step, output: raw });
         }
         match self.results(step, &raw) {
@@ -68,18 +68,21 @@ impl Turn<'_> {
         let Some((node, unit)) = self.state.node(step).zip(self.state.unit(step)) else {
             return Ok((raw.clone(), None));
         };
+        let Some(more) = &node.more else {
+            return Ok((raw.clone(), None));
+        };
         // A value that is kept elsewhere was checked before it went there.
-        if let Some(schema) = node.schema.as_ref().filter(|_| !crate::value::is_blob(raw)) {
+        if let Some(schema) = more.schema.as_ref().filter(|_| !crate::value::is_blob(raw)) {
             schema.check(raw, "output").map_err(|wrong| wrong.to_string())?;
         }
-        let output = match node.outputs.as_slice() {
+        let output = match more.outputs.as_slice() {
             [] => raw.clone(),
             outputs => Json::Object(self.map(step, outputs, raw, "outputs")?).into(),
         };
-        if node.set.is_empty() {
+        if more.set.is_empty() {
             return Ok((output, None));
         }
-        let set = self.map(step, &node.set, raw, "set")?;
+        let set = self.map(step, &more.set, raw, "set")?;
         for (name, value) in &set {
             unit.variables.check(name, value).map_err(|wrong| wrong.to_string())?;
         }

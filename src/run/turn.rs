@@ -215,7 +215,7 @@ impl<'a> Turn<'a> {
         let Some(node) = self.state.node(step) else {
             return;
         };
-        let (ready, locked, rest) = (is_task(node), !node.locks.is_empty(), node.cancel_rest);
+        let (ready, locked, rest) = (is_task(node), !node.locks().is_empty(), node.cancel_rest);
         if rest {
             self.cancel_rest(step);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::compile_plan::{catch_by_class, is_last, join};
 use super::kind::{Case, LoopCondition, StepKind, When};
 use super::names::{Frame, Names, Visible};
-use super::program::{Body, BodyOutput, LockOf, Node, NodeKind, Turns, Unit};
+use super::program::{Body, BodyOutput, LockOf, Node, NodeKind, NodeMore, Turns, Unit};
 use super::reach::never_started;
 use super::settings::Trigger;
 use super::step::MISPLACED;
@@ -137,6 +137,11 @@ struct Reads<'a> {
     only_looks: bool,
 }
 
+fn has_more(step: &Step) -> bool {
+    let results = step.output_schema.is_some() || !step.outputs.is_empty() || !step.set.is_empty();
+    results || !step.locks.is_empty() || step.compensate.is_some()
+}
+
 pub(super) struct Compiler<'a> {
     pub(super) problems: &'a mut Problems,
     names: Names<'a>,
@@ -172,21 +177,26 @@ impl<'a> Compiler<'a> {
         let output = BodyOutput::Map(Vec::new());
         self.bodies.push(Body { plan: Arc::new(plan), nodes: Vec::new(), owner, output });
         let mut nodes = Vec::with_capacity(steps.len());
+        // Looking at all of very many steps once more is what takes time.
+        let mut unusual = false;
         for (at, step) in steps.iter().enumerate() {
             if let Some(frame) = self.names.frames.last_mut() {
                 frame.current = at as u32;
             }
+            unusual |= step.finally || !step.on_error.is_empty();
             // A step that cannot be compiled has its problem; the others may have theirs.
             nodes.extend(self.node(step, (number, at as u32), path));
         }
         let frame = self.names.frames.pop()?;
-        self.check_finally(steps, &frame, path);
-        catch_by_class(steps, &mut nodes, &frame);
-        let plan = self.plan(steps, &frame, path, shape)?;
+        if unusual {
+            self.check_finally(steps, &frame, path);
+            catch_by_class(steps, &mut nodes, &frame);
+        }
+        let plan = self.plan(steps, &frame, path, (shape, unusual))?;
         if nodes.len() < steps.len() {
             return None;
         }
-        let sinks = (0..plan.len() as u32).filter(|step| is_last(&plan, steps, *step));
+        let sinks = (0..plan.len() as u32).filter(|step| is_last(&plan, steps, *step, unusual));
         let sinks: Vec<u32> = sinks.collect();
         let body = self.bodies.get_mut(number as usize)?;
         body.output = match (shape, sinks.as_slice()) {
@@ -207,7 +217,7 @@ impl<'a> Compiler<'a> {
                 join(node, steps[step].trigger.is_none(), edges);
             }
             plain &= node.trigger == Trigger::AllSucceeded;
-            node.cleans_up |= node.trigger == Trigger::Always || steps[step].finally;
+            node.cleans_up |= node.trigger == Trigger::Always || node.finally;
         }
         let never = if plain { Vec::new() } else { never_started(&plan, &body.nodes) };
         for (step, reason) in never {
@@ -249,17 +259,10 @@ impl<'a> Compiler<'a> {
             let formula = self.formula(text, &place, Reads::default());
             inputs.push(formula.map(|(formula, _)| (name.clone(), formula)));
         }
-        let schema = step.output_schema.as_ref();
-        let place = format!("{}.output_schema", here());
-        let schema = schema.map(|schema| variable::read(schema, &place, self.problems));
-        let raw = schema.as_ref().and_then(Option::as_ref).map(|schema| schema.type_of().clone());
-        let raw = raw.unwrap_or(Type::Any);
-        let outputs = self.mapping(&step.outputs, &format!("{}.outputs", here()), &raw, false);
-        let set = self.mapping(&step.set, &format!("{}.set", here()), &raw, true);
         let kind = self.kind(step, at, &here);
-        let compensation = match &step.compensate {
-            Some(undo) => Some(self.compensation(undo, at, &here)?),
-            None => None,
+        let more = match has_more(step) {
+            true => Some(Box::new(self.more(step, at, &here)?)),
+            false => None,
         };
         Some(Node {
             kind: kind?,
@@ -273,24 +276,16 @@ impl<'a> Compiler<'a> {
                 true => Vec::new(),
                 false => inputs.into_iter().collect::<Option<_>>()?,
             },
-            outputs: outputs?,
-            set: set?,
-            schema: match schema {
-                Some(schema) => Some(schema?),
-                None => None,
-            },
             retry,
             timeout: step.timeout,
             attempt_timeout: step.attempt_timeout,
             priority: step.priority,
             resources: step.resources.clone(),
-            locks: self.locks(step, &here)?,
             capability: step.capability.clone(),
             blocking: step.blocking,
             reads: 0,
-            catches: Vec::new(),
-            compensation,
             finally: step.finally,
+            more,
             cleans_up: false,
         })
     }
@@ -313,6 +308,36 @@ impl<'a> Compiler<'a> {
                 self.problems.push(Problem::error(format!("{}.{field}", here()), message));
             }
         }
+    }
+
+    fn more(
+        &mut self,
+        step: &'a Step,
+        at: (u32, u32),
+        here: &impl Fn() -> String,
+    ) -> Option<NodeMore> {
+        let place = format!("{}.output_schema", here());
+        let schema = step.output_schema.as_ref();
+        let schema = schema.map(|schema| variable::read(schema, &place, self.problems));
+        let raw = schema.as_ref().and_then(Option::as_ref).map(|schema| schema.type_of().clone());
+        let raw = raw.unwrap_or(Type::Any);
+        let outputs = self.mapping(&step.outputs, &format!("{}.outputs", here()), &raw, false);
+        let set = self.mapping(&step.set, &format!("{}.set", here()), &raw, true);
+        let compensation = match &step.compensate {
+            Some(undo) => Some(self.compensation(undo, at, here)?),
+            None => None,
+        };
+        Some(NodeMore {
+            outputs: outputs?,
+            set: set?,
+            schema: match schema {
+                Some(schema) => Some(schema?),
+                None => None,
+            },
+            locks: self.locks(step, here)?,
+            catches: Vec::new(),
+            compensation,
+        })
     }
 
     fn locks(&mut self, step: &Step, here: &impl Fn() -> String) -> Option<Vec<LockOf>> {

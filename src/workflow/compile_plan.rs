@@ -15,7 +15,7 @@ impl<'a> Compiler<'a> {
         steps: &'a [Step],
         frame: &Frame<'_>,
         path: &str,
-        shape: Shape,
+        (shape, unusual): (Shape, bool),
     ) -> Option<ExecutionPlan> {
         let mut entries: Vec<PlanStep<'_>> = steps.iter().map(plan_step).collect();
         // A mention is a dependency like one that is spelt out, unless the step has a join rule of
@@ -36,7 +36,8 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
-        let last = steps.iter().enumerate().filter(|(_, step)| step.finally);
+        let all = if unusual { steps } else { &[] };
+        let last = all.iter().enumerate().filter(|(_, step)| step.finally);
         for (at, step) in last {
             let named = |other: &Step| step.after.contains(&other.id);
             let before =
@@ -109,7 +110,7 @@ pub(super) fn catch_by_class(steps: &[Step], nodes: &mut [Node], frame: &Frame<'
             // Whoever goes there anyway does so with every error.
             let ids = ids.iter().filter(|id| !step.on_failure.contains(id));
             for to in ids.filter_map(|id| frame.find(id.as_str())) {
-                let catches = &mut nodes[to as usize].catches;
+                let catches = &mut nodes[to as usize].more.get_or_insert_default().catches;
                 match catches.iter_mut().find(|(other, _)| *other == from as u32) {
                     Some((_, classes)) => classes.push(*class),
                     None => catches.push((from as u32, vec![*class])),
@@ -144,12 +145,12 @@ fn plan_step(step: &Step) -> PlanStep<'_> {
 
 /// Whether nothing regularly comes after a step: what follows a failure or a false condition is
 /// another way to end, and what cleans up has no say.
-pub(super) fn is_last(plan: &ExecutionPlan, steps: &[Step], step: u32) -> bool {
+pub(super) fn is_last(plan: &ExecutionPlan, steps: &[Step], step: u32, unusual: bool) -> bool {
     let detour = |link: &Link| {
         let kind = matches!(link.kind, EdgeKind::OnFailure | EdgeKind::Otherwise);
-        kind || steps[link.step as usize].finally
+        kind || (unusual && steps[link.step as usize].finally)
     };
-    !steps[step as usize].finally && plan.successors(step).iter().all(detour)
+    !(unusual && steps[step as usize].finally) && plan.successors(step).iter().all(detour)
 }
 
 /// What follows for a step's join from edges that are not only `after`.

@@ -31,7 +31,7 @@ pub use formula::Formula;
 pub use kind::{Case, LoopCondition, StepKind, When};
 pub use lock::{Lock, Rate};
 pub use program::{
-    ApprovalOf, Body, BodyOutput, LockOf, Node, NodeKind, Program, Turns, Unit, WaitFor,
+    ApprovalOf, Body, BodyOutput, LockOf, Node, NodeKind, NodeMore, Program, Turns, Unit, WaitFor,
 };
 pub use settings::{FailurePolicy, Limits, Metadata, Priority, Resources, Trigger};
 pub use step::{Step, TURNS_DEFAULT};

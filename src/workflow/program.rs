@@ -87,12 +87,6 @@ pub struct Node {
     pub when: Option<Expr>,
     /// Executor inputs.
     pub inputs: Vec<(String, Formula)>,
-    /// Its output, from what it came to; none leaves that as it is.
-    pub outputs: Vec<(String, Formula)>,
-    /// Variables that are set when it has succeeded.
-    pub set: Vec<(String, Formula)>,
-    /// What it comes to has to fit this.
-    pub schema: Option<Schema>,
     /// How it is tried again; none is once.
     pub retry: Option<Arc<RetryConfig>>,
     /// For all attempts together.
@@ -103,22 +97,36 @@ pub struct Node {
     pub priority: Priority,
     /// What it counts for while it runs.
     pub resources: Resources,
-    /// What it holds while it runs.
-    pub locks: Vec<LockOf>,
     /// What the engine must offer.
     pub capability: Option<String>,
     /// Whether it blocks its thread.
     pub blocking: bool,
     /// Dependencies that it only reads: they must have ended, and its join rule does not count them.
     pub reads: u32,
-    /// Steps whose failure leads here only with errors of these classes.
-    pub catches: Vec<(u32, Vec<ErrorClass>)>,
     /// Whether it runs after all other steps of its body, and after what was done is undone.
     pub finally: bool,
-    /// The body that undoes it.
-    pub compensation: Option<u32>,
+    /// What most steps do not have.
+    pub more: Option<Box<NodeMore>>,
     /// Whether it runs even where everything else is being stopped: it cleans up.
     pub cleans_up: bool,
+}
+
+/// What most steps do not have.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct NodeMore {
+    /// Its output, from what it came to; none leaves that as it is.
+    pub outputs: Vec<(String, Formula)>,
+    /// Variables that are set when it has succeeded.
+    pub set: Vec<(String, Formula)>,
+    /// What it comes to has to fit this.
+    pub schema: Option<Schema>,
+    /// What it holds while it runs.
+    pub locks: Vec<LockOf>,
+    /// Steps whose failure leads here only with errors of these classes.
+    pub catches: Vec<(u32, Vec<ErrorClass>)>,
+    /// The body that undoes it.
+    pub compensation: Option<u32>,
 }
 
 /// A lock that a step takes, compiled.
@@ -401,10 +409,29 @@ impl Unit {
 }
 
 impl Node {
+    /// The locks that it takes.
+    #[must_use]
+    pub fn locks(&self) -> &[LockOf] {
+        self.more.as_ref().map_or(&[], |more| &more.locks)
+    }
+
+    /// The body that undoes it.
+    #[must_use]
+    pub fn compensation(&self) -> Option<u32> {
+        self.more.as_ref()?.compensation
+    }
+
+    /// What it comes to has to fit this.
+    #[must_use]
+    pub fn schema(&self) -> Option<&Schema> {
+        self.more.as_ref()?.schema.as_ref()
+    }
+
     /// Whether an error of this class, of that step, leads here over an edge for failures.
     #[must_use]
     pub fn catches(&self, from: u32, class: ErrorClass) -> bool {
-        let known = self.catches.iter().find(|(step, _)| *step == from);
+        let catches = self.more.as_ref().map_or(&[][..], |more| &more.catches);
+        let known = catches.iter().find(|(step, _)| *step == from);
         known.is_none_or(|(_, classes)| classes.contains(&class))
     }
 }
