@@ -8,10 +8,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::json;
-use stepwell::journal::{Operation, Recorded, Signal};
+use stepwell::journal::{Operation, Recorded, Signal, Vote};
 use stepwell::plan::EdgeKind;
 use stepwell::run::{Command, Report, RetryAllowance, RunState};
-use stepwell::workflow::{Case, FailurePolicy, Lock, NodeKind};
+use stepwell::workflow::{Approval, Case, FailurePolicy, Lock, NodeKind};
 use stepwell::{
     ErrorClass, Event, Failure, RetryConfig, RunId, SkipReason, Step, StepKey, StepStatus,
     Timestamp, Trigger, Value, Wait, Workflow,
@@ -94,6 +94,8 @@ fn step(depth: u32) -> BoxedStrategy<Step> {
         Just(Wait::signal("go")),
         Just(Wait::signal("go").timeout(Duration::from_secs(60))),
         Just(Wait::condition("now() > 50")),
+        Just(Wait::approval(Approval::by(["ann", "bob", "cem"]).quorum(2))),
+        Just(Wait::first([("s", Wait::signal("go")), ("t", Wait::For(Duration::from_secs(90)))])),
     ]
     .prop_map(|wait| Step::wait("x", wait));
     if depth == 0 {
@@ -256,6 +258,7 @@ impl Life {
     /// Checks one event against the state before it.
     fn watch(&mut self, state: &RunState, event: &Event) {
         match event {
+            Event::WorkflowModified(modified) => self.move_keys(state, &modified.workflow),
             Event::StepReset { step, .. } => {
                 self.ended.remove(step);
                 self.reset.insert(*step);
@@ -295,6 +298,21 @@ impl Life {
         }
     }
 
+    /// The outermost steps stand elsewhere from now on.
+    fn move_keys(&mut self, state: &RunState, workflow: &Workflow) {
+        let body = state.body_of(StepKey::root(0));
+        let before = Arc::clone(&state.program().unit(body.0).body(body.1).plan);
+        let after = Arc::clone(&workflow.program().unit(0).body(0).plan);
+        let new = |key: StepKey| match key.scope {
+            0 => after.index(before.id(key.step).as_str()).map(StepKey::root),
+            _ => Some(key),
+        };
+        self.running = self.running.iter().filter_map(|(k, a)| Some((new(*k)?, *a))).collect();
+        self.attempts = self.attempts.iter().filter_map(|(k, a)| Some((new(*k)?, *a))).collect();
+        self.ended = self.ended.iter().copied().filter_map(new).collect();
+        self.reset = self.reset.iter().copied().filter_map(new).collect();
+    }
+
     /// Every run that is not finished has something ready, running, due, waited for, or is paused.
     fn assert_alive(&self) {
         let state = &self.state;
@@ -308,7 +326,9 @@ impl Life {
             || state.first_ready().is_some()
             || state.running() > 0
             || state.next_due(self.now).is_some_and(|at| Some(at) != limit)
-            || state.steps().any(|(_, status)| status == StepStatus::Waiting);
+            || state
+                .steps()
+                .any(|(_, status)| matches!(status, StepStatus::Waiting | StepStatus::Retrying));
         assert!(alive, "stranded: {:#?}", self.journal);
         let running: BTreeSet<StepKey> = state
             .steps()
@@ -383,7 +403,7 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
                     result: failed(ErrorClass::Fatal),
                 })
             }
-            24 | 25 => {
+            24 => {
                 let long = which % 61 == 0;
                 let seconds = if long { 4000 } else { u64::from(roll / 32) % 40 };
                 life.now = life.now + Duration::from_secs(seconds);
@@ -419,6 +439,13 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
                 life.assert_alive();
                 None
             }
+            25 if which % 3 == 0 => life.state.approvals().next().map(|(_, open)| {
+                let by = ["ann", "bob", "cem", "dan"][which % 4];
+                let vote = if which % 5 == 0 { Vote::reject(by) } else { Vote::approve(by) };
+                Command::Vote { approval: open.id.clone(), vote: Box::new(vote) }
+            }),
+            25 if which % 3 == 1 => modification(&life.state, which, &child),
+            25 => Some(Command::Tick { retry: RetryAllowance::Allowed }),
             27 => Some(Command::Signal(Signal::new("go", ()))),
             28 => Some(Command::Pause(Box::default())),
             29 | 30 => Some(Command::Resume(Box::default())),
@@ -431,7 +458,8 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
             life.assert_alive();
         }
     }
-    for id in never_started(&workflow) {
+    let unchanged = life.state.revision() == 0;
+    for id in never_started(&workflow).into_iter().filter(|_| unchanged) {
         let step = life.state.find(&id).unwrap();
         assert_eq!(life.state.attempt(step), 0, "{id} was to be out of reach");
         assert_ne!(life.state.step_status(step), Some(StepStatus::Ready), "{id}");
@@ -461,6 +489,25 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
         assert_eq!(read, written);
     }
     life.journal
+}
+
+/// A step more, or one less, among the outermost ones.
+fn modification(state: &RunState, which: usize, child: &Workflow) -> Option<Command> {
+    let mut definition = (**state.definition()?).clone();
+    let at = which % definition.steps.len();
+    if which % 2 == 0 {
+        let after = definition.steps[at].id.clone();
+        definition.steps.insert(at, Step::task(format!("m{which}"), "t").after(after));
+    } else {
+        definition.steps.remove(at);
+    }
+    let workflow = Box::new(Workflow::from_definition(definition).ok()?);
+    let operation = Operation::Modify {
+        workflow,
+        linked: vec![child.clone()],
+        revision: state.revision() + u32::from(which % 11 == 0),
+    };
+    Some(Command::Operate { operation: Box::new(operation), by: Box::default() })
 }
 
 /// The outermost steps of which the workflow warns that they can never start.
@@ -509,6 +556,8 @@ fn the_properties_hold_over_random_workflows_and_commands() {
         "Operated",
         "StepReset",
         "StepsMade",
+        "Voted",
+        "WorkflowModified",
         "RunFinished",
         "RunPaused",
         "RunResumed",

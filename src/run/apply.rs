@@ -197,12 +197,14 @@ impl RunState {
         }
         let before = std::mem::replace(&mut cell.status, status);
         cell.since = at;
-        self.counts[before.slot()] -= 1;
+        let count = &mut self.counts[before.slot()];
+        *count = count.saturating_sub(1);
         self.counts[status.slot()] += 1;
         if before == StepStatus::Running || status == StepStatus::Running {
             let task = super::turn::is_task(node);
             self.tasks_running += u32::from(task && status == StepStatus::Running);
-            self.tasks_running -= u32::from(task && before == StepStatus::Running);
+            let ran = u32::from(task && before == StepStatus::Running);
+            self.tasks_running = self.tasks_running.saturating_sub(ran);
         }
         if before == StepStatus::Ready {
             self.ready.remove(step, node.priority);
@@ -232,7 +234,7 @@ impl RunState {
         let Some(Scope { open, body, cells, .. }) = self.scope_mut(step.scope) else {
             return false;
         };
-        *open -= 1;
+        *open = open.saturating_sub(1);
         for link in body.plan.successors(step.step) {
             if let Some(next) = cells.get_mut(link.step as usize) {
                 match join::meaning(body, step.step, *link, end) {
@@ -379,10 +381,11 @@ impl RunState {
         let mut queued = false;
         for (cell, node) in scope.cells.iter().zip(&scope.body.nodes) {
             let running = cell.status == StepStatus::Running && super::turn::is_task(node);
-            self.tasks_running -= u32::from(running);
+            self.tasks_running = self.tasks_running.saturating_sub(u32::from(running));
             // Ends stay counted: they are progress that was made.
             if !cell.status.is_end() {
-                self.counts[cell.status.slot()] -= 1;
+                let count = &mut self.counts[cell.status.slot()];
+                *count = count.saturating_sub(1);
                 self.counts[StepStatus::Cancelled.slot()] += 1;
             }
             queued |= cell.status == StepStatus::Ready;

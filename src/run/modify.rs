@@ -136,7 +136,8 @@ impl RunState {
         let mut cells: Vec<Cell> = Vec::new();
         cells.resize_with(body.nodes.len(), Cell::default);
         for cell in &old {
-            self.counts[cell.status.slot()] -= 1;
+            let count = &mut self.counts[cell.status.slot()];
+            *count = count.saturating_sub(1);
         }
         for (mut cell, to) in old.into_iter().zip(&moved) {
             // What is ready may have to wait for something else now.

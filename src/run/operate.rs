@@ -144,6 +144,10 @@ impl Turn<'_> {
                 let modified = Modified { workflow, linked, variables };
                 self.emit(Event::WorkflowModified(Box::new(modified)));
                 self.consider_all(0);
+                // What was taken away may have been all that was left.
+                if self.state.root.open == 0 {
+                    self.push(Work::Ended(StepKey::root(0)));
+                }
             }
             Operation::Reseal { replaced } => {
                 let replaced = Box::new(replaced.clone());

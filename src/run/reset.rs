@@ -95,7 +95,7 @@ fn begin_anew(cell: &mut Cell) -> Bodies {
 
 /// A cell is as if it had not been reached.
 fn back(counts: &mut [u32], cell: &mut Cell, at: Timestamp) {
-    counts[cell.status.slot()] -= 1;
+    counts[cell.status.slot()] = counts[cell.status.slot()].saturating_sub(1);
     cell.status = StepStatus::Pending;
     cell.since = at;
     counts[cell.status.slot()] += 1;
