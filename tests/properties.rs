@@ -495,7 +495,7 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
 fn modification(state: &RunState, which: usize, child: &Workflow) -> Option<Command> {
     let mut definition = (**state.definition()?).clone();
     let at = which % definition.steps.len();
-    if which % 2 == 0 {
+    if which.is_multiple_of(2) {
         let after = definition.steps[at].id.clone();
         definition.steps.insert(at, Step::task(format!("m{which}"), "t").after(after));
     } else {
@@ -505,7 +505,7 @@ fn modification(state: &RunState, which: usize, child: &Workflow) -> Option<Comm
     let operation = Operation::Modify {
         workflow,
         linked: vec![child.clone()],
-        revision: state.revision() + u32::from(which % 11 == 0),
+        revision: state.revision() + u32::from(which.is_multiple_of(11)),
     };
     Some(Command::Operate { operation: Box::new(operation), by: Box::default() })
 }

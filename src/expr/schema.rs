@@ -153,7 +153,6 @@ fn dotted(root: &str, pointer: &str) -> String {
     path
 }
 
-#[cfg(feature = "schema")]
 fn clip(text: &str) -> String {
     if text.chars().count() <= MESSAGE_CHARS_MAX {
         return text.to_string();
@@ -200,7 +199,7 @@ impl Type {
                 None => false,
             },
         };
-        let message = || format!("expected {self}, given {value:.MESSAGE_CHARS_MAX$}");
+        let message = || format!("expected {self}, given {}", clip(&value.to_string()));
         if fits { Ok(()) } else { Err(Mismatch::new(root, message())) }
     }
 }
