@@ -27,9 +27,11 @@ impl Turn<'_> {
             return;
         };
         if let Some(decided) = scope.ending.clone() {
-            // Something is being undone, and goes on to the end of it.
+            let undoing = |other: &Scope| other.undoes.as_ref().is_some_and(|of| of.of == number);
             return if scope.owed.is_empty() {
-                self.leave(number, decided)
+                self.leave(number, decided);
+            } else if !self.state.inner.values().any(undoing) {
+                self.undo(number);
             };
         }
         if matches!(outcome, Outcome::Succeeded(_)) || scope.owed.is_empty() {
@@ -158,6 +160,10 @@ impl RunState {
 
     /// Hands what a scope owes to the one further out, by the order in which it was done.
     pub(super) fn hand_on(&mut self, owed: Vec<Owed>, to: StepKey) {
+        // What cleans up is not undone.
+        if self.node(to).is_some_and(|node| node.finally) {
+            return;
+        }
         let Some(scope) = self.scope_mut(to.scope) else {
             return;
         };
