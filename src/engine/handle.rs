@@ -374,10 +374,7 @@ impl RunHandle {
             None => {
                 let (handle, revived) = self.engine.revive(self.id()).await?;
                 let answer = handle.answer_to(number).await?;
-                drop(revived);
-                if handle.status().is_end() {
-                    handle.outcome().await?;
-                }
+                revived.leave(&handle).await?;
                 answer.unwrap_or(Err(Rejection::Finished))
             }
         };

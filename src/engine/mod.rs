@@ -130,6 +130,15 @@ impl Revived {
     fn of(handle: &RunHandle) -> Self {
         Self::new(handle.context())
     }
+
+    /// All is said. A run that still has ended stays so, and says so.
+    pub(crate) async fn leave(self, handle: &RunHandle) -> Result<()> {
+        drop(self);
+        if handle.status().is_end() {
+            handle.outcome().await?;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Revived {
@@ -369,10 +378,7 @@ impl Engine {
         if count > 0 {
             handle.operate(Operation::Reseal { replaced }, reason).await?;
         }
-        drop(revived);
-        if handle.status().is_end() {
-            handle.outcome().await?;
-        }
+        revived.leave(&handle).await?;
         Ok(count)
     }
 
@@ -459,11 +465,7 @@ impl Engine {
     ) -> Result<RunHandle> {
         let (handle, revived) = self.revive(id).await?;
         let done = handle.operate(operation, reason).await;
-        drop(revived);
-        if done.is_err() && handle.status().is_end() {
-            // It stays ended, and says so.
-            handle.outcome().await?;
-        }
+        revived.leave(&handle).await?;
         done.map(|()| handle)
     }
 

@@ -162,7 +162,15 @@ impl Signal {
         self
     }
 
-    pub(crate) fn name_of(name: &str, key: &Json) -> String {
+    /// The name of what has a key that a workflow computed.
+    pub(crate) fn name_for(name: &str, key: &Json) -> Result<String, String> {
+        match key {
+            Json::String(_) | Json::Number(_) | Json::Bool(_) => Ok(Self::name_of(name, key)),
+            other => Err(format!("a key is a text or a number, not {other:.40}")),
+        }
+    }
+
+    fn name_of(name: &str, key: &Json) -> String {
         match key {
             Json::String(key) => format!("{name}[{key}]"),
             key => format!("{name}[{key}]"),

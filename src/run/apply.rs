@@ -7,7 +7,6 @@ use super::scope::{AttemptRecord, Bodies, ItemEnd, Own, Scope, TimerKind};
 use super::{PAST_FAILURES_MAX, RunState, Start, join, scope_in};
 use crate::id::StepKey;
 use crate::journal::{Event, Outcome, ScopeOpened, StepStatus, Waiting};
-use crate::plan::Meaning;
 use crate::time::Timestamp;
 use crate::value::Value;
 use crate::workflow::NodeKind;
@@ -237,12 +236,7 @@ impl RunState {
         *open = open.saturating_sub(1);
         for link in body.plan.successors(step.step) {
             if let Some(next) = cells.get_mut(link.step as usize) {
-                match join::meaning(body, step.step, *link, end) {
-                    Meaning::Met => next.met += 1,
-                    Meaning::Failed => next.failed += 1,
-                    Meaning::Missed => next.missed += 1,
-                    Meaning::Over => next.over += 1,
-                }
+                *next.count(join::meaning(body, step.step, *link, end)) += 1;
             }
         }
         true

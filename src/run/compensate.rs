@@ -74,15 +74,10 @@ impl Turn<'_> {
                 self.emit(Event::CompensationStarted { scope, of });
                 self.begin_scope(scope);
             }
-            (Some(_), None) if scope.open > 0 => self.begin_finally(of),
+            (Some(_), None) if scope.open > 0 => self.consider_all(of),
             (Some(outcome), None) => self.leave(of, outcome.clone()),
             (None, _) => {}
         }
-    }
-
-    fn begin_finally(&mut self, scope: u32) {
-        let steps = self.state.scope(scope).map_or(0, |scope| scope.cells.len() as u32);
-        (0..steps).for_each(|step| self.push(Work::Consider(StepKey { scope, step })));
     }
 
     /// Closes a scope for good.
@@ -141,15 +136,10 @@ impl RunState {
 
     /// What a scope's steps read as `input` and `vars`.
     fn own_of(&self, scope: u32) -> Own {
-        let mut at = scope;
-        while let Some(scope) = self.scope(at) {
-            if let Some(own) = &scope.own {
-                return (**own).clone();
-            }
-            match scope.parent {
-                Some(parent) => at = parent.scope,
-                None => break,
-            }
+        if let Some(own) =
+            self.scope(self.workflow_of(scope)).and_then(|scope| scope.own.as_deref())
+        {
+            return own.clone();
         }
         let started = self.started.as_ref();
         started.map_or_else(Own::default, |start| Own {
@@ -168,8 +158,7 @@ impl RunState {
             return;
         };
         for owed in owed {
-            let at = scope.owed.partition_point(|other| other.done <= owed.done);
-            scope.owed.insert(at, Owed { step: to.step, ..owed });
+            scope.owe(Owed { step: to.step, ..owed });
         }
     }
 

@@ -4,7 +4,6 @@ use super::RunState;
 use crate::id::StepKey;
 use crate::journal::Signal;
 use crate::time::Timestamp;
-use crate::value::Json;
 use crate::workflow::Rate;
 
 /// A lock that a step wants.
@@ -36,18 +35,11 @@ impl RunState {
         let want = |lock: &crate::workflow::LockOf| {
             let name = match &lock.key {
                 None => lock.name.clone(),
-                Some(key) => match self.evaluate(step, key, now) {
-                    Ok(key @ (Json::String(_) | Json::Number(_) | Json::Bool(_))) => {
-                        Signal::name_of(&lock.name, &key)
-                    }
-                    Ok(other) => {
-                        return Err(format!(
-                            "lock `{}`: a key is a text or a number, not {other:.40}",
-                            lock.name
-                        ));
-                    }
-                    Err(error) => return Err(format!("lock `{}`: {error}", lock.name)),
-                },
+                Some(key) => {
+                    let key = self.evaluate(step, key, now).map_err(|error| error.to_string());
+                    let name = key.and_then(|key| Signal::name_for(&lock.name, &key));
+                    name.map_err(|error| format!("lock `{}`: {error}", lock.name))?
+                }
             };
             Ok(Want { lock: name, max: lock.max, rate: lock.rate })
         };

@@ -596,6 +596,19 @@ impl RunState {
         if scope == 0 { Some(&self.root) } else { self.inner.get(&scope) }
     }
 
+    /// The outermost scope of the workflow that a scope belongs to: the run's, or the one of a
+    /// sub-workflow or compensation, which has an input and variables of its own.
+    fn workflow_of(&self, scope: u32) -> u32 {
+        let mut at = scope;
+        while let Some(scope) = self.scope(at).filter(|scope| scope.own.is_none()) {
+            match scope.parent {
+                Some(parent) => at = parent.scope,
+                None => break,
+            }
+        }
+        at
+    }
+
     fn scope_mut(&mut self, scope: u32) -> Option<&mut Scope> {
         scope_in(&mut self.root, &mut self.inner, scope)
     }

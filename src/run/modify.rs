@@ -9,7 +9,7 @@ use super::turn::Turn;
 use super::{RunState, join};
 use crate::id::StepKey;
 use crate::journal::{Modified, StepStatus};
-use crate::plan::{EdgeKind, Meaning};
+use crate::plan::EdgeKind;
 use crate::time::Timestamp;
 use crate::value::Value;
 use crate::workflow::{Body, Definition, Step, Unit, Workflow};
@@ -194,12 +194,7 @@ impl RunState {
         for (step, end) in ends {
             for link in body.plan.successors(step) {
                 let Some(next) = cells.get_mut(link.step as usize) else { continue };
-                match join::meaning(body, step, *link, end) {
-                    Meaning::Met => next.met += 1,
-                    Meaning::Failed => next.failed += 1,
-                    Meaning::Missed => next.missed += 1,
-                    Meaning::Over => next.over += 1,
-                }
+                *next.count(join::meaning(body, step, *link, end)) += 1;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What operators do to a run: run again, skip, take for done, stop, set.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::RunState;
 use super::command::Rejection;
@@ -219,15 +219,10 @@ impl Turn<'_> {
         }
         let scope = self.state.scope(step.scope);
         let live = self.state.outcome.is_none();
-        let mut around = scope.and_then(|scope| scope.parent);
-        while let Some(outer) = around {
-            if self.state.is_cancelling(outer) {
-                let message = format!("what `{}` is a part of is stopping", path());
-                return Err(Rejection::Unsafe(message));
-            }
-            around = self.state.scope(outer.scope).and_then(|scope| scope.parent);
-        }
-        if live && scope.is_some_and(|scope| scope.ending.is_some() || scope.stopping) {
+        let parent_of = |step: StepKey| self.state.scope(step.scope)?.parent;
+        let mut around = std::iter::successors(parent_of(step), |outer| parent_of(*outer));
+        let stopping = around.any(|outer| self.state.is_cancelling(outer));
+        if stopping || live && scope.is_some_and(|scope| scope.ending.is_some() || scope.stopping) {
             let message = format!("what `{}` is a part of is stopping", path());
             return Err(Rejection::Unsafe(message));
         }
@@ -305,16 +300,16 @@ impl Turn<'_> {
     }
 
     fn reset(&mut self, steps: BTreeSet<StepKey>, failed_items: &BTreeSet<StepKey>) {
-        let mut scopes: BTreeMap<u32, ()> = BTreeMap::new();
+        let mut scopes = BTreeSet::new();
         for step in &steps {
-            scopes.insert(step.scope, ());
+            scopes.insert(step.scope);
             if self.state.step_status(*step).is_some_and(|s| s != StepStatus::Pending) {
                 let failed_items = failed_items.contains(step);
                 self.emit(Event::StepReset { step: *step, failed_items });
             }
         }
         // What is reached by what stands now, among it steps that the end of the run had stopped.
-        scopes.into_keys().for_each(|scope| self.consider_all(scope));
+        scopes.into_iter().for_each(|scope| self.consider_all(scope));
     }
 
     pub(super) fn consider_all(&mut self, scope: u32) {

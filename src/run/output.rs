@@ -118,14 +118,7 @@ impl Turn<'_> {
 impl RunState {
     /// Gives variables new values: those of the workflow that a step belongs to, or of the run.
     pub(super) fn set_variables(&mut self, step: Option<StepKey>, values: &Value) {
-        let mut at = step.map_or(0, |step| step.scope);
-        // Up to the sub-workflow that it is in, if it is in one.
-        while let Some(scope) = self.scope(at).filter(|scope| scope.own.is_none()) {
-            match scope.parent {
-                Some(parent) => at = parent.scope,
-                None => break,
-            }
-        }
+        let at = self.workflow_of(step.map_or(0, |step| step.scope));
         let own = self.scope_mut(at).and_then(|scope| scope.own.as_mut());
         let variables = match own {
             Some(own) => &mut own.variables,

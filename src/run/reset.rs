@@ -5,7 +5,6 @@ use super::scope::{Bodies, Cell, ItemEnd};
 use super::{RunState, scope_in};
 use crate::id::StepKey;
 use crate::journal::StepStatus;
-use crate::plan::Meaning;
 use crate::time::Timestamp;
 
 impl RunState {
@@ -21,10 +20,7 @@ impl RunState {
         }
         // What could not be undone is still owed.
         let left = std::mem::take(&mut self.root.left);
-        for owed in left {
-            let at = self.root.owed.partition_point(|other| other.done <= owed.done);
-            self.root.owed.insert(at, owed);
-        }
+        left.into_iter().for_each(|owed| self.root.owe(owed));
         for cell in &mut self.root.cells {
             if let Some(more) = &mut cell.more {
                 more.timers.clear();
@@ -106,12 +102,7 @@ fn take_back(scope: &mut super::scope::Scope, step: StepKey, end: Ended) {
     let super::scope::Scope { body, cells, .. } = scope;
     for link in body.plan.successors(step.step) {
         if let Some(next) = cells.get_mut(link.step as usize) {
-            let count = match join::meaning(body, step.step, *link, end) {
-                Meaning::Met => &mut next.met,
-                Meaning::Failed => &mut next.failed,
-                Meaning::Missed => &mut next.missed,
-                Meaning::Over => &mut next.over,
-            };
+            let count = next.count(join::meaning(body, step.step, *link, end));
             *count = count.saturating_sub(1);
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::error::Failure;
 use crate::id::StepKey;
 use crate::journal::{CancelReason, Outcome, StepStatus, Waiting};
+use crate::plan::Meaning;
 use crate::time::Timestamp;
 use crate::value::{Json, Value};
 use crate::workflow::{Body, Program};
@@ -214,6 +215,12 @@ impl Scope {
             depth: 0,
         }
     }
+
+    /// Adds what is to be undone if this ends badly, by the order in which it was done.
+    pub(super) fn owe(&mut self, owed: Owed) {
+        let at = self.owed.partition_point(|other| other.done <= owed.done);
+        self.owed.insert(at, owed);
+    }
 }
 
 /// A body of the program, at hand: every event needs it.
@@ -242,6 +249,16 @@ impl PartialEq for SharedBody {
 }
 
 impl Cell {
+    /// How many steps or bodies before it ended with this meaning to it.
+    pub(super) fn count(&mut self, meaning: Meaning) -> &mut u32 {
+        match meaning {
+            Meaning::Met => &mut self.met,
+            Meaning::Failed => &mut self.failed,
+            Meaning::Missed => &mut self.missed,
+            Meaning::Over => &mut self.over,
+        }
+    }
+
     pub(super) fn more(&mut self) -> &mut More {
         self.more.get_or_insert_default()
     }

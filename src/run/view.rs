@@ -51,14 +51,8 @@ impl<'a> View<'a> {
 
     /// The input and variables of the workflow that this is in: the run's, or a sub-workflow's.
     fn own(&self, pick: impl Fn(&'a super::scope::Own) -> &'a Json) -> Option<&'a Json> {
-        let mut at = self.scope;
-        loop {
-            let scope = self.state.scope(at)?;
-            if let Some(own) = &scope.own {
-                return Some(pick(own));
-            }
-            at = scope.parent?.scope;
-        }
+        let scope = self.state.scope(self.state.workflow_of(self.scope))?;
+        scope.own.as_deref().map(pick)
     }
 
     /// What a compensation has instead of the bodies that its step stood in.

@@ -59,12 +59,9 @@ impl Turn<'_> {
             WaitFor::Signal { name, key: None, timeout, .. } => {
                 Waiting::Signal(name.clone(), until(timeout))
             }
-            WaitFor::Signal { name, key: Some(key), timeout, .. } => match value(key)? {
-                key @ (Json::String(_) | Json::Number(_) | Json::Bool(_)) => {
-                    Waiting::Signal(Signal::name_of(name, &key), until(timeout))
-                }
-                other => return Err(format!("a key is a text or a number, not {other:.40}")),
-            },
+            WaitFor::Signal { name, key: Some(key), timeout, .. } => {
+                Waiting::Signal(Signal::name_for(name, &value(key)?)?, until(timeout))
+            }
             WaitFor::Condition(_, timeout) => Waiting::Condition(until(timeout)),
             WaitFor::Approval(approval, timeout) => {
                 let open = self.open_approval(step, approval, until(timeout))?;

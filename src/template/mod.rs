@@ -120,12 +120,6 @@ impl Template {
         })
     }
 
-    /// Whether a text has anything to fill in, and so is worth parsing: whether `{{` or `{%` occurs.
-    #[must_use]
-    pub fn looks_like_one(text: &str) -> bool {
-        text.contains("{{") || text.contains("{%")
-    }
-
     /// Every step that it names, in order, as often as it does.
     #[must_use]
     pub fn mentions(&self) -> Vec<Mention> {

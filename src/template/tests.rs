@@ -177,7 +177,8 @@ fn what_is_read_is_known_beforehand() {
         "steps['a-b'].error"
     );
     assert_eq!(template.roots(), ["input", "vars"]);
-    assert!(Template::looks_like_one(text) && !Template::looks_like_one("{ {"));
+    let is_one = crate::workflow::Formula::is_template;
+    assert!(is_one(text) && !is_one("{ {"));
 }
 
 #[test]

@@ -27,15 +27,8 @@ pub(super) fn compile(definition: &Definition, problems: &mut Problems) -> Optio
     let schema = definition.input_schema.as_ref();
     let schema = schema.and_then(|schema| variable::read(schema, "input_schema", problems));
     let input = schema.as_ref().map_or(Type::Any, |schema| schema.type_of().clone());
-    let mut compiler = Compiler {
-        problems,
-        names: Names { input, variables: &variables, frames: Vec::new(), hidden: 0 },
-        bodies: Vec::new(),
-        executors: Vec::new(),
-        by_executor: BTreeMap::new(),
-        retry: definition.retry.clone().map(Arc::new),
-        steps: 0,
-    };
+    let retry = definition.retry.clone().map(Arc::new);
+    let mut compiler = Compiler::new(problems, input, &variables, retry);
     compiler.names.frames.push(Frame::new(&definition.steps, &[]));
     compiler.body(&definition.steps, None, "steps", Shape::Graph)?;
     if let Some(text) = &definition.output {
@@ -67,15 +60,7 @@ pub(super) fn compile_dynamic(
     problems: &mut Problems,
 ) -> Option<Unit> {
     let input = base.input.as_ref().map_or(Type::Any, |schema| schema.type_of().clone());
-    let mut compiler = Compiler {
-        problems,
-        names: Names { input, variables: &base.variables, frames: Vec::new(), hidden: 0 },
-        bodies: Vec::new(),
-        executors: Vec::new(),
-        by_executor: BTreeMap::new(),
-        retry: base.retry.clone(),
-        steps: 0,
-    };
+    let mut compiler = Compiler::new(problems, input, &base.variables, base.retry.clone());
     // What stands around it is only known while it runs.
     compiler.names.frames.push(Frame::new(&[], &["item", "index", "turn", "last", "output"]));
     compiler.names.frames.push(Frame::new(steps, &[]));
@@ -153,6 +138,23 @@ pub(super) struct Compiler<'a> {
 }
 
 impl<'a> Compiler<'a> {
+    fn new(
+        problems: &'a mut Problems,
+        input: Type,
+        variables: &'a Variables,
+        retry: Option<Arc<RetryConfig>>,
+    ) -> Self {
+        Self {
+            problems,
+            names: Names { input, variables, frames: Vec::new(), hidden: 0 },
+            bodies: Vec::new(),
+            executors: Vec::new(),
+            by_executor: BTreeMap::new(),
+            retry,
+            steps: 0,
+        }
+    }
+
     /// Compiles a body whose frame has been pushed, and pops it. The body's number.
     fn body(
         &mut self,

@@ -31,7 +31,7 @@ impl Formula {
     }
 
     /// Whether a text is a template rather than an expression.
-    pub(super) fn is_template(text: &str) -> bool {
+    pub(crate) fn is_template(text: &str) -> bool {
         text.contains("{{") || text.contains("{%")
     }
 }

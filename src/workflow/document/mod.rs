@@ -101,3 +101,8 @@ impl Definition {
 
 /// The schema as shipped; a test compares it with [`Definition::json_schema`].
 pub const SCHEMA: &str = include_str!("schema.json");
+
+/// The keys of those that tell kinds apart that are there.
+fn given_of<const N: usize>(keys: [(bool, &'static str); N]) -> Vec<&'static str> {
+    keys.into_iter().filter_map(|(given, key)| given.then_some(key)).collect()
+}

@@ -193,7 +193,7 @@ impl TryFrom<StepDocument> for Step {
 fn kind(document: &mut StepDocument) -> Result<StepKind, String> {
     const KINDS: &str =
         "task, parallel, sequence, choice, foreach, while, until, wait, dynamic or workflow";
-    let given: Vec<&str> = [
+    let given = super::given_of([
         (document.task.is_some(), "task"),
         (document.parallel.is_some(), "parallel"),
         (document.sequence.is_some(), "sequence"),
@@ -204,10 +204,7 @@ fn kind(document: &mut StepDocument) -> Result<StepKind, String> {
         (document.wait.is_some(), "wait"),
         (document.dynamic.is_some(), "dynamic"),
         (document.workflow.is_some(), "workflow"),
-    ]
-    .into_iter()
-    .filter_map(|(given, name)| given.then_some(name))
-    .collect();
+    ]);
     let [name] = given[..] else {
         return Err(match given.as_slice() {
             [] => format!("says nothing that it does; give it {KINDS}"),

@@ -108,17 +108,14 @@ impl TryFrom<WaitDocument> for Wait {
     type Error = String;
 
     fn try_from(document: WaitDocument) -> Result<Self, String> {
-        let given: Vec<&str> = [
+        let given = super::given_of([
             (document.for_.is_some(), "for"),
             (document.until.is_some(), "until"),
             (document.condition.is_some(), "condition"),
             (document.signal.is_some(), "signal"),
             (document.approval.is_some(), "approval"),
             (document.first.is_some(), "first"),
-        ]
-        .into_iter()
-        .filter_map(|(given, name)| given.then_some(name))
-        .collect();
+        ]);
         let [name] = given[..] else {
             let kinds = "for, until, condition, signal, approval and first";
             return Err(format!("`wait` needs exactly one of {kinds}"));
