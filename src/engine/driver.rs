@@ -47,7 +47,7 @@ pub(crate) struct Driver {
     timer: Option<(Timestamp, BoxFuture<'static, ()>)>,
     audience: Arc<Audience>,
     /// The state as the observers have been told, for the paths of steps whose scopes are gone.
-    told: Option<RunState>,
+    told: Option<Box<RunState>>,
 }
 
 /// What a run is driven with; the same all its life.
@@ -129,7 +129,7 @@ impl Driver {
         let mut turns = 0;
         loop {
             if self.uncertain {
-                self.recover().await?;
+                Box::pin(self.recover()).await?;
             }
             let has_ended = self.turn().await?;
             // A message that came after its end may have left it ended.
@@ -161,7 +161,7 @@ impl Driver {
             }
             let unwanted = self.site.run.handles.load(Ordering::Acquire) == 0;
             let idle = self.in_air.is_empty() && self.site.run.state().is_parked();
-            if unwanted && idle && self.park().await? {
+            if unwanted && idle && Box::pin(self.park()).await? {
                 return Ok(());
             }
             self.rest().await;
@@ -217,11 +217,11 @@ impl Driver {
     /// the run has ended by it, or before.
     async fn turn(&mut self) -> Result<bool> {
         let mail = match self.site.run.has_mail.load(Ordering::Acquire) {
-            true => self.mail().await?,
+            true => Box::pin(self.mail()).await?,
             false => Vec::new(),
         };
         if self.site.prepared.has_locks && self.site.run.is_driven() {
-            self.take_locks().await?;
+            Box::pin(self.take_locks()).await?;
         }
         let mut consumed = Vec::new();
         let next = {
@@ -230,7 +230,7 @@ impl Driver {
             let now = site.engine.runtime.now();
             let mut state = site.run.state();
             match (site.run.is_observed(), &told) {
-                (true, None) => *told = Some(state.clone()),
+                (true, None) => *told = Some(Box::new(state.clone())),
                 (false, Some(_)) => *told = None,
                 _ => {}
             }

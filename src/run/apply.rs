@@ -134,7 +134,7 @@ impl RunState {
             }
             Event::ScopeCompensating { scope, outcome } => {
                 if let Some(scope) = self.scope_mut(*scope) {
-                    scope.ending = Some((**outcome).clone());
+                    scope.ending = Some(outcome.clone());
                 }
             }
             Event::CompensationStarted { scope, of } => self.open_compensation(*scope, *of),
@@ -147,9 +147,9 @@ impl RunState {
             }
             // Nothing is to keep what cleans up from running.
             Event::RunCancelRequested { .. } => {
-                (self.stopping, self.paused) = (Some(Outcome::Cancelled), None);
+                (self.stopping, self.paused) = (Some(Outcome::Cancelled.into()), None);
             }
-            Event::RunLimitReached => self.stopping = Some(Outcome::TimedOut),
+            Event::RunLimitReached => self.stopping = Some(Outcome::TimedOut.into()),
             Event::Operated { .. } => {}
             Event::WorkflowModified(modified) => self.modify(modified, at),
             Event::SecretsResealed { replaced } => self.reseal(replaced),

@@ -26,7 +26,7 @@ impl Turn<'_> {
         let Some(scope) = self.state.scope(number) else {
             return;
         };
-        if let Some(decided) = scope.ending.clone() {
+        if let Some(decided) = scope.ending.as_deref().cloned() {
             let undoing = |other: &Scope| other.undoes.as_ref().is_some_and(|of| of.of == number);
             return if scope.owed.is_empty() {
                 self.leave(number, decided);
@@ -75,7 +75,7 @@ impl Turn<'_> {
                 self.begin_scope(scope);
             }
             (Some(_), None) if scope.open > 0 => self.consider_all(of),
-            (Some(outcome), None) => self.leave(of, outcome.clone()),
+            (Some(outcome), None) => self.leave(of, (**outcome).clone()),
             (None, _) => {}
         }
     }
@@ -201,7 +201,7 @@ impl RunState {
         };
         scope.left.push(owed);
         let message = format!("`{}` was not undone: {why}", undoes.path);
-        match &mut scope.ending {
+        match scope.ending.as_deref_mut() {
             Some(Outcome::Failed { failure, .. }) => failure.because(message),
             // What was not undone is worse than to be cancelled.
             Some(other) => {

@@ -56,13 +56,13 @@ impl Turn<'_> {
     /// What a scope comes to, all of whose steps have ended.
     pub(super) fn outcome_of(&self, scope: u32) -> Outcome {
         // An accepted cancel is what the run ends with, even if its last step succeeds meanwhile.
-        let asked = self.state.stopping.clone().filter(|_| scope == 0);
+        let asked = self.state.stopping.as_deref().cloned().filter(|_| scope == 0);
         asked.unwrap_or_else(|| self.outcome(scope, true))
     }
 
     /// What it comes to without those that clean up, which may not have ended.
     pub(super) fn regular_outcome_of(&self, scope: u32) -> Outcome {
-        let asked = self.state.stopping.clone().filter(|_| scope == 0);
+        let asked = self.state.stopping.as_deref().cloned().filter(|_| scope == 0);
         asked.unwrap_or_else(|| self.outcome(scope, false))
     }
 

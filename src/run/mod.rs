@@ -100,7 +100,7 @@ pub struct RunState {
     started: Option<Start>,
     paused: Option<Timestamp>,
     /// What the run is asked to end as: cancelled, or timed out.
-    stopping: Option<Outcome>,
+    stopping: Option<Box<Outcome>>,
     outcome: Option<Outcome>,
     finished_at: Timestamp,
     root: Scope,

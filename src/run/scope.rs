@@ -34,7 +34,7 @@ pub(super) struct Scope {
     /// What could not be undone.
     pub(super) left: Vec<Owed>,
     /// How it ended, while what was done is undone.
-    pub(super) ending: Option<Outcome>,
+    pub(super) ending: Option<Box<Outcome>>,
     /// What this undoes, if that is what it is for.
     pub(super) undoes: Option<Box<Undoes>>,
     /// Sub-workflows around this, counted across re-entry.

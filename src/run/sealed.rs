@@ -17,9 +17,8 @@ impl RunState {
         self.signals.iter_mut().for_each(|signal| change(&mut signal.payload));
         in_scope(&mut self.root, change);
         self.inner.values_mut().for_each(|scope| in_scope(scope, change));
-        [&mut self.outcome, &mut self.stopping].into_iter().flatten().for_each(|outcome| {
-            in_outcome(outcome, change);
-        });
+        let outcomes = self.outcome.iter_mut().chain(self.stopping.as_deref_mut());
+        outcomes.for_each(|outcome| in_outcome(outcome, change));
     }
 
     /// Replaces sealed texts wherever they are kept.

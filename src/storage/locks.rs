@@ -74,6 +74,9 @@ impl Locks {
 
     /// Everything that a run holds.
     pub(super) fn release_all(&mut self, run: &RunId) {
+        if self.held.is_empty() {
+            return;
+        }
         let of = |holder: &&(RunId, StepKey)| holder.0 == *run;
         let first = (run.clone(), StepKey::root(0));
         let held: Vec<_> =

@@ -135,7 +135,8 @@ impl Storage for Memory {
 
     fn commit(&self, run: &RunId, mut commit: Commit) -> Reply<Result<Vec<Recorded>>> {
         let mut inner = self.inner();
-        let Some(stored) = inner.runs.get_mut(run) else {
+        let Inner { runs, locks, .. } = &mut *inner;
+        let Some(stored) = runs.get_mut(run) else {
             return Reply::ready(Err(not_found(run)));
         };
         if stored.journal.len() as u64 != commit.expected {
@@ -148,18 +149,15 @@ impl Storage for Memory {
             rare.inbox.retain(|(number, _)| !commit.consumed.contains(number));
         }
         if !commit.released.is_empty() {
-            inner.locks.release(run, &commit.released);
+            locks.release(run, &commit.released);
         }
         if commit.status.is_end() {
-            inner.locks.release_all(run);
+            locks.release_all(run);
         }
-        let Some(stored) = inner.runs.get_mut(run) else {
-            return Reply::ready(Err(not_found(run)));
-        };
         let left = stored.rare.as_ref().is_some_and(|rare| !rare.inbox.is_empty());
         let idle = !matches!(commit.holding, Holding::Held(_));
         if stored.holding != commit.holding || (idle && left) {
-            if !matches!(commit.holding, Holding::Held(_)) {
+            if idle {
                 stored.journal.shrink_to_fit();
             }
             inner.hold(run, commit.holding);
