@@ -14,7 +14,8 @@ use stepwell::executor::RunEvent;
 use stepwell::journal::{Reason, Recorded};
 use stepwell::runtime::{ProcessUsage, Runtime};
 use stepwell::storage::{
-    Commit, Created, Memory, Message, NewRun, Owner, Reply, RunQuery, Storage, StoredRun, Summary,
+    Answer, Beat, Claim, Claimed, Commit, Created, Memory, Message, NewRun, Owner, Reply, RunQuery,
+    Storage, StoredRun, Summary,
 };
 use stepwell::testing::VirtualRuntime;
 use stepwell::workflow::Limits;
@@ -94,17 +95,34 @@ impl Storage for Flaky {
         self.memory.acquire(run, step, wants, now)
     }
 
-    fn heartbeat(&self, owner: Owner, until: Timestamp) -> Reply<stepwell::Result<()>> {
-        self.memory.heartbeat(owner, until)
+    fn answer(&self, run: &RunId, number: u64) -> Reply<stepwell::Result<Option<Answer>>> {
+        self.memory.answer(run, number)
     }
 
-    fn claim(
+    fn beat(&self, owner: Owner) -> Reply<stepwell::Result<Vec<Beat>>> {
+        self.memory.beat(owner)
+    }
+
+    fn retire(&self, owner: Owner) -> Reply<stepwell::Result<()>> {
+        self.memory.retire(owner)
+    }
+
+    fn mail(&self, owner: Owner, limit: usize) -> Reply<stepwell::Result<Vec<RunId>>> {
+        self.memory.mail(owner, limit)
+    }
+
+    fn claim(&self, claim: Claim) -> Reply<stepwell::Result<Vec<Claimed>>> {
+        self.memory.claim(claim)
+    }
+
+    fn set_aside(
         &self,
+        run: &RunId,
         owner: Owner,
-        now: Timestamp,
-        limit: usize,
-    ) -> Reply<stepwell::Result<Vec<RunId>>> {
-        self.memory.claim(owner, now, limit)
+        until: Timestamp,
+        why: String,
+    ) -> Reply<stepwell::Result<()>> {
+        self.memory.set_aside(run, owner, until, why)
     }
 
     fn next_due(&self) -> Reply<stepwell::Result<Option<Timestamp>>> {
@@ -499,7 +517,7 @@ fn attempts_of_a_run_that_is_over_are_not_taken_over() {
             .build()
             .unwrap()
     };
-    let limits = Limits { max_duration: 100 * SECOND, ..Limits::default() };
+    let limits = Limits { max_duration: 200 * SECOND, ..Limits::default() };
     let step = Step::task("a", "t").attempt_timeout(90 * SECOND).retry(RetryConfig::attempts(1));
     let flow = Workflow::builder("w").limits(limits).step(step).build().unwrap();
     time.block_on(async {

@@ -50,6 +50,13 @@ impl Audience {
         receiver
     }
 
+    /// Messages whose answers somebody waits for.
+    pub(super) fn awaited(&self) -> Vec<u64> {
+        let answers = lock(&self.answers);
+        let awaited = answers.iter().filter(|(_, answer)| matches!(answer, Answer::Awaited(_)));
+        awaited.map(|(number, _)| *number).collect()
+    }
+
     pub(super) fn give(&self, number: u64, answer: Result<(), Rejection>) {
         let mut answers = lock(&self.answers);
         match answers.remove(&number) {

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use super::admission::Slots;
-use super::{Engine, Inner, Placement, Shared, defaults, sampler};
+use super::{Engine, Inner, Placement, Shared, defaults, sampler, tend};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{ExecutorRegistry, Facilities, StepExecutor};
 use crate::retry::{BreakerConfig, ErrorClassifier, RetryBudget};
@@ -30,6 +30,12 @@ pub struct EngineLimits {
     /// Outputs of more bytes than this, as JSON, go to the blob store, if the engine has one; default
     /// 256 KiB.
     pub spill_over: usize,
+    /// How long an engine may say nothing before the others on its storage take its runs over; the
+    /// same for all of them. It says something three times as often. Default 30 s.
+    pub lease: std::time::Duration,
+    /// How often a run may be taken over from engines that were gone without getting on, before it is
+    /// put in quarantine; default 5.
+    pub max_recoveries: u32,
 }
 
 impl Default for EngineLimits {
@@ -40,9 +46,13 @@ impl Default for EngineLimits {
             cancel_grace: std::time::Duration::from_secs(10),
             breaker: Some(BreakerConfig::default()),
             spill_over: 256 << 10,
+            lease: std::time::Duration::from_secs(30),
+            max_recoveries: 5,
         }
     }
 }
+
+const LEASE_MIN: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Configures an engine.
 #[derive(Debug, Default)]
@@ -151,12 +161,16 @@ impl EngineBuilder {
     /// The engine.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] for a limit of no step at all.
+    /// [`ErrorKind::Configuration`] for a limit of no step at all, and a lease that is no time at all.
     pub fn build(self) -> Result<Engine> {
         let none = self.limits.per_type.iter().find(|(_, limit)| **limit == 0);
         if self.limits.max_concurrent_steps == 0 || none.is_some() {
             let of = none.map_or(String::new(), |(name, _)| format!(" of type `{name}`"));
             let message = format!("an engine that may run no step{of} at once never ends a run");
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
+        if self.limits.lease < LEASE_MIN {
+            let message = "a lease of less than 100 ms is over before anybody has heard of it";
             return Err(Error::new(ErrorKind::Configuration, message));
         }
         let runtime = self.runtime.unwrap_or_else(defaults::runtime);
@@ -183,6 +197,7 @@ impl EngineBuilder {
             placements: self.placements,
             prepared: Mutex::default(),
             owner: Owner(owner),
+            pulse: tend::Pulse::default(),
             runs: Mutex::default(),
             lock_waiters: Mutex::default(),
             is_served: AtomicBool::new(false),

@@ -1,5 +1,7 @@
 //! Drives one run: turn after turn of decide, commit, launch, until nothing is left but to wait.
 
+mod recovery;
+
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -18,10 +20,10 @@ use super::desk::{Desk, Launch};
 use super::flight::{Flight, Landed};
 use super::placement::place;
 use super::prepare::Prepared;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::executor::{Attempt, RunContext, RunEvent};
 use crate::id::{RunId, StepKey};
-use crate::journal::{Event, Recorded, RunStatus, StepStatus};
+use crate::journal::{Event, Recorded, RunStatus};
 use crate::run::{Command, RunState};
 use crate::storage::{Commit, Holding, Message, Reply};
 use crate::time::Timestamp;
@@ -40,8 +42,12 @@ pub(crate) struct Driver {
     expected: u64,
     /// A commit was begun and its answer not seen: the state may be ahead of the journal.
     uncertain: bool,
-    /// The run is taken from whoever held it.
-    seizes: bool,
+    /// How often the run was taken from engines that were gone, since it got on.
+    recoveries: u32,
+    /// Attempts that were under way when it was taken over.
+    taken_over: Vec<(StepKey, u32)>,
+    /// It was taken over too often.
+    is_poisoned: bool,
     /// Attempts were taken over that the run may not want when they are to be started.
     adopted: bool,
     timer: Option<(Timestamp, BoxFuture<'static, ()>)>,
@@ -65,6 +71,9 @@ struct After {
     observed: Option<Vec<Recorded>>,
     /// Running attempts may have become unwanted.
     disturbed: bool,
+    /// Attempts that were under way when the run was set aside are to go on.
+    resumed: bool,
+    recovered: bool,
     ended: bool,
 }
 
@@ -72,6 +81,9 @@ struct After {
 const LOCKS_AT_ONCE: usize = 1_000;
 /// How often a lock is asked for again that another engine may have released.
 const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Commits in a row that may be refused, before who drives the run hears of it.
+const CONFLICTS_MAX: u32 = 3;
 
 /// Turns in a row before others on the same thread get a chance.
 const TURNS_BEFORE_YIELD: u32 = 64;
@@ -93,7 +105,9 @@ impl Driver {
             spare: None,
             expected,
             uncertain: false,
-            seizes: false,
+            recoveries: 0,
+            taken_over: Vec::new(),
+            is_poisoned: false,
             adopted: false,
             timer: None,
             audience,
@@ -115,23 +129,27 @@ impl Driver {
         self.uncertain = true;
     }
 
-    /// Takes over what was begun elsewhere. If attempts were under way, the journal is looked at once
-    /// more before they are begun again: it may have been loaded a while ago.
-    pub(super) fn inherit(&mut self) {
-        let under_way = |(_, status): (StepKey, StepStatus)| status == StepStatus::Running;
-        self.seizes = self.site.run.state().steps().any(under_way);
-        self.uncertain |= self.seizes;
-    }
-
     /// Drives the run until it has ended, or until only time or a message can move it and nobody has
     /// a handle for it; then it is parked.
     pub(crate) async fn drive(&mut self) -> Result<()> {
-        let mut turns = 0;
+        let (mut turns, mut conflicts) = (0, 0);
         loop {
-            if self.uncertain {
-                Box::pin(self.recover()).await?;
+            if self.uncertain && !Box::pin(self.recover()).await? {
+                if self.site.run.handles.load(Ordering::Acquire) == 0 {
+                    return Ok(());
+                }
+                Box::pin(self.wait_elsewhere()).await;
+                continue;
             }
-            let has_ended = self.turn().await?;
+            let has_ended = match self.turn().await {
+                // Maybe nobody but this engine's own lost commit; the journal says.
+                Err(error) if error.kind() == ErrorKind::Conflict && conflicts < CONFLICTS_MAX => {
+                    conflicts += 1;
+                    continue;
+                }
+                has_ended => has_ended?,
+            };
+            conflicts = 0;
             // A message that came after its end may have left it ended.
             if has_ended && !self.site.run.is_revived() {
                 self.site.run.set_ended();
@@ -164,7 +182,8 @@ impl Driver {
             if unwanted && idle && Box::pin(self.park()).await? {
                 return Ok(());
             }
-            self.rest().await;
+            self.rest(idle).await;
+            self.tend().await;
         }
     }
 
@@ -223,7 +242,6 @@ impl Driver {
         if self.site.prepared.has_locks && self.site.run.is_driven() {
             Box::pin(self.take_locks()).await?;
         }
-        let mut consumed = Vec::new();
         let next = {
             let Self { site, desk, told, .. } = self;
             desk.classify(site);
@@ -237,8 +255,12 @@ impl Driver {
             for (number, message) in mail {
                 let command = command(message);
                 let answer = state.decide_into(command, now, &mut desk.events);
-                consumed.push(number);
                 desk.answers.push((number, answer));
+            }
+            if std::mem::take(&mut self.is_poisoned) {
+                let quarantine = Command::Quarantine { recoveries: self.recoveries };
+                // Refused only when it has just ended.
+                let _ = state.decide_into(quarantine, now, &mut desk.events);
             }
             desk.turn(site, &mut state, now);
             if self.adopted {
@@ -249,8 +271,8 @@ impl Driver {
         // After the state is free: those who are woken are other people's code.
         self.desk.held.settle(&self.site.engine);
         let has_ended = next.0.is_end();
-        if !self.desk.events.is_empty() || !consumed.is_empty() {
-            self.commit(consumed, next).await?;
+        if !self.desk.events.is_empty() || !self.desk.answers.is_empty() {
+            self.commit(next).await?;
         }
         self.launch();
         if std::mem::take(&mut self.adopted) {
@@ -275,8 +297,8 @@ impl Driver {
     }
 
     /// Stores what was decided, and only then lets it have effects.
-    async fn commit(&mut self, consumed: Vec<u64>, next: (RunStatus, Holding)) -> Result<()> {
-        let (reply, after) = self.store(consumed, next);
+    async fn commit(&mut self, next: (RunStatus, Holding)) -> Result<()> {
+        let (reply, after) = self.store(next);
         let emptied = match reply {
             // Taken without waiting, which costs as much as a small step.
             Reply::Ready(Some(answer)) => answer?,
@@ -288,22 +310,32 @@ impl Driver {
 
     fn store(
         &mut self,
-        consumed: Vec<u64>,
         (status, holding): (RunStatus, Holding),
     ) -> (Reply<Result<Vec<Recorded>>>, After) {
         let events = std::mem::take(&mut self.desk.events);
+        let resumes = |recorded: &Recorded| matches!(recorded.event, Event::RunResumed { .. });
         let after = After {
             count: events.len() as u64,
             observed: self.site.run.is_observed().then(|| events.clone()),
             disturbed: !self.in_air.is_empty() && events.iter().any(disturbs),
+            resumed: self.taken_over_lately() && events.iter().any(resumes),
+            recovered: self.taken_over_lately() && self.has_recovered(&events),
             ended: status.is_end() && !self.site.run.is_revived(),
         };
         let released = match self.site.prepared.has_locks {
             true => events.iter().filter_map(|recorded| released(&recorded.event)).collect(),
             false => Vec::new(),
         };
-        let commit =
-            Commit { expected: self.expected, events, status, consumed, holding, released };
+        let commit = Commit {
+            owner: self.site.engine.owner,
+            expected: self.expected,
+            events,
+            status,
+            answers: self.desk.answers.clone(),
+            holding,
+            released,
+            recovered: after.recovered,
+        };
         self.uncertain = true;
         (self.site.engine.storage.commit(&self.site.run.id, commit), after)
     }
@@ -320,6 +352,11 @@ impl Driver {
             self.site.engine.wake_for_locks();
         }
         self.expected += after.count;
+        if after.recovered {
+            self.recoveries = 0;
+        }
+        // Nothing has flown while it was in quarantine.
+        self.uncertain |= after.resumed;
         if after.disturbed {
             self.disturb();
         }
@@ -410,7 +447,7 @@ impl Driver {
     }
 
     /// Waits until something has landed, is due, has come by mail, or there is room again.
-    async fn rest(&mut self) {
+    async fn rest(&mut self, idle: bool) {
         let Self { site, desk, flights, in_air, timer, .. } = self;
         let now = site.engine.runtime.now();
         desk.count_first_attempts(&site.engine, now);
@@ -418,7 +455,10 @@ impl Driver {
             Some(Full::Until(_, at) | Full::Lock(_, at)) => Some(*at),
             _ => None,
         };
-        let due = [site.run.state().next_due(now), room].into_iter().flatten().min();
+        // An engine that is not served says that it is alive from here.
+        let tends = (!idle && !site.engine.is_served.load(Ordering::Acquire))
+            .then(|| site.engine.tends_at());
+        let due = [site.run.state().next_due(now), room, tends].into_iter().flatten().min();
         match (&timer, due) {
             (Some((at, _)), Some(due)) if *at == due => {}
             (_, due) => {
@@ -447,79 +487,8 @@ impl Driver {
             return Ok(false);
         }
         let next = self.next(true);
-        self.commit(Vec::new(), next).await?;
+        self.commit(next).await?;
         Ok(true)
-    }
-
-    /// After a commit whose answer was not seen: what the journal says is true.
-    async fn recover(&mut self) -> Result<()> {
-        let run = Arc::clone(&self.site.run);
-        let Some(stored) = self.site.engine.storage.load(&run.id).await? else {
-            let gone = Error::new(ErrorKind::NotFound, "the run is gone from the storage");
-            return Err(gone.of_run(&run.id));
-        };
-        // Messages that are gone were consumed by the commit whose answer nobody saw.
-        let left = match self.desk.answers.is_empty() {
-            true => Vec::new(),
-            false => self.site.engine.storage.inbox(&run.id).await?,
-        };
-        for (number, answer) in self.desk.answers.drain(..) {
-            if !left.iter().any(|(other, _)| *other == number) {
-                self.audience.give(number, answer);
-            }
-        }
-        if let Holding::Held(other) = stored.holding
-            && other != self.site.engine.owner
-            && !std::mem::take(&mut self.seizes)
-        {
-            let taken = Error::new(ErrorKind::Conflict, "another engine has taken the run over");
-            return Err(taken.of_run(&run.id));
-        }
-        {
-            let mut state = run.state();
-            let base = Arc::clone(state.base());
-            let known = base.units().len();
-            *state = RunState::replay(run.id.clone(), base, &stored.journal);
-            // What was made, and not stored, is made again, and may be something else.
-            self.site.prepared = Arc::new(self.site.prepared.first(known));
-            self.expected = state.version();
-            if state.status().is_end() && !run.is_revived() {
-                run.set_ended();
-            }
-            self.desk.reset(&self.site, &state);
-        }
-        self.grow();
-        self.desk.held.settle(&self.site.engine);
-        self.uncertain = false;
-        run.has_mail.store(true, Ordering::SeqCst);
-        let told = self.told.as_ref().map_or(usize::MAX, |told| told.version() as usize);
-        let untold = stored.journal.get(told..).map(<[Recorded]>::to_vec);
-        self.publish(untold.unwrap_or_default());
-        self.disturb();
-        self.adopt();
-        Ok(())
-    }
-
-    /// Runs attempts again that were begun and whose end nobody recorded: as the same attempts.
-    fn adopt(&mut self) {
-        let Self { site, desk, in_air, .. } = self;
-        let state = site.run.state();
-        for (step, status) in state.steps() {
-            let number = state.attempt(step);
-            let flies = |attempt: &Arc<Attempt>| {
-                let begun = &attempt.begun;
-                begun.number == number && state.current(begun.key, begun.body) == Some(step)
-            };
-            let here = desk.has_landed(&state, step, number) || in_air.values().any(flies);
-            if status != StepStatus::Running || here {
-                continue;
-            }
-            if let Some(task) = site.prepared.task(state.body_of(step), step.step) {
-                desk.held.take_anyway(&site.engine, task);
-                desk.launch(&state, step, &*site.engine.runtime);
-            }
-        }
-        self.adopted = true;
     }
 
     fn end(&mut self) {
@@ -647,6 +616,7 @@ fn about(event: &Event) -> Option<StepKey> {
         | Event::ScopeCompensating { .. }
         | Event::CompensationStarted { .. }
         | Event::RunPaused { .. }
+        | Event::RunQuarantined { .. }
         | Event::RunResumed { .. }
         | Event::RunCancelRequested { .. }
         | Event::RunLimitReached

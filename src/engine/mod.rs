@@ -19,6 +19,7 @@ mod retrying;
 mod sampler;
 mod serve;
 mod slot;
+mod tend;
 
 pub use builder::{EngineBuilder, EngineLimits};
 pub use handle::{RunHandle, StartOptions};
@@ -44,7 +45,7 @@ use crate::value::{NESTING_MAX, Value};
 use crate::workflow::{Program, Variables, Workflow};
 use admission::{Slots, TypeState};
 use prepare::Prepared;
-use slot::Slot;
+use slot::{Inherited, Slot};
 
 /// Runs workflows. Cloning shares it.
 ///
@@ -84,6 +85,7 @@ pub(crate) struct Inner {
     placements: BTreeMap<String, Placement>,
     prepared: Mutex<HashMap<usize, ForProgram>>,
     pub(crate) owner: Owner,
+    pub(crate) pulse: tend::Pulse,
     pub(crate) runs: Mutex<HashMap<RunId, Arc<Slot>>>,
     /// Runs that wait for a lock.
     lock_waiters: Mutex<Vec<Arc<RunContext>>>,
@@ -268,6 +270,7 @@ impl Engine {
             journal,
             status,
         };
+        self.0.introduce().await?;
         match self.0.storage.create(new).await? {
             Created::New => {}
             Created::Exists(other) if other == workflow.id() => return self.run(&id).await,
@@ -281,7 +284,7 @@ impl Engine {
         if status.is_end() {
             context.set_ended();
         }
-        Ok(self.keep(Slot::new(context, prepared, false)))
+        Ok(self.keep(Slot::new(context, prepared, None)))
     }
 
     /// The variables that a run is started with, secrets sealed for it.
@@ -425,7 +428,9 @@ impl Engine {
         let context =
             RunContext::new(state, stored.user, stored.metadata, Arc::clone(&self.0.facilities));
         context.wake_driver();
-        Ok((Slot::new(context, prepared, true), stored.holding))
+        let elsewhere = matches!(stored.holding, Holding::Held(owner) if owner != self.0.owner);
+        let inherited = Inherited { elsewhere, recoveries: stored.recoveries };
+        Ok((Slot::new(context, prepared, Some(inherited)), stored.holding))
     }
 
     /// Does something to a run that has ended, so that it goes on, or to one that has not. Nothing of

@@ -15,13 +15,9 @@ use super::slot::Slot;
 use super::{Engine, Inner, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::RunId;
-use crate::storage::{Commit, Holding};
+use crate::storage::{Claim, Claimed};
 use crate::time::Timestamp;
 
-/// How often an engine says that it is alive.
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
-/// How long after its last word an engine is taken for gone.
-const HEARTBEAT_LASTS: Duration = Duration::from_secs(30);
 /// Runs taken over at once, so that one engine does not grab everything after another's death.
 const CLAIMED_AT_ONCE: usize = 100;
 /// How long a run is left alone after its storage failed; twice as long each time.
@@ -30,8 +26,9 @@ const LEFT_ALONE_MAX: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Drives every run of this engine, and takes over those that nobody holds: parked ones that are
-    /// due or have mail, and those of engines that are gone. Ends when `shutdown` does; runs stay as
-    /// they are and go on when somebody drives them again.
+    /// due or have mail, and those of engines that are gone. Ends when `shutdown` does: what runs is
+    /// dropped, and other engines take the runs over at once, unless somebody here has a handle for one
+    /// of them.
     ///
     /// # Errors
     /// [`ErrorKind::Rejected`] when the engine is served already. What the storage says, when it says
@@ -46,15 +43,21 @@ impl Engine {
         let mut drives = FuturesUnordered::new();
         let known: Vec<Arc<Slot>> = lock(&self.0.runs).values().cloned().collect();
         known.into_iter().for_each(|slot| drives.push(self.drive(slot)));
-        let mut beat = Timestamp::EPOCH;
         loop {
+            self.0.tend().await?;
             let now = self.0.runtime.now();
-            if beat <= now {
-                self.0.storage.heartbeat(self.0.owner, now + HEARTBEAT_LASTS).await?;
-                beat = now + HEARTBEAT_EVERY;
-            }
+            let claim = Claim {
+                owner: self.0.owner,
+                now,
+                gone: self.0.gone(),
+                run: None,
+                limit: CLAIMED_AT_ONCE,
+            };
             let mut rested = now;
-            for id in self.0.storage.claim(self.0.owner, now, CLAIMED_AT_ONCE).await? {
+            let claimed = self.0.storage.claim(claim).await?;
+            // There may be more: the rest belongs to the others as much, if they are quicker.
+            let more = claimed.len() == CLAIMED_AT_ONCE;
+            for Claimed { run: id, .. } in claimed {
                 let held = lock(&self.0.runs).get(&id).map(Arc::clone);
                 match held {
                     Some(slot) => {
@@ -65,15 +68,15 @@ impl Engine {
                         }
                     }
                     None if self.take_over(&id, now).await => {}
-                    // One that waits for a message, with a message, would be claimed again at once.
                     None => rested = now + LEFT_ALONE,
                 }
             }
             let fresh = std::mem::take(&mut *lock(&self.0.fresh));
             fresh.into_iter().for_each(|slot| drives.push(self.drive(slot)));
             let due = self.0.storage.next_due().await?;
-            let mut timer =
-                self.0.runtime.sleep_until(due.map_or(beat, |at| at.min(beat)).max(rested));
+            let polls = self.0.tends_at();
+            let next = if more { now } else { due.map_or(polls, |at| at.min(polls)) };
+            let mut timer = self.0.runtime.sleep_until(next.max(rested));
             let stop = poll_fn(|context| {
                 if shutdown.as_mut().poll(context).is_ready() {
                     return Poll::Ready(true);
@@ -88,32 +91,23 @@ impl Engine {
             })
             .await;
             if stop {
-                return Ok(());
+                drop(drives);
+                return self.hand_over().await;
             }
             // However much there is to be claimed, the thread is not this engine's alone.
             yield_now().await;
         }
     }
 
-    /// Loads a claimed run; if that fails, gives it back for a while. Whether it was loaded.
+    /// Loads a claimed run; if that fails, sets it aside for a while. Whether it was loaded.
     async fn take_over(&self, id: &RunId, now: Timestamp) -> bool {
         // The handle goes at once; the run stays among the fresh ones.
         let Err(error) = self.load(id).await.map(drop) else { return true };
         tracing::warn!(target: "stepwell", run_id = %id, %error, "cannot take the run over");
-        let released = async {
-            let Some(stored) = self.0.storage.load(id).await? else { return Ok(()) };
-            let commit = Commit {
-                expected: stored.journal.len() as u64,
-                events: Vec::new(),
-                status: stored.status,
-                consumed: Vec::new(),
-                holding: Holding::Parked(Some(now + LEFT_ALONE_MAX)),
-                released: Vec::new(),
-            };
-            self.0.storage.commit(id, commit).await.map(drop)
-        };
-        if let Err(error) = released.await {
-            tracing::warn!(target: "stepwell", run_id = %id, %error, "cannot give the run back");
+        let until = now + LEFT_ALONE_MAX;
+        let why = error.to_string();
+        if let Err(error) = self.0.storage.set_aside(id, self.0.owner, until, why).await {
+            tracing::warn!(target: "stepwell", run_id = %id, %error, "cannot set the run aside");
         }
         false
     }
@@ -121,34 +115,41 @@ impl Engine {
     /// Drives one run to its end or until it is parked, however often its storage fails.
     async fn drive(&self, slot: Arc<Slot>) {
         let mut pause = LEFT_ALONE;
-        let mut conflicts = 0;
         let run_id = &slot.context.id;
         // The same all the time, so that what runs is not dropped while the storage is not well.
         let mut driving = slot.drive(self.inner());
         loop {
             let Err(error) = (&mut driving).await else {
-                (pause, conflicts) = (LEFT_ALONE, 0);
+                pause = LEFT_ALONE;
                 if self.lets_go(&slot) {
                     return;
                 }
                 continue;
             };
             tracing::warn!(target: "stepwell", %run_id, %error, "driving failed");
-            match error.kind() {
-                // Maybe nobody but this engine's own lost commit; then the journal says so.
-                ErrorKind::Conflict if conflicts == 0 => conflicts = 1,
-                ErrorKind::Conflict | ErrorKind::NotFound => {
-                    drop(driving);
-                    self.lets_go(&slot);
-                    return;
-                }
-                _ => {
-                    let runtime = &self.0.runtime;
-                    runtime.sleep_until(runtime.now() + pause).await;
-                    pause = (pause * 2).min(LEFT_ALONE_MAX);
-                }
+            if error.kind() == ErrorKind::NotFound {
+                drop(driving);
+                self.lets_go(&slot);
+                return;
             }
+            let runtime = &self.0.runtime;
+            runtime.sleep_until(runtime.now() + pause).await;
+            pause = (pause * 2).min(LEFT_ALONE_MAX);
         }
+    }
+
+    /// Gives everything that nobody here has a handle for to whoever wants it, at once.
+    async fn hand_over(&self) -> Result<()> {
+        let left = {
+            let mut runs = lock(&self.0.runs);
+            let unwanted = |slot: &Slot| slot.context.handles.load(Ordering::SeqCst) == 0;
+            let gone: Vec<_> = runs.extract_if(|_, slot| unwanted(slot)).collect();
+            let left = !runs.is_empty();
+            drop(runs);
+            drop(gone);
+            left
+        };
+        if left { Ok(()) } else { self.0.retire().await }
     }
 
     /// Takes a run out of memory, unless it goes on and somebody has a handle for it.

@@ -32,10 +32,8 @@ pub(crate) struct Slot {
 }
 
 enum Drive {
-    /// Nobody has driven it yet; whether it was begun elsewhere.
-    Fresh {
-        inherits: bool,
-    },
+    /// Nobody has driven it yet; how it was found in the storage, if it was begun before.
+    Fresh(Option<Inherited>),
     /// Driving ended with an error, or by parking.
     Idle(Box<Driver>),
     Going(BoxFuture<'static, (Option<Box<Driver>>, Result<()>)>),
@@ -43,13 +41,25 @@ enum Drive {
     Gone,
 }
 
+/// A run as it was found in the storage.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inherited {
+    /// Another engine held it.
+    pub(crate) elsewhere: bool,
+    pub(crate) recoveries: u32,
+}
+
 impl Slot {
-    pub(crate) fn new(context: RunContext, prepared: Arc<Prepared>, inherits: bool) -> Arc<Self> {
+    pub(crate) fn new(
+        context: RunContext,
+        prepared: Arc<Prepared>,
+        inherited: Option<Inherited>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             context: Arc::new(context),
             audience: Arc::default(),
             prepared,
-            drive: Mutex::new(Drive::Fresh { inherits }),
+            drive: Mutex::new(Drive::Fresh(inherited)),
             at_it: AtomicUsize::new(0),
             bounced: Mutex::default(),
         })
@@ -87,10 +97,10 @@ impl Slot {
         let mut going = match turn.take() {
             Drive::Going(going) => going,
             Drive::Idle(driver) => go(*driver),
-            Drive::Fresh { inherits } => {
+            Drive::Fresh(inherited) => {
                 let mut driver = self.driver(engine);
-                if inherits {
-                    driver.inherit();
+                if let Some(inherited) = inherited {
+                    driver.inherit(inherited);
                 }
                 go(driver)
             }
@@ -154,7 +164,7 @@ impl Slot {
         let holds = match &turn.drive.as_deref() {
             Some(Drive::Idle(driver)) => !driver.is_idle(),
             Some(Drive::Going(_)) => true,
-            Some(Drive::Fresh { .. } | Drive::Gone) | None => false,
+            Some(Drive::Fresh(_) | Drive::Gone) | None => false,
         };
         if wanted || !holds || self.context.has_ended() {
             return;

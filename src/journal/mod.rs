@@ -192,6 +192,12 @@ pub enum Event {
         /// Who did it and why.
         by: Box<Reason>,
     },
+    /// The run was taken over too often from engines that were gone, with attempts under way: they are
+    /// not begun again, and nothing else is started, until the run is resumed.
+    RunQuarantined {
+        /// How often.
+        recoveries: u32,
+    },
     /// Steps are started again.
     RunResumed {
         /// Who did it and why.

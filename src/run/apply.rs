@@ -139,8 +139,14 @@ impl RunState {
             }
             Event::CompensationStarted { scope, of } => self.open_compensation(*scope, *of),
             Event::RunPaused { .. } => self.paused = Some(at),
+            Event::RunQuarantined { .. } => {
+                self.quarantined = true;
+                if self.stopping.is_none() {
+                    self.paused.get_or_insert(at);
+                }
+            }
             Event::RunResumed { deadline, .. } => {
-                self.paused = None;
+                (self.paused, self.quarantined) = (None, false);
                 if let Some(start) = &mut self.started {
                     start.deadline = *deadline;
                 }

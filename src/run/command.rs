@@ -52,6 +52,11 @@ pub enum Command {
         /// Whose, and which way.
         vote: Box<Vote>,
     },
+    /// It was taken over so often, with attempts under way, that they are not begun again.
+    Quarantine {
+        /// How often.
+        recoveries: u32,
+    },
     /// Start nothing more until resumed.
     Pause(Box<Reason>),
     /// Start steps again.

@@ -99,6 +99,8 @@ pub struct RunState {
     version: u64,
     started: Option<Start>,
     paused: Option<Timestamp>,
+    /// Attempts that were under way are not begun again.
+    quarantined: bool,
     /// What the run is asked to end as: cancelled, or timed out.
     stopping: Option<Box<Outcome>>,
     outcome: Option<Outcome>,
@@ -145,6 +147,7 @@ impl PartialEq for RunState {
             && self.version == other.version
             && self.started == other.started
             && self.paused == other.paused
+            && self.quarantined == other.quarantined
             && self.stopping == other.stopping
             && self.outcome == other.outcome
             && self.finished_at == other.finished_at
@@ -177,6 +180,7 @@ impl RunState {
             version: 0,
             started: None,
             paused: None,
+            quarantined: false,
             stopping: None,
             outcome: None,
             finished_at: Timestamp::EPOCH,
@@ -314,6 +318,13 @@ impl RunState {
         self.outcome.is_none() && self.paused.is_none()
     }
 
+    /// Whether the run was taken over too often, and attempts that were under way are not begun again
+    /// before it is resumed.
+    #[must_use]
+    pub const fn is_quarantined(&self) -> bool {
+        self.quarantined
+    }
+
     /// Tasks that run; composite steps around them do not count.
     #[must_use]
     pub const fn running(&self) -> u32 {
@@ -352,7 +363,7 @@ impl RunState {
     #[must_use]
     pub fn is_parked(&self) -> bool {
         let idle = self.ready.is_empty() || !self.may_dispatch();
-        self.outcome.is_none() && idle && self.tasks_running == 0
+        self.outcome.is_none() && idle && (self.tasks_running == 0 || self.quarantined)
     }
 
     /// What has become of a step; none when it does not exist, or not yet.

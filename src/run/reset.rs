@@ -13,7 +13,7 @@ impl RunState {
         if self.outcome.take().is_none() {
             return;
         }
-        (self.stopping, self.paused) = (None, None);
+        (self.stopping, self.paused, self.quarantined) = (None, None, false);
         (self.root.stopping, self.root.ending) = (false, None);
         if let Some(start) = &mut self.started {
             start.deadline = deadline;

@@ -71,6 +71,7 @@ impl<'a> Turn<'a> {
             Command::Tick { retry } => self.tick(retry),
             Command::Signal(signal) => self.signal(signal)?,
             Command::Vote { approval, vote } => self.vote(&approval, *vote)?,
+            Command::Quarantine { recoveries } => self.emit(Event::RunQuarantined { recoveries }),
             Command::Pause(by) => self.pause(by)?,
             Command::Resume(by) => self.resume(by)?,
             Command::Operate { operation, by } => self.operate(operation, by)?,

@@ -1,14 +1,15 @@
 //! Everything in this process's memory: the default, and what other storages are compared with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
 use super::locks::Locks;
 use super::{
-    Commit, Created, Denied, Holding, LIST_MAX, Message, NewRun, Owner, Reply, RunQuery, Storage,
-    StoredRun, Summary,
+    ANSWERS_KEPT, Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, LIST_MAX,
+    Message, NewRun, Owner, Reply, RunQuery, Storage, StoredRun, Summary,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{RunId, StepKey};
@@ -25,11 +26,16 @@ pub struct Memory(Arc<Mutex<Inner>>);
 struct Inner {
     /// A run's id hashes to a keyed hash already.
     runs: FxHashMap<RunId, Box<Stored>>,
-    /// Parked runs by when they are due.
+    /// Runs that nobody holds by when they are due.
     due: BTreeSet<(Timestamp, RunId)>,
     /// Parked and finished runs with a message.
     addressed: BTreeSet<RunId>,
-    owners: BTreeMap<Owner, Timestamp>,
+    /// Held runs with a message.
+    mail: BTreeSet<(Owner, RunId)>,
+    /// How often each has beaten; none for one that has retired.
+    owners: BTreeMap<Owner, Option<u64>>,
+    /// How many runs each holds.
+    held: BTreeMap<Owner, usize>,
     locks: Locks,
     messages: u64,
 }
@@ -51,6 +57,24 @@ struct Rare {
     user: Option<String>,
     metadata: Metadata,
     inbox: Vec<(u64, Message)>,
+    answers: VecDeque<(u64, Answer)>,
+    recoveries: u32,
+    problem: Option<String>,
+}
+
+impl Rare {
+    fn answer(&mut self, answers: Vec<(u64, Answer)>) {
+        self.inbox.retain(|(number, _)| !answers.iter().any(|(other, _)| other == number));
+        self.answers.extend(answers);
+        let over = self.answers.len().saturating_sub(ANSWERS_KEPT);
+        drop(self.answers.drain(..over));
+    }
+}
+
+impl Stored {
+    fn has_mail(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.inbox.is_empty())
+    }
 }
 
 /// Events that room is made for before they happen.
@@ -70,40 +94,103 @@ impl Memory {
 }
 
 impl Inner {
-    fn unpark(&mut self, run: &RunId, holding: Holding) {
+    fn unfile(&mut self, run: &RunId, holding: Holding, has_mail: bool) {
         match holding {
-            Holding::Parked(due) => {
-                if let Some(at) = due {
-                    self.due.remove(&(at, run.clone()));
+            Holding::Held(owner) => {
+                if let Some(count) = self.held.get_mut(&owner) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.held.remove(&owner);
+                    }
                 }
-                self.addressed.remove(run);
+                if has_mail {
+                    self.mail.remove(&(owner, run.clone()));
+                }
             }
-            Holding::Finished => drop(self.addressed.remove(run)),
-            Holding::Held(_) => {}
+            Holding::Parked(Some(at)) | Holding::Aside(at) => {
+                self.due.remove(&(at, run.clone()));
+            }
+            Holding::Parked(None) | Holding::Finished => {}
+        }
+        if has_mail {
+            self.addressed.remove(run);
         }
     }
 
-    fn park(&mut self, run: &RunId, holding: Holding, addressed: bool) {
+    fn file(&mut self, run: &RunId, holding: Holding, has_mail: bool) {
         match holding {
-            Holding::Parked(due) => {
-                if let Some(at) = due {
-                    self.due.insert((at, run.clone()));
-                }
-                if addressed {
-                    self.addressed.insert(run.clone());
+            Holding::Held(owner) => {
+                *self.held.entry(owner).or_default() += 1;
+                if has_mail {
+                    self.mail.insert((owner, run.clone()));
                 }
             }
-            Holding::Finished if addressed => drop(self.addressed.insert(run.clone())),
-            Holding::Held(_) | Holding::Finished => {}
+            Holding::Parked(Some(at)) | Holding::Aside(at) => {
+                self.due.insert((at, run.clone()));
+            }
+            Holding::Parked(None) | Holding::Finished => {}
+        }
+        if has_mail && matches!(holding, Holding::Parked(_) | Holding::Finished) {
+            self.addressed.insert(run.clone());
         }
     }
 
     fn hold(&mut self, run: &RunId, holding: Holding) {
         let Some(stored) = self.runs.get_mut(run) else { return };
         let before = std::mem::replace(&mut stored.holding, holding);
-        let addressed = stored.rare.as_ref().is_some_and(|rare| !rare.inbox.is_empty());
-        self.unpark(run, before);
-        self.park(run, holding, addressed);
+        if !matches!(holding, Holding::Aside(_))
+            && let Some(rare) = &mut stored.rare
+        {
+            rare.problem = None;
+        }
+        let has_mail = stored.has_mail();
+        self.unfile(run, before, has_mail);
+        self.file(run, holding, has_mail);
+    }
+
+    fn is_alive(&self, owner: Owner) -> bool {
+        self.owners.get(&owner).is_some_and(Option::is_some)
+    }
+
+    /// Whether this run, asked for by name, may be taken.
+    fn is_free(&self, run: &RunId, taker: Owner) -> bool {
+        self.runs.get(run).is_some_and(|stored| match stored.holding {
+            Holding::Held(owner) => owner != taker && !self.is_alive(owner),
+            Holding::Parked(_) | Holding::Aside(_) => true,
+            Holding::Finished => stored.has_mail(),
+        })
+    }
+
+    /// Runs that may be taken, sorted, so that equal histories go equally.
+    fn free(&self, taker: Owner, now: Timestamp, limit: usize) -> Vec<RunId> {
+        let due = self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, run)| run);
+        let mut runs: Vec<RunId> = due.chain(&self.addressed).take(limit).cloned().collect();
+        runs.sort_unstable();
+        runs.dedup();
+        for owner in self.held.keys().filter(|owner| **owner != taker && !self.is_alive(**owner)) {
+            // Rare enough to look at every run for it.
+            let held = |stored: &Stored| stored.holding == Holding::Held(*owner);
+            let all = self.runs.iter().filter(|(_, stored)| held(stored));
+            let mut left: Vec<RunId> = all.map(|(run, _)| run.clone()).collect();
+            left.sort_unstable();
+            let room = limit.saturating_sub(runs.len());
+            runs.extend(left.into_iter().take(room));
+        }
+        runs
+    }
+
+    fn take(&mut self, run: RunId, taker: Owner) -> Option<Claimed> {
+        let stored = self.runs.get_mut(&run)?;
+        let rare = &mut stored.rare;
+        if let Holding::Held(owner) = stored.holding
+            && self.owners.get(&owner) != Some(&None)
+        {
+            let recoveries = &mut rare.get_or_insert_default().recoveries;
+            *recoveries = recoveries.saturating_add(1);
+        }
+        let recoveries = rare.as_ref().map_or(0, |rare| rare.recoveries);
+        self.hold(&run, Holding::Held(taker));
+        Some(Claimed { run, recoveries })
     }
 }
 
@@ -114,12 +201,12 @@ impl Storage for Memory {
             return Reply::ready(Ok(Created::Exists(stored.workflow.id().to_string())));
         }
         let plain = run.user.is_none() && run.metadata.is_empty();
-        let rare = Rare { user: run.user, metadata: run.metadata, inbox: Vec::new() };
+        let rare = Rare { user: run.user, metadata: run.metadata, ..Rare::default() };
         // A step that goes well has three events; asking for them at once saves moving them.
         let expected = 3 * run.workflow.plan().len() + 2;
         let mut journal = run.journal;
         journal.reserve_exact(expected.min(JOURNAL_RESERVED_MAX).saturating_sub(journal.len()));
-        inner.park(&run.id, run.holding, false);
+        inner.file(&run.id, run.holding, false);
         let stored = Box::new(Stored {
             workflow: run.workflow,
             linked: run.linked,
@@ -135,18 +222,32 @@ impl Storage for Memory {
 
     fn commit(&self, run: &RunId, mut commit: Commit) -> Reply<Result<Vec<Recorded>>> {
         let mut inner = self.inner();
-        let Inner { runs, locks, .. } = &mut *inner;
+        let Inner { runs, locks, mail, addressed, .. } = &mut *inner;
         let Some(stored) = runs.get_mut(run) else {
             return Reply::ready(Err(not_found(run)));
         };
-        if stored.journal.len() as u64 != commit.expected {
-            let message = "somebody else has written to this run";
+        let held_by_another = |owner| owner != commit.owner;
+        if stored.journal.len() as u64 != commit.expected
+            || matches!(stored.holding, Holding::Held(owner) if held_by_another(owner))
+        {
+            let message = "somebody else has written to this run, or holds it";
             return Reply::ready(Err(Error::new(ErrorKind::Conflict, message).of_run(run)));
         }
         stored.journal.append(&mut commit.events);
         stored.status = commit.status;
-        if let Some(rare) = stored.rare.as_mut().filter(|_| !commit.consumed.is_empty()) {
-            rare.inbox.retain(|(number, _)| !commit.consumed.contains(number));
+        if let Some(rare) = stored.rare.as_mut() {
+            if commit.recovered {
+                rare.recoveries = 0;
+            }
+            if !commit.answers.is_empty() {
+                rare.answer(commit.answers);
+                if rare.inbox.is_empty() {
+                    addressed.remove(run);
+                    if let Holding::Held(owner) = stored.holding {
+                        mail.remove(&(owner, run.clone()));
+                    }
+                }
+            }
         }
         if !commit.released.is_empty() {
             locks.release(run, &commit.released);
@@ -154,10 +255,8 @@ impl Storage for Memory {
         if commit.status.is_end() {
             locks.release_all(run);
         }
-        let left = stored.rare.as_ref().is_some_and(|rare| !rare.inbox.is_empty());
-        let idle = !matches!(commit.holding, Holding::Held(_));
-        if stored.holding != commit.holding || (idle && left) {
-            if idle {
+        if stored.holding != commit.holding {
+            if !matches!(commit.holding, Holding::Held(_)) {
                 stored.journal.shrink_to_fit();
             }
             inner.hold(run, commit.holding);
@@ -177,6 +276,7 @@ impl Storage for Memory {
                 journal: stored.journal.clone(),
                 status: stored.status,
                 holding: stored.holding,
+                recoveries: rare.map_or(0, |rare| rare.recoveries),
             }
         })))
     }
@@ -189,8 +289,10 @@ impl Storage for Memory {
             return Reply::ready(Err(not_found(run)));
         };
         stored.rare.get_or_insert_default().inbox.push((number, message));
-        if !matches!(stored.holding, Holding::Held(_)) {
-            inner.addressed.insert(run.clone());
+        match stored.holding {
+            Holding::Held(owner) => drop(inner.mail.insert((owner, run.clone()))),
+            Holding::Parked(_) | Holding::Finished => drop(inner.addressed.insert(run.clone())),
+            Holding::Aside(_) => {}
         }
         Reply::ready(Ok(number))
     }
@@ -199,6 +301,14 @@ impl Storage for Memory {
         let inner = self.inner();
         let rare = inner.runs.get(run).and_then(|stored| stored.rare.as_ref());
         Reply::ready(Ok(rare.map_or_else(Vec::new, |rare| rare.inbox.clone())))
+    }
+
+    fn answer(&self, run: &RunId, number: u64) -> Reply<Result<Option<Answer>>> {
+        let inner = self.inner();
+        let rare = inner.runs.get(run).and_then(|stored| stored.rare.as_ref());
+        let answers = rare.into_iter().flat_map(|rare| &rare.answers);
+        let found = answers.into_iter().find(|(other, _)| *other == number);
+        Reply::ready(Ok(found.map(|(_, answer)| answer.clone())))
     }
 
     fn acquire(
@@ -211,45 +321,74 @@ impl Storage for Memory {
         Reply::ready(Ok(self.inner().locks.acquire(run, step, wants, now)))
     }
 
-    fn heartbeat(&self, owner: Owner, until: Timestamp) -> Reply<Result<()>> {
-        self.inner().owners.insert(owner, until);
+    fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {
+        let mut inner = self.inner();
+        let count = inner.owners.get(&owner).copied().flatten().unwrap_or(0);
+        inner.owners.insert(owner, Some(count + 1));
+        let beat = |(owner, count): (&Owner, &Option<u64>)| {
+            count.map(|count| Beat { owner: *owner, count })
+        };
+        Reply::ready(Ok(inner.owners.iter().filter_map(beat).collect()))
+    }
+
+    fn retire(&self, owner: Owner) -> Reply<Result<()>> {
+        self.inner().owners.insert(owner, None);
         Reply::ready(Ok(()))
     }
 
-    fn claim(&self, owner: Owner, now: Timestamp, limit: usize) -> Reply<Result<Vec<RunId>>> {
+    fn mail(&self, owner: Owner, limit: usize) -> Reply<Result<Vec<RunId>>> {
+        let inner = self.inner();
+        let of = inner.mail.iter().filter(|(holder, _)| *holder == owner);
+        Reply::ready(Ok(of.take(limit).map(|(_, run)| run.clone()).collect()))
+    }
+
+    fn claim(&self, claim: Claim) -> Reply<Result<Vec<Claimed>>> {
         let mut inner = self.inner();
-        let due = inner.due.iter().take_while(|(at, _)| *at <= now).map(|(_, run)| run);
-        let mut runs: Vec<RunId> = due.chain(&inner.addressed).take(limit).cloned().collect();
-        runs.sort_unstable();
-        runs.dedup();
-        let lapsed: Vec<Owner> = inner
-            .owners
-            .iter()
-            .filter(|(other, until)| **other != owner && **until <= now)
-            .map(|(other, _)| *other)
-            .collect();
-        for other in lapsed {
-            // Rare enough to look at every run for it; sorted, so that equal histories go equally.
-            let held = |stored: &Stored| stored.holding == Holding::Held(other);
-            let all = inner.runs.iter().filter(|(_, stored)| held(stored));
-            let mut left: Vec<RunId> = all.map(|(run, _)| run.clone()).collect();
-            left.sort_unstable();
-            let room = limit.saturating_sub(runs.len());
-            if left.len() <= room {
-                inner.owners.remove(&other);
+        for beat in claim.gone {
+            if inner.owners.get(&beat.owner) == Some(&Some(beat.count)) {
+                inner.owners.remove(&beat.owner);
             }
-            runs.extend(left.into_iter().take(room));
         }
-        for run in &runs {
-            inner.hold(run, Holding::Held(owner));
+        let runs = match claim.run {
+            Some(run) => {
+                Some(run).filter(|run| inner.is_free(run, claim.owner)).into_iter().collect()
+            }
+            None => inner.free(claim.owner, claim.now, claim.limit),
+        };
+        let taken = runs.into_iter().filter_map(|run| inner.take(run, claim.owner)).collect();
+        // Those that have retired are remembered as long as they hold something.
+        let Inner { owners, held, .. } = &mut *inner;
+        owners.retain(|owner, beat| beat.is_some() || held.contains_key(owner));
+        Reply::ready(Ok(taken))
+    }
+
+    fn set_aside(
+        &self,
+        run: &RunId,
+        owner: Owner,
+        until: Timestamp,
+        why: String,
+    ) -> Reply<Result<()>> {
+        let mut inner = self.inner();
+        let Some(stored) = inner.runs.get_mut(run) else {
+            return Reply::ready(Err(not_found(run)));
+        };
+        if stored.holding == Holding::Held(owner) {
+            stored.rare.get_or_insert_default().problem = Some(why);
+            inner.hold(run, Holding::Aside(until));
         }
-        Reply::ready(Ok(runs))
+        Reply::ready(Ok(()))
     }
 
     fn next_due(&self) -> Reply<Result<Option<Timestamp>>> {
         let inner = self.inner();
         let now = inner.addressed.first().map(|_| Timestamp::EPOCH);
         Reply::ready(Ok(now.or_else(|| inner.due.first().map(|(at, _)| *at))))
+    }
+
+    /// No other process, and few other engines.
+    fn poll_every(&self) -> Duration {
+        Duration::from_secs(10)
     }
 
     fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {
@@ -266,6 +405,7 @@ impl Storage for Memory {
                 created_at: run.created_at,
                 changed_at: run.journal.last().map_or(run.created_at, |last| last.at),
                 events: run.journal.len() as u64,
+                problem: run.rare.as_ref().and_then(|rare| rare.problem.clone()),
             })
             .collect();
         found.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));

@@ -18,30 +18,55 @@ pub use memory::Memory;
 pub use reply::Reply;
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::id::{RunId, StepKey};
 use crate::journal::{Operation, Reason, Recorded, RunStatus, Signal, Vote};
-use crate::run::Want;
+use crate::run::{Rejection, Want};
 use crate::time::Timestamp;
 use crate::workflow::Workflow;
 
-/// Keeps journals, summaries, inboxes and who owns which run.
+/// Keeps journals, summaries, inboxes, locks, and who holds which run.
 ///
-/// Answers are [`Reply`]s: a storage that knows at once says so at once, without a boxed future.
+/// Answers are [`Reply`]s: a storage that knows at once says so at once, without a boxed future. An
+/// answer that is dropped before it came may have had its effect or not.
 ///
 /// # Contract
-/// - `create` with an id that is taken changes nothing and says so.
-/// - `commit` changes all or nothing; it fails with [`ErrorKind::Conflict`](crate::ErrorKind) and
-///   changes nothing unless the journal is exactly `expected` long. The journal's own length is the
-///   fence: a late owner's commit is refused because somebody else has written meanwhile.
-/// - After a commit's `Ok`, every later `load` anywhere sees it.
-/// - A message is in the inbox until a commit that names it in `consumed`; it never comes back.
-/// - A lock is held from `acquire` until a commit that releases it, or that ends the run.
-/// - `claim` gives each run to one owner only, and only runs that are parked and due, parked or
-///   finished with a message, or whose owner's heartbeat has lapsed.
+///
+/// *Runs*
+/// - `create` with an id that is taken changes nothing and says whose it is.
+/// - `commit` changes all or nothing. It fails with [`ErrorKind::NotFound`] when there is no such run,
+///   and with [`ErrorKind::Conflict`] when the journal is not exactly `expected` long, or when another
+///   owner holds the run; then nothing has changed. That is the fence: who was taken over cannot write.
+/// - After a commit's `Ok`, every later answer anywhere tells it.
+/// - `list` is sorted by when a run was added, newest first, and then by id, backwards.
+///
+/// *Messages*
+/// - A message is in the inbox, oldest first, until a commit answers it; it never comes back. Numbers
+///   grow with every message to the same run.
+/// - `answer` tells what the run made of a message, for the last [`ANSWERS_KEPT`] of a run at least.
+/// - `mail` names the runs that this owner holds and that have messages.
+///
+/// *Locks*
+/// - A step is given all locks that it asks for, or none. It holds them until a commit that releases
+///   it, or that ends the run. What it holds already it is given again, at no charge.
+///
+/// *Owners*
+/// - An owner is alive from its first `beat` until it is `retire`d, or until a `claim` says that it is
+///   gone. Each `beat` counts one further.
+/// - `claim` gives each run to one owner only. What it gives: runs that are parked and due; that are
+///   parked or finished and have a message; that are set aside, when their time has come; and those of
+///   owners that are not alive. Each time that the last of these happens to a run whose owner did not
+///   retire, its `recoveries` grow by one; a commit with `recovered` sets them to none.
+/// - An owner that a claim calls `gone` is so only if it has not beaten since; then it is alive no
+///   more. If it beats later, it is alive again, and has what nobody has claimed.
+/// - A run that is set aside is not claimed before its time, message or not.
+///
+/// [`ErrorKind::NotFound`]: crate::ErrorKind::NotFound
+/// [`ErrorKind::Conflict`]: crate::ErrorKind::Conflict
 pub trait Storage: Send + Sync + fmt::Debug + 'static {
     /// Adds a run with the beginning of its journal, in one piece.
     fn create(&self, run: NewRun) -> Reply<Result<Created>>;
@@ -59,8 +84,10 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
     /// The messages of a run, oldest first.
     fn inbox(&self, run: &RunId) -> Reply<Result<Vec<(u64, Message)>>>;
 
-    /// Takes all of these locks for a step, or none and says why. Taking what the step holds already
-    /// changes nothing.
+    /// What the run made of a message; none when it has not seen it, or nobody knows any more.
+    fn answer(&self, run: &RunId, number: u64) -> Reply<Result<Option<Answer>>>;
+
+    /// Takes all of these locks for a step, or none and says why.
     fn acquire(
         &self,
         run: &RunId,
@@ -69,22 +96,87 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
         now: Timestamp,
     ) -> Reply<Result<Option<Denied>>>;
 
-    /// Says that this owner is alive until then.
-    fn heartbeat(&self, owner: Owner, until: Timestamp) -> Reply<Result<()>>;
+    /// Says that this owner is alive; everybody who is, this one included, in no order.
+    fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>>;
 
-    /// Up to `limit` runs that nobody holds and that something can be done for, now held by `owner`.
-    fn claim(&self, owner: Owner, now: Timestamp, limit: usize) -> Reply<Result<Vec<RunId>>>;
+    /// Says that this owner will do nothing more; what it holds is anybody's at once.
+    fn retire(&self, owner: Owner) -> Reply<Result<()>>;
 
-    /// The earliest time at which a parked run is due.
+    /// Up to `limit` runs that this owner holds and that have messages.
+    fn mail(&self, owner: Owner, limit: usize) -> Reply<Result<Vec<RunId>>>;
+
+    /// Takes runs that something can be done for.
+    fn claim(&self, claim: Claim) -> Reply<Result<Vec<Claimed>>>;
+
+    /// Gives back a run that this owner holds and cannot go on with, with its journal untouched:
+    /// nobody claims it before `until`, and its summary says why. Does nothing when another owner
+    /// holds the run.
+    fn set_aside(
+        &self,
+        run: &RunId,
+        owner: Owner,
+        until: Timestamp,
+        why: String,
+    ) -> Reply<Result<()>>;
+
+    /// The earliest time at which a run that nobody holds can be claimed; long ago for one that has a
+    /// message.
     fn next_due(&self) -> Reply<Result<Option<Timestamp>>>;
+
+    /// How often engines ask for what other processes have put there.
+    fn poll_every(&self) -> Duration {
+        Duration::from_secs(1)
+    }
 
     /// Summaries, newest first.
     fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>>;
 }
 
+/// Answers to messages that a storage keeps for a run, at least.
+pub const ANSWERS_KEPT: usize = 100;
+
 /// One incarnation of an engine: a random token made when it is built, never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Owner(pub u128);
+
+/// How often an owner has said that it is alive.
+///
+/// Nobody's clock is in it: who sees the same count for long enough, by a clock of their own that
+/// only goes forward, may take the owner for gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Beat {
+    /// Who.
+    pub owner: Owner,
+    /// How often.
+    pub count: u64,
+}
+
+/// Which runs are to be taken.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Who takes them.
+    pub owner: Owner,
+    /// What is due by then is due.
+    pub now: Timestamp,
+    /// Owners that are gone if these are still their last beats.
+    pub gone: Vec<Beat>,
+    /// Only this one; none takes any.
+    pub run: Option<RunId>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// A run that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// Its id.
+    pub run: RunId,
+    /// How often it was taken from owners that were gone, this time included, since it got on.
+    pub recoveries: u32,
+}
+
+/// What a run made of a message: that it did it, or why not.
+pub type Answer = Result<(), Rejection>;
 
 /// A run to be added.
 #[derive(Clone, Debug)]
@@ -121,18 +213,22 @@ pub enum Created {
 /// One atomic change of a run.
 #[derive(Clone, Debug)]
 pub struct Commit {
+    /// Who writes.
+    pub owner: Owner,
     /// The length that its journal must have.
     pub expected: u64,
     /// What is appended.
     pub events: Vec<Recorded>,
     /// What has become of the run.
     pub status: RunStatus,
-    /// Messages that these events are the consequence of.
-    pub consumed: Vec<u64>,
+    /// Messages that these events are the consequence of, and what the run made of each.
+    pub answers: Vec<(u64, Answer)>,
     /// Who holds the run from now on.
     pub holding: Holding,
     /// Steps that hold their locks no more.
     pub released: Vec<StepKey>,
+    /// What was begun under an owner that was gone has ended.
+    pub recovered: bool,
 }
 
 /// Why a lock was not given.
@@ -156,6 +252,8 @@ pub enum Holding {
     Parked(Option<Timestamp>),
     /// Nobody, unless a message comes that has it go on.
     Finished,
+    /// Nobody before this time: an engine could not go on with it.
+    Aside(Timestamp),
 }
 
 /// A run as it is kept.
@@ -175,6 +273,8 @@ pub struct StoredRun {
     pub status: RunStatus,
     /// Who holds it.
     pub holding: Holding,
+    /// How often it was taken from owners that were gone, since it got on.
+    pub recoveries: u32,
 }
 
 /// Something said to a run from outside.
@@ -224,6 +324,8 @@ pub struct Summary {
     pub changed_at: Timestamp,
     /// The length of its journal.
     pub events: u64,
+    /// Why it was set aside, if it is.
+    pub problem: Option<String>,
 }
 
 /// Which runs to list.

@@ -1,0 +1,172 @@
+//! Going on with a run that was begun before, here or by another engine, and finding out which.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+
+use futures::future::poll_fn;
+
+use super::Driver;
+use crate::engine::slot::Inherited;
+use crate::error::{Error, ErrorKind, Result};
+use crate::executor::Attempt;
+use crate::id::StepKey;
+use crate::journal::{Event, Recorded, StepStatus};
+use crate::run::RunState;
+use crate::storage::{Claim, Holding};
+
+impl Driver {
+    /// Goes on with what was begun before. If attempts were under way, the journal is looked at once
+    /// more before they are begun again: it may have been loaded a while ago.
+    pub(in crate::engine) fn inherit(&mut self, inherited: Inherited) {
+        let under_way = |(_, status): (StepKey, StepStatus)| status == StepStatus::Running;
+        self.uncertain |= inherited.elsewhere || self.site.run.state().steps().any(under_way);
+        self.recoveries = inherited.recoveries;
+    }
+
+    /// Looks what the journal says: after a commit whose answer was not seen, and of a run that
+    /// another engine held. Whether the run is this engine's to drive.
+    pub(super) async fn recover(&mut self) -> Result<bool> {
+        let run = Arc::clone(&self.site.run);
+        let owner = self.site.engine.owner;
+        let mut seized = None;
+        let (stored, is_ours) = loop {
+            let Some(stored) = self.site.engine.storage.load(&run.id).await? else {
+                let gone = Error::new(ErrorKind::NotFound, "the run is gone from the storage");
+                return Err(gone.of_run(&run.id));
+            };
+            match stored.holding {
+                Holding::Held(other) if other != owner && seized.is_none() => {
+                    seized = Some(self.seize().await?);
+                }
+                Holding::Held(other) => break (stored, other == owner),
+                _ => break (stored, true),
+            }
+        };
+        self.hear_answers().await?;
+        {
+            let mut state = run.state();
+            let base = Arc::clone(state.base());
+            let known = base.units().len();
+            *state = RunState::replay(run.id.clone(), base, &stored.journal);
+            // What was made, and not stored, is made again, and may be something else.
+            self.site.prepared = Arc::new(self.site.prepared.first(known));
+            self.expected = state.version();
+            if state.status().is_end() && !run.is_revived() {
+                run.set_ended();
+            }
+            self.desk.reset(&self.site, &state);
+            self.recoveries = stored.recoveries;
+            let poisoned = self.recoveries > self.site.engine.limits.max_recoveries;
+            self.is_poisoned = poisoned && state.running() > 0 && !state.is_quarantined();
+        }
+        self.grow();
+        self.desk.held.settle(&self.site.engine);
+        let told = self.told.as_ref().map_or(usize::MAX, |told| told.version() as usize);
+        let untold = stored.journal.get(told..).map(<[Recorded]>::to_vec);
+        self.publish(untold.unwrap_or_default());
+        if !is_ours {
+            // What runs here is not this run's any more.
+            self.release();
+            return Ok(false);
+        }
+        self.uncertain = false;
+        run.has_mail.store(true, Ordering::SeqCst);
+        self.disturb();
+        self.adopt();
+        Ok(true)
+    }
+
+    /// Takes the run from an engine that is gone, if it is. Whether it did.
+    async fn seize(&mut self) -> Result<bool> {
+        let engine = &self.site.engine;
+        engine.tend().await?;
+        let claim = Claim {
+            owner: engine.owner,
+            now: engine.runtime.now(),
+            gone: engine.gone(),
+            run: Some(self.site.run.id.clone()),
+            limit: 1,
+        };
+        Ok(!engine.storage.claim(claim).await?.is_empty())
+    }
+
+    /// Looks what became of messages that were posted here: by a commit whose answer nobody saw, or by
+    /// another engine's.
+    async fn hear_answers(&mut self) -> Result<()> {
+        let mut open = self.audience.awaited();
+        open.extend(self.desk.answers.drain(..).map(|(number, _)| number));
+        for number in open {
+            let answer = self.site.engine.storage.answer(&self.site.run.id, number).await?;
+            if let Some(answer) = answer {
+                self.audience.give(number, answer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Another engine drives the run; looks again in a while.
+    pub(super) async fn wait_elsewhere(&mut self) {
+        let Self { site, .. } = self;
+        let runtime = &site.engine.runtime;
+        let mut again = runtime.sleep_until(runtime.now() + site.engine.storage.poll_every());
+        poll_fn(|context| {
+            site.run.driver.register(context.waker());
+            let mut moved = site.run.has_mail.swap(false, Ordering::AcqRel);
+            moved |= site.run.has_room.swap(false, Ordering::AcqRel);
+            if moved { Poll::Ready(()) } else { again.as_mut().poll(context) }
+        })
+        .await;
+    }
+
+    /// Does what the whole engine owes the others, if nobody else does.
+    pub(super) async fn tend(&mut self) {
+        let engine = &self.site.engine;
+        if engine.is_served.load(Ordering::Acquire) || engine.tends_at() > engine.runtime.now() {
+            return;
+        }
+        if let Err(error) = Box::pin(engine.tend()).await {
+            tracing::warn!(target: "stepwell", %error, "the storage did not hear this engine");
+        }
+    }
+
+    /// Runs attempts again that were begun and whose end nobody recorded: as the same attempts.
+    fn adopt(&mut self) {
+        let Self { site, desk, in_air, .. } = self;
+        let state = site.run.state();
+        self.taken_over.clear();
+        if state.is_quarantined() || self.is_poisoned {
+            return;
+        }
+        for (step, status) in state.steps() {
+            let number = state.attempt(step);
+            let flies = |attempt: &Arc<Attempt>| {
+                let begun = &attempt.begun;
+                begun.number == number && state.current(begun.key, begun.body) == Some(step)
+            };
+            let here = desk.has_landed(&state, step, number) || in_air.values().any(flies);
+            if status != StepStatus::Running || here {
+                continue;
+            }
+            if let Some(task) = site.prepared.task(state.body_of(step), step.step) {
+                self.taken_over.push((step, number));
+                desk.held.take_anyway(&site.engine, task);
+                desk.launch(&state, step, &*site.engine.runtime);
+            }
+        }
+        self.adopted = true;
+    }
+
+    pub(super) const fn taken_over_lately(&self) -> bool {
+        self.recoveries > 0
+    }
+
+    /// Whether everything that was under way when the run was taken over has ended, or is kept from
+    /// going on.
+    pub(super) fn has_recovered(&self, events: &[Recorded]) -> bool {
+        let kept = |recorded: &Recorded| matches!(recorded.event, Event::RunQuarantined { .. });
+        let state = self.site.run.state();
+        let ended = self.taken_over.iter().all(|(step, number)| !state.is_running(*step, *number));
+        !events.is_empty() && ended || events.iter().any(kept)
+    }
+}

@@ -1,0 +1,135 @@
+//! What an engine says of itself to the others on its storage, and what it hears of them.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::{Inner, lock};
+use crate::error::Result;
+use crate::storage::{Beat, Owner};
+use crate::time::Timestamp;
+
+/// Beats in the time after which an engine that has not beaten is taken for gone.
+const BEATS_PER_LEASE: u32 = 3;
+/// Runs with messages that are asked for at once.
+const MAIL_AT_ONCE: usize = 1_000;
+
+/// When the next word is due, and whose last word came when.
+#[derive(Debug, Default)]
+pub(crate) struct Pulse {
+    introduced: AtomicBool,
+    /// Somebody is at it.
+    busy: AtomicBool,
+    heard: Mutex<Heard>,
+}
+
+/// Times are of the clock that only goes forward: nobody's wall clock decides who is alive.
+#[derive(Debug, Default)]
+struct Heard {
+    beat_at: Duration,
+    mail_at: Duration,
+    last: BTreeMap<Owner, (u64, Duration)>,
+}
+
+/// At it, until this is dropped.
+struct Busy<'a>(&'a AtomicBool);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+impl Inner {
+    /// Has beaten at least once before it holds anything, so that others can tell when it is gone.
+    pub(crate) async fn introduce(&self) -> Result<()> {
+        if !self.pulse.introduced.load(Ordering::Acquire) {
+            self.beat().await?;
+        }
+        Ok(())
+    }
+
+    /// When something is to be said or asked next.
+    pub(crate) fn tends_at(&self) -> Timestamp {
+        let heard = lock(&self.pulse.heard);
+        let left = heard.beat_at.min(heard.mail_at).saturating_sub(self.runtime.monotonic());
+        self.runtime.now() + left
+    }
+
+    /// Says that this engine is alive, and looks for messages to the runs that it holds, as far as
+    /// that is due.
+    pub(crate) async fn tend(&self) -> Result<()> {
+        if self.pulse.busy.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let _busy = Busy(&self.pulse.busy);
+        let now = self.runtime.monotonic();
+        let (beats, asks) = {
+            let mut heard = lock(&self.pulse.heard);
+            let beats = heard.beat_at <= now;
+            let asks = heard.mail_at <= now;
+            if asks {
+                // However it goes: who asks in vain asks again no sooner.
+                heard.mail_at = now + self.storage.poll_every();
+            }
+            (beats, asks)
+        };
+        if beats {
+            self.beat().await?;
+        }
+        if asks {
+            let mail = self.storage.mail(self.owner, MAIL_AT_ONCE).await?;
+            let runs = lock(&self.runs);
+            let addressed = mail.iter().filter_map(|run| runs.get(run).cloned());
+            let addressed: Vec<_> = addressed.collect();
+            drop(runs);
+            addressed.iter().for_each(|slot| slot.context.wake_driver());
+        }
+        Ok(())
+    }
+
+    async fn beat(&self) -> Result<()> {
+        let every = self.limits.lease / BEATS_PER_LEASE;
+        lock(&self.pulse.heard).beat_at = self.runtime.monotonic() + every;
+        let beats = match self.storage.beat(self.owner).await {
+            Ok(beats) => beats,
+            Err(error) => {
+                lock(&self.pulse.heard).beat_at = self.runtime.monotonic() + every / 10;
+                return Err(error);
+            }
+        };
+        let now = self.runtime.monotonic();
+        let mut heard = lock(&self.pulse.heard);
+        let before = std::mem::take(&mut heard.last);
+        heard.last = beats
+            .into_iter()
+            .filter(|beat| beat.owner != self.owner)
+            .map(|beat| {
+                let known = before.get(&beat.owner).filter(|(count, _)| *count == beat.count);
+                (beat.owner, known.copied().unwrap_or((beat.count, now)))
+            })
+            .collect();
+        drop(heard);
+        self.pulse.introduced.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Engines that have not said a word for the length of a lease, each with its last.
+    pub(crate) fn gone(&self) -> Vec<Beat> {
+        let now = self.runtime.monotonic();
+        let heard = lock(&self.pulse.heard);
+        let silent =
+            heard.last.iter().filter(|(_, (_, at))| now.saturating_sub(*at) >= self.limits.lease);
+        silent.map(|(owner, (count, _))| Beat { owner: *owner, count: *count }).collect()
+    }
+
+    /// Lets go of everything at once, unless somebody still drives a run here.
+    pub(crate) async fn retire(&self) -> Result<()> {
+        if !self.pulse.introduced.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        lock(&self.pulse.heard).beat_at = Duration::ZERO;
+        self.storage.retire(self.owner).await
+    }
+}
