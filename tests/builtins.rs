@@ -12,6 +12,9 @@ use stepwell::{
     Engine, ErrorClass, ErrorKind, Json, Outcome, Run, RunStatus, Step, StepStatus, Value, Workflow,
 };
 
+#[cfg(feature = "request")]
+mod server;
+
 fn workflow(steps: impl IntoIterator<Item = Step>) -> Workflow {
     let limits = Limits { max_cpu_percent: 100, ..Limits::default() };
     Workflow::builder("w").limits(limits).steps(steps).build().unwrap()
@@ -183,8 +186,10 @@ mod shell {
 
     fn run(step: Step) -> Run {
         let once = step.retry(RetryConfig::attempts(1));
-        futures::executor::block_on(engine().execute(&workflow([once]), json!({"file": "; ls"})))
-            .unwrap()
+        futures::executor::block_on(
+            engine().execute(&workflow([once]), json!({"file": "; ls", "nul": "a\0b"})),
+        )
+        .unwrap()
     }
 
     #[test]
@@ -214,6 +219,30 @@ mod shell {
             .collect();
         names.sort_unstable();
         assert_eq!(names, ["CARGO_MANIFEST_DIR", "GREETING", "PATH"]);
+    }
+
+    #[test]
+    fn inputs_stand_in_the_environment_as_they_are() {
+        let config = json!({
+            "command": ["sh", "-c", "printf %s \"$TEXT\""],
+            "environment": {"TEXT": "<{file}> {\"{file}\"} {}"}
+        });
+        let step = |file: &str| Step::task("a", "shell").config(config.clone()).input("file", file);
+        let output = run(step("input.file + '{file}'")).output().unwrap();
+        assert_eq!(output["stdout"], "<; ls{file}> {\"; ls{file}\"} {}");
+        for (step, complaint) in [
+            (step("input.nul"), "`environment.TEXT`: no variable can hold a NUL"),
+            (
+                Step::task("a", "shell").config(config.clone()),
+                "`environment.TEXT`: the step has no input `file`; add it",
+            ),
+        ] {
+            let failed = run(step);
+            let Some(Outcome::Failed { failure, .. }) = failed.outcome() else {
+                panic!("{failed:?}")
+            };
+            assert!(failure.message.contains(complaint), "{failure}");
+        }
     }
 
     #[test]
@@ -324,52 +353,13 @@ mod shell {
 
 #[cfg(feature = "request")]
 mod request {
-    use std::io::{Read, Write};
     use std::net::TcpListener;
-    use std::thread::JoinHandle;
 
+    use super::server::{answer, server};
     use super::*;
 
     use stepwell::RetryConfig;
     use stepwell::executor::{ANSWER_BYTES_MAX, HttpRequest};
-
-    /// Gives these answers, one a connection; then what it was asked.
-    fn server(answers: Vec<String>) -> (String, JoinHandle<Vec<String>>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}", listener.local_addr().unwrap());
-        let serves = move || answers.iter().map(|answer| exchange(&listener, answer)).collect();
-        (address, std::thread::spawn(serves))
-    }
-
-    fn exchange(listener: &TcpListener, answer: &str) -> String {
-        let (mut socket, _) = listener.accept().unwrap();
-        let mut asked = Vec::new();
-        let mut buffer = [0; 4096];
-        loop {
-            let count = socket.read(&mut buffer).unwrap();
-            asked.extend_from_slice(&buffer[..count]);
-            let text = String::from_utf8_lossy(&asked);
-            if let Some((head, body)) = text.split_once("\r\n\r\n") {
-                let length = head.to_lowercase();
-                let length = length
-                    .split_once("content-length: ")
-                    .map_or(0, |(_, rest)| rest.lines().next().unwrap().trim().parse().unwrap());
-                if body.len() >= length || count == 0 {
-                    break;
-                }
-            }
-        }
-        // The client may have seen enough before the end.
-        let _ = socket.write_all(answer.as_bytes());
-        String::from_utf8(asked).unwrap()
-    }
-
-    fn answer(status: &str, headers: &str, body: &str) -> String {
-        let length = body.len();
-        format!(
-            "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
-        )
-    }
 
     fn run(step: Step, input: Json) -> Run {
         let engine =
@@ -432,6 +422,60 @@ mod request {
         };
         assert_eq!(key(&asked[0]), key(&asked[1]));
         assert!(asked[1].ends_with(r#"{"amount":5}"#), "{}", asked[1]);
+    }
+
+    #[test]
+    fn inputs_stand_in_headers_as_they_are() {
+        let (address, asked) = server(vec![answer("200 OK", "", "")]);
+        let config = json!({"url": address, "headers": {"x-trace": "<{id}> {\"{id}\"} {}"}});
+        let step = || Step::task("a", "http").config(config.clone());
+        assert!(run(step().input("id", "input"), json!("a {id}")).output().is_some());
+        let asked = asked.join().unwrap().remove(0);
+        assert!(asked.contains("x-trace: <a {id}> {\"a {id}\"} {}\r\n"), "{asked}");
+        for (step, input, complaint) in [
+            (step().input("id", "input"), "a\r\nb: c", "no header can hold"),
+            (step(), "", "`headers.x-trace`: the step has no input `id`"),
+        ] {
+            let failed = run(step, json!(input));
+            let Some(Outcome::Failed { failure, .. }) = failed.outcome() else {
+                panic!("{failed:?}")
+            };
+            assert!(failure.message.contains(complaint), "{failure}");
+        }
+    }
+
+    #[test]
+    fn redirects_are_followed_five_times_and_never_with_a_body() {
+        let moved = |status: &str| answer(status, "location: ../b?c=d\r\n", "");
+        let (address, asked) = server(vec![
+            moved("303 See Other"),
+            moved("307 Temporary Redirect"),
+            answer("200 OK", "", "x"),
+        ]);
+        let config = json!({"url": format!("{address}/a/a"), "method": "POST"});
+        let step = Step::task("a", "http").config(config).input("body", "input");
+        assert_eq!(run(step, json!([1])).output().unwrap()["body"], "x");
+        let asked = asked.join().unwrap();
+        let lines: Vec<_> = asked.iter().map(|asked| asked.lines().next().unwrap()).collect();
+        let expected = ["POST /a/a HTTP/1.1", "GET /b?c=d HTTP/1.1", "GET /b?c=d HTTP/1.1"];
+        assert_eq!(lines, expected);
+        assert!(!asked[1].contains("content-type"), "{}", asked[1]);
+
+        for (status, location, times, method, complaint) in [
+            ("302 Found", "location: /\r\n", 6, "GET", "too many redirects"),
+            ("302 Found", "", 1, "GET", "but not where to ask"),
+            ("302 Found", "location: file:///etc/passwd\r\n", 1, "GET", "is no place to ask"),
+            ("308 Permanent Redirect", "location: /b\r\n", 1, "PUT", "write that address as `url`"),
+        ] {
+            let (address, asked) = server(vec![answer(status, location, ""); times]);
+            let step = Step::task("a", "http").config(json!({"url": address, "method": method}));
+            let failed = run(step.retry(RetryConfig::attempts(1)), Json::Null);
+            let Some(Outcome::Failed { failure, .. }) = failed.outcome() else {
+                panic!("{failed:?}")
+            };
+            assert!(failure.message.contains(complaint), "{failure}");
+            asked.join().unwrap();
+        }
     }
 
     #[test]

@@ -18,6 +18,9 @@ use stepwell::{
     Engine, ErrorKind, Outcome, RunStatus, StartOptions, Step, StepError, Workflow, executor_fn,
 };
 
+#[cfg(feature = "request")]
+mod server;
+
 const CANARY: &str = "hunter2-canary-77";
 
 fn keys(current: &str) -> Keyring {
@@ -134,11 +137,266 @@ fn the_canary_is_seen_by_nobody() {
     let stored = stored.unwrap();
     let _ = write!(seen, "{stored:?} {}", serde_json::to_string(&stored.journal).unwrap());
     let _ = write!(seen, "{} {}", flow.to_json().unwrap(), logged.0.lock().unwrap());
+    assert_hidden(&seen);
+}
+
+fn assert_hidden(seen: &str) {
     assert!(seen.contains("[secret]"), "the scrubber was at work");
     let hex: String = CANARY.bytes().map(|byte| format!("{byte:02x}")).collect();
     for form in [CANARY, "aHVudGVyMi1jYW5hcnktNz", &hex] {
         let at = seen.find(form);
         assert!(at.is_none(), "{form}: ...{}", &seen[at.unwrap().saturating_sub(200)..]);
+    }
+}
+
+/// Executors that do their work outside of the process.
+#[cfg(any(all(feature = "shell", unix), feature = "request"))]
+mod outside {
+    use serde_json::Value;
+    use stepwell::{EngineBuilder, RetryConfig, Run, StepId};
+
+    use super::*;
+
+    /// Runs steps with a secret, and collects everything that they leave behind.
+    fn run(secret_text: &str, steps: impl IntoIterator<Item = Step>) -> (Run, String) {
+        let (storage, logged) = (Memory::new(), Logged::default());
+        let engine = executors(Engine::builder()).storage(storage.clone()).keys(keys("old"));
+        let engine = engine.build().unwrap();
+        let flow = Workflow::builder("w").variable("token", secret()).steps(steps).build().unwrap();
+        let options = StartOptions::id("r").secret("token", secret_text);
+        let (run, mut seen) = tracing::subscriber::with_default(logged.clone(), || {
+            futures::executor::block_on(async {
+                let handle = engine.start_with(&flow, (), options).await.unwrap();
+                let events = handle.events().collect::<Vec<_>>();
+                let (events, outcome) = futures::join!(events, handle.outcome());
+                let (outcome, snapshot) = (outcome.unwrap(), handle.snapshot());
+                let seen =
+                    format!("{events:?} {outcome:?} {outcome} {snapshot:?} {}", snapshot.summary());
+                (snapshot, seen)
+            })
+        });
+        let stored = storage.load(&stepwell::RunId::new("r").unwrap());
+        let stored = futures::executor::block_on(stored).unwrap().unwrap();
+        let _ = write!(seen, "{stored:?} {}", serde_json::to_string(&stored.journal).unwrap());
+        let _ = write!(seen, "{} {}", flow.to_json().unwrap(), logged.0.lock().unwrap());
+        (run, seen)
+    }
+
+    fn executors(builder: EngineBuilder) -> EngineBuilder {
+        #[cfg(all(feature = "shell", unix))]
+        let builder = builder.executor_factory("shell", stepwell::executor::Shell::from_config);
+        #[cfg(feature = "request")]
+        let builder =
+            builder.executor_factory("http", stepwell::executor::HttpRequest::from_config);
+        builder
+    }
+
+    fn task(id: impl Into<StepId>, kind: &str, config: Value) -> Step {
+        let step = Step::task(id, kind).config(config).input("token", "vars.token");
+        step.retry(RetryConfig::attempts(1))
+    }
+
+    /// How a step fails that comes after one that gives `form`, with a secret inside.
+    fn refusal(secret_text: &str, step: Step) -> String {
+        let form =
+            Step::task("form", "output").input("user", "'ann'").input("password", "vars.token");
+        let (run, seen) = run(secret_text, [form, step.after("form")]);
+        let Some(Outcome::Failed { failure, .. }) = run.outcome() else { panic!("{run:?}") };
+        assert!(!seen.contains(secret_text), "{seen}");
+        format!("{}: {}", failure.class, failure.message)
+    }
+
+    #[cfg(all(feature = "shell", unix))]
+    mod shell {
+        use super::*;
+
+        fn script(id: &str, text: &str) -> Step {
+            let file = file(id);
+            let config = json!({
+                "command": ["sh", "-c", text, file.to_str().unwrap()],
+                "environment": {"TOKEN": "{token}", "HEADER": "Bearer {token}"}
+            });
+            task(id, "shell", config)
+        }
+
+        fn file(id: &str) -> std::path::PathBuf {
+            std::env::temp_dir().join(format!("stepwell-secret-{}-{id}", std::process::id()))
+        }
+
+        #[test]
+        fn a_program_gets_it_in_its_environment_and_nobody_reads_what_it_says() {
+            let says = "printf %s \"$HEADER\" > \"$0\"; echo \"$TOKEN\"; echo \"$HEADER\" >&2; \
+                printf %s \"$TOKEN\" | base64; printf '\"%s\"' \"$TOKEN\"; env";
+            let fails = "echo \"cannot log in with $TOKEN\" >&2; exit 3";
+            let without = Step::task("without", "shell").config(json!({"command": ["env"]}));
+            let (run, seen) = run(
+                CANARY,
+                [script("says", says), script("fails", fails).on_failure("without"), without],
+            );
+            let got = std::fs::read_to_string(file("says")).unwrap();
+            std::fs::remove_file(file("says")).unwrap();
+            assert_eq!(got, format!("Bearer {CANARY}"));
+            assert_hidden(&seen);
+            let says = run.step_output("says").unwrap();
+            assert!(says["stdout"].as_str().unwrap().starts_with("[secret]\n"), "{says:?}");
+            assert_eq!(says["stderr"], "Bearer [secret]\n");
+            let failure = &run.error_history()[0].1.failure;
+            let expected = "the program ended with status 3: cannot log in with [secret]";
+            assert_eq!(failure.message, expected);
+            let others = run.step_output("without").unwrap();
+            assert!(!others["stdout"].as_str().unwrap().contains("TOKEN"), "{others:?}");
+        }
+
+        #[test]
+        fn where_a_long_output_is_cut_no_half_of_it_is_left() {
+            let long = "q7".repeat(400);
+            let cut = stepwell::executor::OUTPUT_BYTES_MAX - 700;
+            // Once where the output is cut, and then on and on to the end of what is read.
+            let text =
+                format!("head -c {cut} /dev/zero | tr '\\0' x; yes \"$TOKEN\" | head -c 400001");
+            let many = "yes \"$TOKEN\" | head -c 1000001";
+            let steps = [script("once", &text), script("many", many)];
+            let (run, seen) = super::run(&long, steps);
+            for step in ["once", "many"] {
+                assert_eq!(run.step_output(step).unwrap()["truncated"], true);
+            }
+            assert!(!seen.contains("q7q7"), "half of it is left");
+        }
+
+        #[test]
+        fn an_argument_cannot_be_one() {
+            let step = script("a", "true");
+            for args in ["[vars.token]", "vars.token", "['x', form]"] {
+                let refused = refusal(CANARY, step.clone().input("args", args));
+                assert!(
+                    refused.contains("input `args` is or holds a secret, and every user"),
+                    "{refused}"
+                );
+                assert!(
+                    refused.contains("name the input in `environment`, as {name}"),
+                    "{refused}"
+                );
+            }
+        }
+
+        #[test]
+        fn a_value_with_one_inside_is_no_text() {
+            let refused = refusal(CANARY, script("a", "true").input("token", "form"));
+            assert!(refused.contains("has a secret inside; take that secret itself"), "{refused}");
+        }
+
+        #[test]
+        fn what_no_variable_can_hold_is_refused_without_repeating_it() {
+            let refused = refusal("hunter2\0canary", script("a", "true"));
+            assert!(refused.contains("no variable can hold a NUL character"), "{refused}");
+        }
+    }
+
+    #[cfg(feature = "request")]
+    mod request {
+        use super::super::server::{answer, server};
+        use super::*;
+
+        fn login(url: &str) -> Step {
+            let headers = json!({
+                "authorization": "Bearer {token}", "x-api-key": "{token}", "x-trace": "7"
+            });
+            task("login", "http", json!({"url": url, "headers": headers}))
+        }
+
+        #[test]
+        fn a_server_gets_it_in_headers_and_in_the_body_and_nobody_reads_what_it_answers() {
+            let echo = json!({"you": {"said": [format!("Bearer {CANARY}")]}, CANARY: 1});
+            let json = format!("content-type: application/json\r\nx-echo: {CANARY}\r\n");
+            let (address, asked) = server(vec![
+                answer("200 OK", &json, &echo.to_string()),
+                answer("200 OK", "", &format!("hello {CANARY}")),
+                // The error repeats the first 200 characters of it, the secret half.
+                answer("401 Unauthorized", "", &format!("{}{CANARY}", "x".repeat(192))),
+            ]);
+            let form =
+                Step::task("form", "output").input("user", "'ann'").input("password", "vars.token");
+            let post = json!({"url": address, "method": "POST"});
+            let (run, seen) = run(
+                CANARY,
+                [
+                    form,
+                    login(&address),
+                    task("form_login", "http", post).input("body", "[form]").after("login"),
+                    task(
+                        "refused",
+                        "http",
+                        json!({
+                            "url": address, "headers": {"authorization": "{token}"}
+                        }),
+                    )
+                    .after("form_login"),
+                ],
+            );
+            let asked = asked.join().unwrap();
+            for line in
+                [format!("authorization: Bearer {CANARY}\r\n"), format!("x-api-key: {CANARY}\r\n")]
+            {
+                assert!(asked[0].contains(&line), "{}", asked[0]);
+            }
+            let (_, sent) = asked[1].split_once("\r\n\r\n").unwrap();
+            let sent: Value = serde_json::from_str(sent).unwrap();
+            assert_eq!(sent, json!([{"user": "ann", "password": CANARY}]));
+            assert_hidden(&seen);
+            assert!(!seen.contains("xxhunter2"), "half of it is left");
+            let output = run.step_output("login").unwrap();
+            assert_eq!(output["body"]["you"]["said"][0], "Bearer [secret]");
+            assert_eq!(output["headers"]["x-echo"], "[secret]");
+            assert_eq!(run.step_output("form_login").unwrap()["body"], "hello [secret]");
+        }
+
+        #[test]
+        fn it_stays_with_the_server_that_it_was_meant_for() {
+            // Another port is another server.
+            let (other, other_asked) = server(vec![
+                answer("302 Found", "location: /again\r\n", ""),
+                answer("200 OK", "", ""),
+            ]);
+            let (address, asked) = server(vec![
+                answer("302 Found", "location: /moved\r\n", ""),
+                answer("307 Temporary Redirect", &format!("location: {other}/\r\n"), ""),
+            ]);
+            let (run, _) = run(CANARY, [login(&address)]);
+            assert_eq!(run.step_output("login").unwrap()["status"], 200);
+            for asked in asked.join().unwrap() {
+                assert_eq!(asked.matches(CANARY).count(), 2, "{asked}");
+            }
+            for asked in other_asked.join().unwrap() {
+                assert!(asked.contains("x-trace: 7\r\n") && !asked.contains("authorization"));
+                assert!(!asked.contains(CANARY), "{asked}");
+            }
+        }
+
+        #[test]
+        fn a_url_cannot_hold_one() {
+            let plain = |url: &str| task("a", "http", json!({"url": url}));
+            let by_value = plain("http://127.0.0.1:1/").input("query", "form");
+            let only = plain("http://127.0.0.1:1/").input("query", "vars.token");
+            for (step, input) in [
+                (plain("http://127.0.0.1:1/{token}"), "token"),
+                (plain("http://127.0.0.1:1/?form={form}").input("form", "form"), "form"),
+                (by_value, "query"),
+                (only, "query"),
+            ] {
+                let refused = refusal(CANARY, step);
+                let expected = format!("input `{input}` is or holds a secret, and servers");
+                assert!(refused.contains(&expected), "{refused}");
+                assert!(refused.contains("name the input in `headers`, as {name}"), "{refused}");
+            }
+        }
+
+        #[test]
+        fn what_no_header_can_hold_is_refused_without_repeating_it() {
+            let refused = refusal("hunter2\ncanary", login("http://127.0.0.1:1/"));
+            assert!(refused.contains("such as a line break"), "{refused}");
+            let refused = refusal(CANARY, login("http://127.0.0.1:1/").input("token", "form"));
+            assert!(refused.contains("has a secret inside; take that secret itself"), "{refused}");
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! The executors that come with the crate; their table stands in the module above.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use serde_json::{Map, json};
 
-use super::{ExecutionContext, ExecutorRegistry, StepExecutor};
+use super::{ExecutionContext, ExecutorRegistry, StepExecutor, filled};
 use crate::error::{ErrorClass, StepError};
 use crate::expr::Expr;
 use crate::value::{Json, Value};
@@ -44,33 +45,6 @@ fn expression(config: &Json, place: &str) -> Result<(), String> {
         },
         _ => Err(format!("`{place}` must be an expression")),
     }
-}
-
-/// A text with each `{name}` replaced by that input, once: what an input says is not looked at again.
-pub(super) fn fill(template: &str, inputs: &Json, write: impl Fn(String) -> String) -> String {
-    let mut filled = String::with_capacity(template.len());
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once('{') {
-        filled.push_str(before);
-        let named = after.split_once('}');
-        match named.and_then(|(name, after)| Some((inputs.get(name)?, after))) {
-            Some((value, after)) => {
-                filled.push_str(&write(text(value)));
-                rest = after;
-            }
-            None => {
-                filled.push('{');
-                rest = after;
-            }
-        }
-    }
-    filled.push_str(rest);
-    filled
-}
-
-/// A value as people write it: text without quotes.
-pub(super) fn text(value: &Json) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_string)
 }
 
 struct Input;
@@ -249,7 +223,9 @@ impl StepExecutor for Ai {
     async fn execute(&self, ctx: ExecutionContext) -> Result<Value, StepError> {
         let config = ctx.config();
         let text = |name: &str| config[name].as_str().map(str::to_string);
-        let prompt = fill(config["prompt"].as_str().unwrap_or_default(), ctx.inputs(), |text| text);
+        let template = config["prompt"].as_str().unwrap_or_default();
+        let named = |name: &str| Ok::<_, Infallible>(ctx.inputs().get(name).map(filled::text));
+        let Ok(prompt) = filled::fill(template, named);
         let (model, system) = (text("model"), text("system"));
         let inputs = ctx.inputs().clone();
         self.0.complete(AiRequest { model, system, prompt, inputs }).await

@@ -494,17 +494,34 @@ impl ExecutionContext {
     #[cfg(feature = "secrets")]
     #[cfg_attr(docsrs, doc(cfg(feature = "secrets")))]
     pub fn secret(&self, input: &str) -> Result<Secret, StepError> {
+        match self.0.inputs.get(input) {
+            Some(sealed) => self.open(input, sealed),
+            None => {
+                let message = format!("secret `{input}`: there is no such input");
+                Err(StepError::new(ErrorClass::Configuration, message))
+            }
+        }
+    }
+
+    /// Opens a sealed value that this input is or holds.
+    #[cfg(feature = "secrets")]
+    pub(super) fn open(&self, input: &str, sealed: &Json) -> Result<Secret, StepError> {
         let wrong = |why: String| {
             StepError::new(ErrorClass::Configuration, format!("secret `{input}`: {why}"))
         };
         let run = &self.0.run;
-        let sealed =
-            self.0.inputs.get(input).ok_or_else(|| wrong("there is no such input".into()))?;
         let keys = run.facilities.keys.as_ref().ok_or_else(|| wrong(NO_KEYS.into()))?;
         let secret = crate::secret::open(&**keys, run.id.as_str(), sealed)
             .map_err(|error| wrong(error.to_string()))?;
         run.learn(&secret);
         Ok(secret)
+    }
+
+    /// A text without the secrets that steps of this run have opened; to be asked before it is cut, as
+    /// half a secret may not be found.
+    #[cfg(any(feature = "shell", feature = "request"))]
+    pub(super) fn scrubbed(&self, text: String) -> String {
+        self.0.run.scrub_text(text)
     }
 
     /// Seals a text that this step has come by, so that it can be a part of its output: only steps of

@@ -10,14 +10,17 @@
 //! | `output` | gives its inputs as its output | | any |
 //! | `condition` | gives the value of the first case that holds | `cases`: list of `{when, value}`, `default` | |
 //! | `ai` | asks a model that you register with [`Ai`] | `prompt`, `system`, `model` | any, named in the prompt as `{name}` |
-//! | `shell` | runs a program: register [`Shell`] (feature `shell`) | see there | `args` |
-//! | `http` | sends a request: register [`HttpRequest`] (feature `request`) | see there | `query`, `body`, any |
+//! | `shell` | runs a program: register [`Shell`] (feature `shell`) | see there | `args`, any, named in its environment as `{name}` |
+//! | `http` | sends a request: register [`HttpRequest`] (feature `request`) | see there | `query`, `body`, any, named in the URL and in headers as `{name}` |
 //! | `validate` | checks its input `value` against a JSON Schema (feature `schema`) | `schema` | `value` |
 
 mod builtin;
 mod closure;
 mod context;
 mod facilities;
+mod filled;
+#[cfg(feature = "request")]
+mod redirect;
 mod registry;
 #[cfg(feature = "request")]
 mod request;

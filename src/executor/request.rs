@@ -7,9 +7,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::json;
-use ureq::http::{HeaderMap, Method, Request, StatusCode};
+use ureq::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
-use super::builtin::text;
+use super::filled::{Filled, fill, filled, opened, text, without_secrets};
+use super::redirect::redirected;
 use super::{ExecutionContext, StepExecutor};
 use crate::error::{ErrorClass, StepError};
 use crate::value::{Json, Value};
@@ -21,14 +22,22 @@ pub const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 ///
 /// Configuration: `url`, `method` (default `GET`), `headers` (names to texts) and `timeout` (default
 /// `30s`, for the whole exchange). `{name}` in the URL's path or query is an input of the step,
-/// percent-encoded and neither `.` nor `..`, so that no value can lead elsewhere. Two inputs have a meaning of their own: `query`, a map of query
-/// parameters, and `body`, sent as JSON. A method that changes something carries the step's
-/// idempotency key as the header `Idempotency-Key`.
+/// percent-encoded and neither `.` nor `..`, so that no value can lead elsewhere. `{name}` in a header
+/// is an input as it is; a name without an input fails the step. Two inputs have a meaning of their own:
+/// `query`, a map of query parameters, and `body`, sent as JSON. A method that changes something carries
+/// the step's idempotency key as the header `Idempotency-Key`.
+///
+/// Inputs in headers, and values anywhere in `body`, may be sealed secrets: they are opened for this
+/// request alone, and taken out of what comes back. In the URL they are refused: servers and proxies
+/// write URLs down.
 ///
 /// The output holds `status`, `headers` (lower-case names) and `body`: JSON if the answer says that
 /// it is, else text. A status from 400 on fails the step with the class that fits it, and with the
-/// delay of a `Retry-After` header in seconds (RFC 9110, section 10.2.3). Up to five redirects are
-/// followed. A step that is stopped does not wait for its request, which ends by itself.
+/// delay of a `Retry-After` header in seconds (RFC 9110, section 10.2.3). A step that is stopped does
+/// not wait for its request, which ends by itself.
+///
+/// Up to five redirects are followed. To another scheme, host or port no header goes that holds a
+/// secret, nor do `Authorization` and `Cookie`. A body is never sent on.
 ///
 /// ```
 /// use serde_json::json;
@@ -37,8 +46,12 @@ pub const ANSWER_BYTES_MAX: u64 = 1024 * 1024;
 ///
 /// let engine = Engine::builder().executor_factory("http", HttpRequest::from_config).build()?;
 /// let step = Step::task("user", "http")
-///     .config(json!({"url": "https://api.example.com/users/{id}"}))
-///     .input("id", "input.user");
+///     .config(json!({
+///         "url": "https://api.example.com/users/{id}",
+///         "headers": {"authorization": "Bearer {token}"}
+///     }))
+///     .input("id", "input.user")
+///     .input("token", "vars.token");
 /// # Ok::<(), stepwell::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -88,15 +101,11 @@ impl HttpRequest {
         };
         let executor = Self { config, method, timeout };
         // Headers that cannot be sent are found before the run starts.
-        let probe = executor.builder("http://localhost/").body(());
-        probe.map_err(|error| format!("`headers`: {error}"))?;
+        let headers = executor.config.headers.iter();
+        let probe =
+            headers.fold(Request::builder(), |probe, (name, text)| probe.header(name, text));
+        probe.body(()).map_err(|error| format!("`headers`: {error}"))?;
         Ok(executor)
-    }
-
-    fn builder(&self, url: &str) -> ureq::http::request::Builder {
-        let builder = Request::builder().method(self.method.clone()).uri(url);
-        let headers = self.config.headers.iter();
-        headers.fold(builder, |builder, (name, value)| builder.header(name, value))
     }
 
     fn request(&self, ctx: &ExecutionContext) -> Result<Request<Vec<u8>>, StepError> {
@@ -108,14 +117,18 @@ impl HttpRequest {
                 return Err(StepError::new(ErrorClass::Validation, message));
             }
         }
-        let mut builder = self.builder(&url(&self.config.url, inputs));
+        let url = url(&self.config.url, inputs)?;
+        let mut builder = Request::builder().method(self.method.clone()).uri(url);
+        for (name, template) in &self.config.headers {
+            builder = builder.header(name, header(ctx, name, template)?);
+        }
         if !self.method.is_safe() {
             builder = builder.header("idempotency-key", ctx.idempotency_key());
         }
         let body = match inputs.get("body") {
             Some(body) => {
                 builder = builder.header("content-type", "application/json");
-                serde_json::to_vec(body)?
+                serde_json::to_vec(&opened(ctx, "body", body)?)?
             }
             None => Vec::new(),
         };
@@ -129,18 +142,43 @@ impl StepExecutor for HttpRequest {
     async fn execute(&self, ctx: ExecutionContext) -> Result<Value, StepError> {
         let request = self.request(&ctx)?;
         let timeout = self.timeout;
-        blocking::unblock(move || send(request, timeout)).await
+        blocking::unblock(move || send(request, timeout, &ctx)).await
     }
 }
 
+/// Why a secret cannot be a part of the URL, and what to do.
+const SEEN: &str = "servers and proxies write URLs down; \
+    name the input in `headers`, as {name}, or send it in `body`";
+
 /// The URL with inputs filled in and the query added.
-fn url(template: &str, inputs: &Json) -> String {
-    let mut url = super::builtin::fill(template, inputs, encoded);
+fn url(template: &str, inputs: &Json) -> Result<String, StepError> {
+    let written = |name: &str, value| -> Result<String, StepError> {
+        without_secrets(name, value, SEEN)?;
+        Ok(encoded(text(value)))
+    };
+    let mut url =
+        fill(template, |name| inputs.get(name).map(|value| written(name, value)).transpose())?;
+    without_secrets("query", &inputs["query"], SEEN)?;
     for (name, value) in inputs["query"].as_object().into_iter().flatten() {
         let sign = if url.contains('?') { '&' } else { '?' };
         let _ = write!(url, "{sign}{}={}", encoded(name.clone()), encoded(text(value)));
     }
-    url
+    Ok(url)
+}
+
+/// The value of a header with inputs filled in; a secret makes it sensitive.
+fn header(ctx: &ExecutionContext, name: &str, template: &str) -> Result<HeaderValue, StepError> {
+    let place = format!("headers.{name}");
+    let Filled { text, is_secret } = filled(ctx, &place, template)?;
+    let mut value = HeaderValue::try_from(text).map_err(|_| {
+        let message = format!(
+            "`{place}`: an input puts a character into it that no header can hold, such as a line \
+             break; take it out of the input"
+        );
+        StepError::new(ErrorClass::Validation, message)
+    })?;
+    value.set_sensitive(is_secret);
+    Ok(value)
 }
 
 /// Everything but unreserved characters as `%` and two digits (RFC 3986, section 2).
@@ -156,19 +194,17 @@ fn encoded(text: String) -> String {
     safe
 }
 
-fn send(request: Request<Vec<u8>>, timeout: Duration) -> Result<Value, StepError> {
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(timeout))
-        .max_redirects(REDIRECTS_MAX)
-        .http_status_as_error(false)
-        .allow_non_standard_methods(true)
-        .build()
-        .into();
-    let (parts, body) = agent.run(request).map_err(|error| failure(&error))?.into_parts();
+fn send(
+    request: Request<Vec<u8>>,
+    timeout: Duration,
+    ctx: &ExecutionContext,
+) -> Result<Value, StepError> {
+    let (parts, body) = exchange(request, timeout, ctx)?.into_parts();
     let body = body.into_with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
     let body = body.map_err(|error| failure(&error))?;
     if parts.status.is_client_error() || parts.status.is_server_error() {
-        return Err(refusal(parts.status, &parts.headers, &body));
+        let said = ctx.scrubbed(String::from_utf8_lossy(&body).into_owned());
+        return Err(refusal(parts.status, &parts.headers, &said));
     }
     let headers: BTreeMap<&str, _> = parts
         .headers
@@ -185,8 +221,35 @@ fn send(request: Request<Vec<u8>>, timeout: Duration) -> Result<Value, StepError
     Ok(json!({"status": parts.status.as_u16(), "headers": headers, "body": body}).into())
 }
 
+/// The answer of the last server that the request is sent on to.
+fn exchange(
+    mut request: Request<Vec<u8>>,
+    timeout: Duration,
+    ctx: &ExecutionContext,
+) -> Result<Response<ureq::Body>, StepError> {
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        // The agent would take headers with secrets to whatever host an answer names.
+        .max_redirects(0)
+        .http_status_as_error(false)
+        .allow_non_standard_methods(true)
+        .build()
+        .into();
+    let until = ctx.now() + timeout;
+    for _ in 0..=REDIRECTS_MAX {
+        let asked = request.clone().map(drop);
+        let left = until.since(ctx.now());
+        let request_in_time = agent.configure_request(request).timeout_global(Some(left)).build();
+        let answer = agent.run(request_in_time).map_err(|error| failure(&error))?;
+        match redirected(asked, &answer)? {
+            Some(next) => request = next,
+            None => return Ok(answer),
+        }
+    }
+    Err(failure(&ureq::Error::TooManyRedirects))
+}
+
 /// The error for a status from 400 on.
-fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> StepError {
+fn refusal(status: StatusCode, headers: &HeaderMap, body: &str) -> StepError {
     let class = match status.as_u16() {
         401 | 407 => ErrorClass::Authentication,
         403 => ErrorClass::Permission,
@@ -195,7 +258,7 @@ fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> StepError {
         500.. => ErrorClass::ServerError,
         _ => ErrorClass::Validation,
     };
-    let said: String = String::from_utf8_lossy(body).chars().take(SAID_MAX).collect();
+    let said: String = body.chars().take(SAID_MAX).collect();
     let error = StepError::new(class, format!("the server said {status}: {}", said.trim()));
     let seconds = headers.get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
     match seconds {

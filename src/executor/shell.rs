@@ -10,6 +10,7 @@ use futures::future::{Either, join, select};
 use futures::io::{AsyncRead, AsyncReadExt};
 use serde::{Deserialize, Serialize};
 
+use super::filled::{Filled, filled, without_secrets};
 use super::{ExecutionContext, StepExecutor};
 use crate::error::{ErrorClass, StepError};
 use crate::value::{Json, Value};
@@ -17,12 +18,23 @@ use crate::value::{Json, Value};
 /// Bytes of a program's output that are kept, of each stream; the rest is read and dropped.
 pub const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 
+/// Why a secret cannot be an argument, and what to do.
+const SEEN: &str = "every user of the machine can read the arguments of a program; \
+    name the input in `environment`, as {name}";
+
 /// Runs a program: a list of arguments, never a shell's text, so that no value of a run can become
 /// a command.
 ///
-/// Configuration: `command` (program and arguments), `directory`, `environment` (values to set),
-/// `keep_environment` (names to hand on from this process; everything else is cleared but `PATH`),
-/// and `args` as an input for further arguments. The output holds `status`, `stdout`, `stderr` and
+/// Configuration: `command` (program and arguments), `directory`, `environment` (names to texts),
+/// and `keep_environment` (names to hand on from this process; everything else is cleared but `PATH`).
+/// The input `args` is a list of further arguments. `{name}` in a text of `environment` is an input of
+/// the step; a name without an input fails the step, and other braces stay as they are.
+///
+/// An input in `environment` may be a sealed secret: it is opened for the environment of this program
+/// alone, and taken out of what it prints. An argument may not, as every user of the machine can
+/// read those.
+///
+/// The output holds `status`, `stdout`, `stderr` and
 /// `truncated`. A status other than 0 fails the step. A cancelled step's program is killed; programs
 /// that it has started are its own affair, and what they write after its end is not read.
 #[derive(Clone, Debug)]
@@ -68,7 +80,8 @@ impl Shell {
         let mut words = self.config.command.iter();
         let mut command = Command::new(words.next().map_or("", String::as_str));
         command.args(words);
-        if ctx.inputs().get("args").is_some() {
+        if let Some(args) = ctx.inputs().get("args") {
+            without_secrets("args", args, SEEN)?;
             command.args(ctx.input::<Vec<String>>("args")?);
         }
         command.env_clear();
@@ -78,7 +91,16 @@ impl Shell {
                 command.env(name, value);
             }
         }
-        command.envs(&self.config.environment);
+        for (name, template) in &self.config.environment {
+            let place = format!("environment.{name}");
+            let Filled { text, .. } = filled(ctx, &place, template)?;
+            if text.contains('\0') {
+                let message =
+                    format!("`{place}`: no variable can hold a NUL character; encode the text");
+                return Err(StepError::new(ErrorClass::Validation, message));
+            }
+            command.env(name, text);
+        }
         if let Some(directory) = &self.config.directory {
             command.current_dir(directory);
         }
@@ -134,14 +156,19 @@ async fn finish(child: &mut Child, ctx: &ExecutionContext) -> Result<Outcome, St
             }
         }
     };
+    let ((stdout, stdout_cut), (stderr, stderr_cut)) = (stdout.text(ctx), stderr.text(ctx));
     Ok(Outcome {
         // Ended by a signal: as a shell reports it, without the signal's number.
         status: status.code().unwrap_or(128),
-        truncated: stdout.truncated || stderr.truncated,
-        stdout: stdout.text(),
-        stderr: stderr.text(),
+        truncated: stdout_cut || stderr_cut,
+        stdout,
+        stderr,
     })
 }
+
+/// Bytes that are read beyond those that are kept: the longest secret, percent-encoded. A secret at
+/// the cut is whole then, and found.
+const BEYOND: usize = 3 * 65_536;
 
 /// The beginning of a stream.
 #[derive(Default)]
@@ -160,13 +187,20 @@ impl Kept {
             if count == 0 {
                 return Ok(());
             }
-            let room = OUTPUT_BYTES_MAX - self.bytes.len();
+            let room = OUTPUT_BYTES_MAX + BEYOND - self.bytes.len();
             self.bytes.extend_from_slice(&buffer[..count.min(room)]);
             self.truncated |= count > room;
         }
     }
 
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes).into_owned()
+    /// The text without secrets, and whether it was cut.
+    fn text(&self, ctx: &ExecutionContext) -> (String, bool) {
+        let mut text = ctx.scrubbed(String::from_utf8_lossy(&self.bytes).into_owned());
+        // Half a secret at the end of what was read is within these bytes, whatever was taken out.
+        let unsure = if self.truncated { BEYOND } else { 0 };
+        let most = text.len().saturating_sub(unsure).min(OUTPUT_BYTES_MAX);
+        let truncated = self.truncated || most < text.len();
+        text.truncate(text.floor_char_boundary(most));
+        (text, truncated)
     }
 }
