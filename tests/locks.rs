@@ -231,3 +231,121 @@ fn locks_that_make_no_sense_are_refused() {
         assert!(wrong.contains(text), "{wrong}");
     }
 }
+
+#[test]
+fn more_steps_than_are_asked_for_at_once_get_their_locks() {
+    let world = World::new();
+    let flow = {
+        let step = Step::task("one", "works").lock(Lock::new("tenant").key("item"));
+        let each = Step::for_each("all", "input.items", [step]).concurrency(2_000);
+        let limits = stepwell::workflow::Limits {
+            max_concurrent_steps: 5_000,
+            max_cpu_percent: 100,
+            ..Default::default()
+        };
+        Workflow::builder("w").limits(limits).step(each).build().unwrap()
+    };
+    let items: Vec<u32> = (0..2_100).collect();
+    let (at_once, took) = world.run(&flow, &[json!({"items": items})]);
+    assert_eq!((at_once, took), (2_000, 20), "each has a lock of its own");
+    let few: Vec<u32> = (0..1_090).chain(0..10).collect();
+    let shared = world.run(&flow, &[json!({"items": few})]);
+    assert_eq!(shared.1, 20, "ten wait for others, wherever they stand");
+}
+
+#[test]
+fn a_changed_definition_changes_nobody_s_locks() {
+    let world = World::new();
+    let engine = world.engine();
+    let held = || Step::task("s", "works").lock(Lock::new("l"));
+    let flow = Workflow::builder("w").step(held()).build().unwrap();
+    world
+        .time
+        .block_on(async {
+            let handle = engine.start(&flow, ()).await.unwrap();
+            let change = async {
+                world.time.sleep_until(world.time.now() + SECOND).await;
+                let (mut definition, revision) = handle.definition();
+                definition.steps.insert(0, Step::task("n", "works").lock(Lock::new("l")));
+                let changed = Workflow::from_definition(definition).unwrap();
+                let change = handle.modification(&changed, revision).unwrap();
+                handle.operate(change, Reason::default()).await.unwrap();
+            };
+            let (outcome, ()) = futures::future::join(handle.outcome(), change).await;
+            assert!(matches!(outcome.unwrap(), Outcome::Succeeded(_)));
+        })
+        .unwrap();
+    let times = world.times.lock().unwrap();
+    let mut spans: Vec<(u64, u64)> = times.values().copied().collect();
+    spans.sort_unstable();
+    assert!(spans.len() == 2 && spans[0].1 <= spans[1].0, "one after the other: {spans:?}");
+}
+
+#[test]
+fn a_ready_step_that_is_removed_gives_its_lock_back() {
+    let world = World::new();
+    let engine = world.engine();
+    let lock = || Lock::new("l");
+    // Both are ready at once; `b` has its lock and waits for room.
+    let flow = Workflow::builder("w")
+        .limits(stepwell::workflow::Limits { max_concurrent_steps: 1, ..Default::default() })
+        .step(Step::task("a", "works"))
+        .step(Step::task("b", "works").lock(lock()))
+        .build()
+        .unwrap();
+    let other = Workflow::builder("o").step(Step::task("c", "works").lock(lock())).build().unwrap();
+    world
+        .time
+        .block_on(async {
+            let first = engine.start(&flow, ()).await.unwrap();
+            let change = async {
+                world.time.sleep_until(world.time.now() + SECOND).await;
+                let (mut definition, revision) = first.definition();
+                definition.steps.retain(|step| step.id.as_str() == "a");
+                let changed = Workflow::from_definition(definition).unwrap();
+                let change = first.modification(&changed, revision).unwrap();
+                first.operate(change, Reason::default()).await.unwrap();
+                let began = world.time.now();
+                engine.execute(&other, ()).await.unwrap();
+                let took = world.time.now().since(began);
+                assert_eq!(took, 10 * SECOND, "it is free at once");
+            };
+            futures::future::join(first.outcome(), change).await.0.unwrap();
+        })
+        .unwrap();
+}
+
+#[test]
+fn a_key_that_can_be_told_no_more_holds_the_step_back() {
+    let world = World::new();
+    let engine = world.engine();
+    let keyed = |id: &str| Step::task(id, "works").lock(Lock::new("l").key("vars.t"));
+    let flow = Workflow::builder("w")
+        .variable("t", stepwell::workflow::Variable::default().default_value("x"))
+        .steps([keyed("a"), keyed("b")])
+        .build()
+        .unwrap();
+    world
+        .time
+        .block_on(async {
+            let handle = engine.start(&flow, ()).await.unwrap();
+            let change = async {
+                world.time.sleep_until(world.time.now() + SECOND).await;
+                let set = |value: serde_json::Value| stepwell::journal::Operation::SetVariables {
+                    values: json!({"t": value}).into(),
+                };
+                handle.operate(set(json!(null)), Reason::default()).await.unwrap();
+                world.time.sleep_until(world.time.now() + 30 * SECOND).await;
+                let waits = handle.explain("b").unwrap().to_string();
+                assert!(waits.contains("a key is a text or a number"), "{waits}");
+                handle.operate(set(json!("y")), Reason::default()).await.unwrap();
+            };
+            let (outcome, ()) = futures::future::join(handle.outcome(), change).await;
+            assert!(matches!(outcome.unwrap(), Outcome::Succeeded(_)));
+        })
+        .unwrap();
+    let times = world.times.lock().unwrap();
+    let mut spans: Vec<(u64, u64)> = times.values().copied().collect();
+    spans.sort_unstable();
+    assert!(spans[0].1 <= spans[1].0, "one after the other: {spans:?}");
+}

@@ -1,7 +1,7 @@
 //! Configuring an engine.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use super::admission::Slots;
@@ -200,6 +200,7 @@ impl EngineBuilder {
             pulse: tend::Pulse::default(),
             runs: Mutex::default(),
             lock_waiters: Mutex::default(),
+            lock_releases: AtomicU64::default(),
             is_served: AtomicBool::new(false),
             fresh: Mutex::default(),
             serving: futures::task::AtomicWaker::new(),

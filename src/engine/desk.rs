@@ -38,6 +38,8 @@ pub(crate) struct Desk {
     pub(crate) granted: BTreeSet<StepKey>,
     /// Ready steps that wait for a lock, why, and when to ask again.
     pub(crate) denied: BTreeMap<StepKey, (String, Timestamp)>,
+    /// How often locks had been released when they were last asked for.
+    pub(crate) releases_seen: u64,
     /// There are ready steps that have not asked for their locks.
     pub(crate) asks: bool,
     /// Steps were made that have no executors yet.

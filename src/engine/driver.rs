@@ -1,5 +1,6 @@
 //! Drives one run: turn after turn of decide, commit, launch, until nothing is left but to wait.
 
+mod locking;
 mod recovery;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use super::placement::place;
 use super::prepare::Prepared;
 use crate::error::{ErrorKind, Result};
 use crate::executor::{Attempt, RunContext, RunEvent};
-use crate::id::{RunId, StepKey};
+use crate::id::StepKey;
 use crate::journal::{Event, Recorded, RunStatus};
 use crate::run::{Command, RunState};
 use crate::storage::{Commit, Holding, Message, Reply};
@@ -76,11 +77,6 @@ struct After {
     recovered: bool,
     ended: bool,
 }
-
-/// Locks asked for in one turn.
-const LOCKS_AT_ONCE: usize = 1_000;
-/// How often a lock is asked for again that another engine may have released.
-const ASK_AGAIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Commits in a row that may be refused, before who drives the run hears of it.
 const CONFLICTS_MAX: u32 = 3;
@@ -187,41 +183,6 @@ impl Driver {
         }
     }
 
-    /// Asks for the locks of ready steps.
-    async fn take_locks(&mut self) -> Result<()> {
-        let now = self.site.engine.runtime.now();
-        let wanted: Vec<_> = {
-            let state = self.site.run.state();
-            let open = state.ready_for_locks().filter(|step| !self.desk.granted.contains(step));
-            let open = open.take(LOCKS_AT_ONCE).filter(|_| state.may_dispatch());
-            // A key that could be told when the step became ready can be told now.
-            open.map(|step| (step, state.locks(step, now).unwrap_or_default())).collect()
-        };
-        self.desk.denied.clear();
-        for (step, wants) in wanted {
-            // Before the question, so that what is released meanwhile is not missed.
-            self.site.engine.wait_for_locks(&self.site.run);
-            let run = &self.site.run.id;
-            match self.site.engine.storage.acquire(run, step, wants, now).await? {
-                None => drop(self.desk.granted.insert(step)),
-                Some(denied) => {
-                    let at = denied.until.unwrap_or(now + ASK_AGAIN);
-                    let held = match denied.holders.as_slice() {
-                        [] => format!("the rate of lock `{}` is reached", denied.lock),
-                        runs => {
-                            let runs: Vec<&str> = runs.iter().map(RunId::as_str).collect();
-                            format!("lock `{}` is held by {}", denied.lock, runs.join(", "))
-                        }
-                    };
-                    self.desk.denied.insert(step, (held, at));
-                }
-            }
-        }
-        let denied = self.desk.denied.iter().map(|(step, (why, _))| (*step, why.clone()));
-        self.site.run.set_denied(denied.collect());
-        Ok(())
-    }
-
     /// Makes executors for steps that were made while the run goes on. That is the host's code, so that
     /// the state is not locked meanwhile.
     fn grow(&mut self) {
@@ -322,8 +283,13 @@ impl Driver {
             recovered: self.taken_over_lately() && self.has_recovered(&events),
             ended: status.is_end() && !self.site.run.is_revived(),
         };
+        if events.iter().any(|recorded| matches!(recorded.event, Event::WorkflowModified(_))) {
+            // Steps have other places now; what they hold they are given again.
+            self.desk.granted.clear();
+            self.desk.denied.clear();
+        }
         let released = match self.site.prepared.has_locks {
-            true => events.iter().filter_map(|recorded| released(&recorded.event)).collect(),
+            true => self.site.run.state().take_released(),
             false => Vec::new(),
         };
         let commit = Commit {
@@ -573,20 +539,6 @@ const fn disturbs(recorded: &Recorded) -> bool {
             | Event::StepCancelRequested { .. }
             | Event::RunFinished { .. }
     )
-}
-
-/// The step that holds its locks no more after an event.
-const fn released(event: &Event) -> Option<StepKey> {
-    match event {
-        Event::StepSucceeded { step, .. }
-        | Event::StepFailed { step, .. }
-        | Event::StepSkipped { step, .. }
-        | Event::StepCancelled { step, .. }
-        | Event::AttemptFailed { step, .. }
-        | Event::StepSuspended { step, .. }
-        | Event::StepReset { step, .. } => Some(*step),
-        _ => None,
-    }
 }
 
 /// The step that an event is about.

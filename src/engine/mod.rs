@@ -28,7 +28,7 @@ pub use report::Run;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -89,6 +89,7 @@ pub(crate) struct Inner {
     pub(crate) runs: Mutex<HashMap<RunId, Arc<Slot>>>,
     /// Runs that wait for a lock.
     lock_waiters: Mutex<Vec<Arc<RunContext>>>,
+    lock_releases: AtomicU64,
     /// Whether [`Engine::serve`] is at work.
     pub(crate) is_served: AtomicBool,
     /// Runs that it has not seen.
@@ -159,8 +160,14 @@ impl Inner {
         }
     }
 
+    /// How often a lock may have become free.
+    pub(crate) fn lock_releases(&self) -> u64 {
+        self.lock_releases.load(Ordering::SeqCst)
+    }
+
     /// A lock may be free.
     pub(crate) fn wake_for_locks(&self) {
+        self.lock_releases.fetch_add(1, Ordering::SeqCst);
         let waiters = std::mem::take(&mut *lock(&self.lock_waiters));
         waiters.iter().for_each(|run| run.wake_for_room());
     }

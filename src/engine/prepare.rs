@@ -40,7 +40,7 @@ impl Prepared {
         let units = units.map(|unit| Arc::new(found.tasks(unit, engine, false))).collect();
         match found.kinds.first() {
             None => {
-                let (limits, has_locks) = (program.unit(0).limits.clone(), has_locks(program));
+                let (limits, has_locks) = (program.unit(0).limits.clone(), program.has_locks());
                 Ok(Self { units, limits, has_locks })
             }
             Some(kind) => {
@@ -58,7 +58,7 @@ impl Prepared {
         for unit in program.units().iter().skip(units.len()) {
             units.push(Arc::new(Found::default().tasks(unit, engine, true)));
         }
-        Self { units, limits: self.limits.clone(), has_locks: has_locks(program) }
+        Self { units, limits: self.limits.clone(), has_locks: program.has_locks() }
     }
 
     /// Those of the first units.
@@ -75,11 +75,6 @@ impl Prepared {
     pub(crate) fn task(&self, body: (u32, u32), step: u32) -> Option<&Task> {
         self.units.get(body.0 as usize)?.get(body.1 as usize)?.get(step as usize)?.as_ref()
     }
-}
-
-fn has_locks(program: &Program) -> bool {
-    let bodies = program.units().iter().flat_map(|unit| &unit.bodies);
-    bodies.flat_map(|body| &body.nodes).any(|node| !node.locks().is_empty())
 }
 
 /// What is wrong with tasks.

@@ -15,6 +15,9 @@ impl RunState {
     /// Applies an event. Total: an event that does not fit changes nothing but the version.
     pub fn apply(&mut self, at: Timestamp, event: &Event) {
         self.version += 1;
+        if self.has_locks {
+            self.note_release(event);
+        }
         self.bytes = self.bytes.saturating_add(match event {
             // Nearly all events are these.
             Event::StepReady { .. } | Event::StepStarted { .. } => 0,
@@ -285,6 +288,7 @@ impl RunState {
             && let Ok(made) = of.dynamic(steps, workflows)
         {
             self.program = Arc::new(self.program.with(made, self.unit_index(step)));
+            self.has_locks = self.program.has_locks();
             if let Some(cell) = self.cell_mut(step) {
                 cell.more().bodies.made = unit;
             }

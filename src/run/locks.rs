@@ -2,7 +2,7 @@
 
 use super::RunState;
 use crate::id::StepKey;
-use crate::journal::Signal;
+use crate::journal::{Event, Signal};
 use crate::time::Timestamp;
 use crate::workflow::Rate;
 
@@ -44,6 +44,50 @@ impl RunState {
             Ok(Want { lock: name, max: lock.max, rate: lock.rate })
         };
         locks.iter().map(want).collect()
+    }
+
+    /// The name that a step holds its locks by, which stays when the definition is changed.
+    pub(crate) fn lock_key(&self, step: StepKey) -> StepKey {
+        let number = self.lock_numbers.get(step.step as usize).filter(|_| step.scope == 0);
+        StepKey { step: number.copied().unwrap_or(step.step), ..step }
+    }
+
+    /// Steps, as [`lock_key`](Self::lock_key) names them, that hold their locks no more.
+    pub(crate) fn take_released(&mut self) -> Vec<StepKey> {
+        std::mem::take(&mut self.released)
+    }
+
+    /// Notes whose locks are free after an event that is about to be applied.
+    pub(super) fn note_release(&mut self, event: &Event) {
+        let (Event::StepSucceeded { step, .. }
+        | Event::StepFailed { step, .. }
+        | Event::StepSkipped { step, .. }
+        | Event::StepCancelled { step, .. }
+        | Event::AttemptFailed { step, .. }
+        | Event::StepSuspended { step, .. }
+        | Event::StepReset { step, .. }) = event
+        else {
+            return;
+        };
+        if self.node(*step).is_some_and(|node| !node.locks().is_empty()) {
+            self.released.push(self.lock_key(*step));
+        }
+    }
+
+    /// The outermost steps have other places: each keeps its name, and those that are gone hold
+    /// nothing.
+    pub(super) fn renumber_locks(&mut self, moved: &[Option<u32>], count: usize) {
+        let before: Vec<u32> =
+            (0..moved.len() as u32).map(|step| self.lock_key(StepKey::root(step)).step).collect();
+        let fresh = before.iter().max().map_or(0, |most| most + 1).max(self.lock_number_next);
+        self.lock_numbers = (fresh..).take(count).collect();
+        self.lock_number_next = fresh + count as u32;
+        for (name, to) in before.into_iter().zip(moved) {
+            match to.and_then(|to| self.lock_numbers.get_mut(to as usize)) {
+                Some(place) => *place = name,
+                None => self.released.push(StepKey::root(name)),
+            }
+        }
     }
 
     /// Ready steps that have to hold locks before they start.

@@ -119,6 +119,13 @@ pub struct RunState {
     counts: [u32; STATUS_SLOTS],
     /// Tasks, as opposed to composite steps, that run.
     tasks_running: u32,
+    /// Names that the outermost steps hold locks by, once the definition was changed; before, and
+    /// inside bodies, a step's place is its name.
+    lock_numbers: Vec<u32>,
+    lock_number_next: u32,
+    /// Steps that hold their locks no more, for who tells the storage.
+    released: Vec<StepKey>,
+    has_locks: bool,
     /// Bytes of the values in the journal.
     bytes: usize,
     /// How often the definition was changed.
@@ -195,6 +202,10 @@ impl RunState {
             approvals: BTreeMap::new(),
             counts,
             tasks_running: 0,
+            lock_numbers: Vec::new(),
+            lock_number_next: 0,
+            released: Vec::new(),
+            has_locks: program.has_locks(),
             bytes: 0,
             revision: 0,
             past: Vec::new(),
@@ -215,6 +226,8 @@ impl RunState {
         for recorded in journal {
             state.apply(recorded.at, &recorded.event);
         }
+        // The storage has heard of it long ago.
+        state.released.clear();
         state
     }
 

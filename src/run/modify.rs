@@ -125,6 +125,7 @@ impl RunState {
             return;
         };
         self.program = Arc::new(program);
+        self.has_locks = self.program.has_locks();
         self.revision += 1;
         if let Some(start) = &mut self.started {
             start.variables = variables.clone();
@@ -132,6 +133,7 @@ impl RunState {
         let body = SharedBody::new(self.program.unit(unit).body(0));
         let moved: Vec<Option<u32>> =
             self.root.body.plan.ids().iter().map(|id| body.plan.index(id.as_str())).collect();
+        self.renumber_locks(&moved, body.nodes.len());
         let old = std::mem::take(&mut self.root.cells);
         let mut cells: Vec<Cell> = Vec::new();
         cells.resize_with(body.nodes.len(), Cell::default);

@@ -39,6 +39,7 @@ pub(super) fn compile(definition: &Definition, problems: &mut Problems) -> Optio
         }
     }
     let Compiler { executors, bodies, retry, .. } = compiler;
+    let has_locks = takes_locks(&bodies);
     Some(Unit {
         workflow: definition.id.clone(),
         executors,
@@ -48,8 +49,13 @@ pub(super) fn compile(definition: &Definition, problems: &mut Problems) -> Optio
         limits: definition.limits.clone(),
         on_failure: definition.on_failure,
         retry,
+        has_locks,
         source: None,
     })
+}
+
+fn takes_locks(bodies: &[Body]) -> bool {
+    bodies.iter().flat_map(|body| &body.nodes).any(|node| !node.locks().is_empty())
 }
 
 /// The compiled form of steps that were made while a run goes on, inside one of its workflows.
@@ -66,6 +72,7 @@ pub(super) fn compile_dynamic(
     compiler.names.frames.push(Frame::new(steps, &[]));
     compiler.body(steps, None, "steps", Shape::Graph)?;
     let Compiler { executors, bodies, .. } = compiler;
+    let has_locks = takes_locks(&bodies);
     let unit = Unit {
         workflow: base.workflow.clone(),
         executors,
@@ -75,6 +82,7 @@ pub(super) fn compile_dynamic(
         limits: base.limits.clone(),
         on_failure: base.on_failure,
         retry: base.retry.clone(),
+        has_locks,
         source: None,
     };
     for (path, name, _) in unit.sub_workflows() {

@@ -43,6 +43,8 @@ pub struct Unit {
     pub on_failure: FailurePolicy,
     /// How steps are tried again that do not say it themselves.
     pub retry: Option<Arc<RetryConfig>>,
+    /// Whether a step of it takes a lock.
+    pub has_locks: bool,
     /// What it was compiled from; none for steps that were made while a run goes on.
     pub source: Option<Arc<Definition>>,
 }
@@ -324,6 +326,12 @@ impl Program {
     #[must_use]
     pub fn units(&self) -> &[Arc<Unit>] {
         &self.units
+    }
+
+    /// Whether a step of any unit takes a lock.
+    #[must_use]
+    pub fn has_locks(&self) -> bool {
+        self.units.iter().any(|unit| unit.has_locks)
     }
 
     /// The unit that a sub-workflow's name means inside a unit.

@@ -56,6 +56,9 @@ impl Driver {
                 run.set_ended();
             }
             self.desk.reset(&self.site, &state);
+            // What is still held is given again.
+            self.desk.granted.clear();
+            self.desk.denied.clear();
             self.recoveries = stored.recoveries;
             let poisoned = self.recoveries > self.site.engine.limits.max_recoveries;
             self.is_poisoned = poisoned && state.running() > 0 && !state.is_quarantined();

@@ -1,0 +1,98 @@
+//! Asking for the locks of steps that are ready.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Driver;
+use crate::error::Result;
+use crate::id::{RunId, StepKey};
+use crate::journal::StepStatus;
+use crate::run::Want;
+use crate::storage::Denied;
+use crate::time::Timestamp;
+
+/// Questions in one turn.
+const ASKED_AT_ONCE: usize = 1_000;
+/// How often a lock is asked for again that another engine may have released.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A ready step, the name that it holds locks by, and the locks that it needs, if they can be told.
+type Asking = (StepKey, StepKey, Result<Vec<Want>, String>);
+
+impl Driver {
+    /// Asks for the locks of ready steps, as far as there may be news: each step is asked for once,
+    /// and again when its time has come or a lock was released.
+    pub(super) async fn take_locks(&mut self) -> Result<()> {
+        let now = self.site.engine.runtime.now();
+        // Before the questions, so that what is released meanwhile is not missed.
+        self.site.engine.wait_for_locks(&self.site.run);
+        let releases = self.site.engine.lock_releases();
+        let news = std::mem::replace(&mut self.desk.releases_seen, releases) != releases;
+        let (asking, later) = self.asking(news, now);
+        // What one step was refused others need not ask for.
+        let mut refused: BTreeMap<String, (String, Timestamp)> = BTreeMap::new();
+        for (step, name, wants) in asking {
+            let denied = match wants {
+                Err(why) => Some((why, now + ASK_AGAIN)),
+                Ok(wants) => match wants.iter().find_map(|want| refused.get(&want.lock)) {
+                    Some(denied) => Some(denied.clone()),
+                    None => {
+                        let run = &self.site.run.id;
+                        let denied =
+                            self.site.engine.storage.acquire(run, name, wants, now).await?;
+                        denied.map(|denied| {
+                            let said = said(&denied, now);
+                            refused.insert(denied.lock, said.clone());
+                            said
+                        })
+                    }
+                },
+            };
+            match denied {
+                None => {
+                    self.desk.denied.remove(&step);
+                    self.desk.granted.insert(step);
+                }
+                Some(denied) => drop(self.desk.denied.insert(step, denied)),
+            }
+        }
+        for step in later {
+            self.desk.denied.insert(step, ("its locks, with many others".into(), now));
+        }
+        let denied = self.desk.denied.iter().map(|(step, (why, _))| (*step, why.clone()));
+        self.site.run.set_denied(denied.collect());
+        Ok(())
+    }
+
+    /// The steps to be asked for now, and those whose turn comes after them.
+    fn asking(&mut self, news: bool, now: Timestamp) -> (Vec<Asking>, Vec<StepKey>) {
+        let state = self.site.run.state();
+        let desk = &mut self.desk;
+        desk.denied.retain(|step, _| state.step_status(*step) == Some(StepStatus::Ready));
+        if !state.may_dispatch() {
+            return (Vec::new(), Vec::new());
+        }
+        let waits = |step: &StepKey| {
+            let asked = desk.denied.get(step);
+            desk.granted.contains(step) || asked.is_some_and(|(_, again)| *again > now && !news)
+        };
+        let mut open: Vec<StepKey> = state.ready_for_locks().filter(|step| !waits(step)).collect();
+        // Those that nobody has asked for yet go first, and then who was refused longest ago.
+        open.sort_by_key(|step| desk.denied.get(step).map(|(_, again)| *again));
+        let later = open.split_off(open.len().min(ASKED_AT_ONCE));
+        let asking = |step| (step, state.lock_key(step), state.locks(step, now));
+        (open.into_iter().map(asking).collect(), later)
+    }
+}
+
+/// Why a lock is not to be had, and when to ask for it again.
+fn said(denied: &Denied, now: Timestamp) -> (String, Timestamp) {
+    let why = match denied.holders.as_slice() {
+        [] => format!("the rate of lock `{}` is reached", denied.lock),
+        runs => {
+            let runs: Vec<&str> = runs.iter().map(RunId::as_str).collect();
+            format!("lock `{}` is held by {}", denied.lock, runs.join(", "))
+        }
+    };
+    (why, denied.until.unwrap_or(now + ASK_AGAIN))
+}
