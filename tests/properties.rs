@@ -449,7 +449,7 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
             27 => Some(Command::Signal(Signal::new("go", ()))),
             28 => Some(Command::Pause(Box::default())),
             29 | 30 => Some(Command::Resume(Box::default())),
-            _ if which % 16 == 0 => Some(Command::Cancel(Box::default())),
+            _ if which % 16 == 0 => Some(Command::Cancel { by: Box::default(), grace: None }),
             _ if which % 64 == 1 => Some(Command::Terminate(Box::default())),
             _ => None,
         };

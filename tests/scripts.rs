@@ -168,7 +168,9 @@ impl Script {
             }
             "pause" => self.decide(Command::Pause(Reason::new("ann", "look").into())),
             "resume" => self.decide(Command::Resume(Reason::new("ann", "go").into())),
-            "cancel" => self.decide(Command::Cancel(Reason::new("bob", "stop").into())),
+            "cancel" => {
+                self.decide(Command::Cancel { by: Reason::new("bob", "stop").into(), grace: None })
+            }
             "terminate" => self.decide(Command::Terminate(Reason::new("bob", "now").into())),
             "rerun" => self.operate(Operation::rerun(first)),
             "alone" => self.operate(Operation::rerun_alone(first)),

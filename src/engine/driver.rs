@@ -154,7 +154,7 @@ impl Driver {
                 self.end();
                 return Ok(());
             }
-            if std::mem::take(&mut self.desk.asks) {
+            if self.uncertain || std::mem::take(&mut self.desk.asks) {
                 continue;
             }
             if std::mem::take(&mut self.desk.grown) {
@@ -279,7 +279,8 @@ impl Driver {
             count: events.len() as u64,
             observed: self.site.run.is_observed().then(|| events.clone()),
             disturbed: !self.in_air.is_empty() && events.iter().any(disturbs),
-            resumed: self.taken_over_lately() && events.iter().any(resumes),
+            // It comes by mail.
+            resumed: !self.desk.answers.is_empty() && events.iter().any(resumes),
             recovered: self.taken_over_lately() && self.has_recovered(&events),
             ended: status.is_end() && !self.site.run.is_revived(),
         };
@@ -524,7 +525,7 @@ fn command(message: Message) -> Command {
         Message::Operate { operation, by } => {
             Command::Operate { operation: Box::new(operation), by: Box::new(by) }
         }
-        Message::Cancel(reason) => Command::Cancel(Box::new(reason)),
+        Message::Cancel { by, grace } => Command::Cancel { by: Box::new(by), grace },
         Message::Terminate(reason) => Command::Terminate(Box::new(reason)),
     }
 }

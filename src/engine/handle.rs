@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures::Stream;
 use futures::channel::mpsc;
@@ -20,7 +21,7 @@ use crate::id::RunId;
 use crate::journal::{
     OpenApproval, Operation, Outcome, Reason, RunStatus, Signal, StepStatus, Vote,
 };
-use crate::run::{Explanation, Preview, Progress, Rejection};
+use crate::run::{Explanation, OpenWait, Preview, Progress, Rejection, RunExplanation};
 use crate::storage::Message;
 use crate::value::{NESTING_MAX, Value};
 use crate::workflow::{Definition, Metadata, Workflow};
@@ -196,6 +197,25 @@ impl RunHandle {
         Some(Explanation::Ready { since, limit })
     }
 
+    /// Why the run is where it is.
+    #[must_use]
+    pub fn explain_run(&self) -> RunExplanation {
+        let context = &self.slot.context;
+        let explanation = context.state().explain_run();
+        match &explanation {
+            RunExplanation::UnderWay { .. } if context.is_elsewhere() => RunExplanation::Elsewhere,
+            RunExplanation::UnderWay { .. } if !context.is_driven() => RunExplanation::NotDriven,
+            _ => explanation,
+        }
+    }
+
+    /// What the run waits for from outside, wherever in it: each with an id of its own, which
+    /// [`Signal::to`] takes.
+    #[must_use]
+    pub fn waits(&self) -> Vec<OpenWait> {
+        self.slot.context.state().open_waits()
+    }
+
     /// Sends a signal that is kept until a step takes it; the same as
     /// [`signal_with`](Self::signal_with) of a [`Signal::new`].
     ///
@@ -285,7 +305,16 @@ impl RunHandle {
     /// # Errors
     /// [`ErrorKind::Rejected`] when it has ended or is stopping; what the storage says.
     pub async fn cancel(&self, reason: Reason) -> Result<()> {
-        self.say(Message::Cancel(reason)).await
+        self.say(Message::Cancel { by: reason, grace: None }).await
+    }
+
+    /// Stops the run as [`cancel`](Self::cancel) does, with another grace period for the steps that
+    /// run than [`EngineLimits::cancel_grace`](crate::engine::EngineLimits::cancel_grace).
+    ///
+    /// # Errors
+    /// As [`cancel`](Self::cancel).
+    pub async fn cancel_within(&self, grace: Duration, reason: Reason) -> Result<()> {
+        self.say(Message::Cancel { by: reason, grace: Some(grace) }).await
     }
 
     /// Stops the run at once: running steps are dropped, and nothing cleans up.

@@ -45,6 +45,7 @@ pub(crate) struct RunContext {
     /// Wakes whoever drives the run: a message came, or room.
     pub(crate) driver: AtomicWaker,
     pub(crate) has_mail: AtomicBool,
+    elsewhere: AtomicBool,
     pub(crate) has_room: AtomicBool,
     /// Handles that somebody has.
     pub(crate) handles: AtomicUsize,
@@ -81,6 +82,7 @@ impl RunContext {
             observed: AtomicBool::new(false),
             driver: AtomicWaker::new(),
             has_mail: AtomicBool::new(false),
+            elsewhere: AtomicBool::new(false),
             has_room: AtomicBool::new(false),
             handles: AtomicUsize::new(0),
             drivers: AtomicUsize::new(0),
@@ -180,6 +182,15 @@ impl RunContext {
     /// Whether somebody drives it, so that what is started goes on.
     pub(crate) fn is_driven(&self) -> bool {
         self.drivers.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether another engine holds it, as far as its driver knows.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.elsewhere.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_elsewhere(&self, elsewhere: bool) {
+        self.elsewhere.store(elsewhere, Ordering::Release);
     }
 
     /// Whether somebody is about to say something to it, so that its end is not the last word.

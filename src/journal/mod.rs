@@ -209,6 +209,9 @@ pub enum Event {
     RunCancelRequested {
         /// Who did it and why.
         by: Box<Reason>,
+        /// How long running steps have to stop by themselves, if another time than at the start.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        grace: Option<Duration>,
     },
     /// The run has taken longer than its limit, and is asked to stop.
     RunLimitReached,

@@ -135,12 +135,15 @@ pub struct Signal {
     /// Whether it is only for a step that waits for it now; others are kept until one does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub transient: bool,
+    /// The id of the one wait that it is for, if it is for one only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
 }
 
 impl Signal {
     /// A signal that is kept until a step takes it.
     pub fn new(name: impl Into<String>, payload: impl Into<Value>) -> Self {
-        Self { name: name.into(), payload: payload.into(), transient: false }
+        Self { name: name.into(), payload: payload.into(), transient: false, to: None }
     }
 
     /// A signal for the step that waits for this name with this key: a text, a number or a boolean.
@@ -153,6 +156,15 @@ impl Signal {
     pub fn keyed(name: impl Into<String>, key: impl Into<Json>, payload: impl Into<Value>) -> Self {
         let (name, key) = (name.into(), key.into());
         Self::new(Self::name_of(&name, &key), payload)
+    }
+
+    /// Only for the wait of this id, as [`RunHandle::waits`](crate::RunHandle::waits) tells it: of
+    /// several that wait for the same name, such as the items of a for-each. It is refused when that
+    /// one does not wait for it now.
+    #[must_use]
+    pub fn to(mut self, wait: impl Into<String>) -> Self {
+        self.to = Some(wait.into());
+        self
     }
 
     /// Only for a step that waits for it now.

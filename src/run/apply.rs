@@ -141,7 +141,9 @@ impl RunState {
                 }
             }
             Event::CompensationStarted { scope, of } => self.open_compensation(*scope, *of),
-            Event::RunPaused { .. } => self.paused = Some(at),
+            Event::RunPaused { by } => {
+                (self.paused, self.asked_by) = (Some(at), Some(by.clone()));
+            }
             Event::RunQuarantined { .. } => {
                 self.quarantined = true;
                 if self.stopping.is_none() {
@@ -155,7 +157,11 @@ impl RunState {
                 }
             }
             // Nothing is to keep what cleans up from running.
-            Event::RunCancelRequested { .. } => {
+            Event::RunCancelRequested { by, grace } => {
+                self.asked_by = Some(by.clone());
+                if let (Some(grace), Some(start)) = (grace, &mut self.started) {
+                    start.grace = *grace;
+                }
                 (self.stopping, self.paused) = (Some(Outcome::Cancelled.into()), None);
             }
             Event::RunLimitReached => self.stopping = Some(Outcome::TimedOut.into()),

@@ -69,7 +69,12 @@ pub enum Command {
         by: Box<Reason>,
     },
     /// Stop; what cleans up still runs.
-    Cancel(Box<Reason>),
+    Cancel {
+        /// Who and why.
+        by: Box<Reason>,
+        /// How long running steps have to stop by themselves; none is what the run was started with.
+        grace: Option<Duration>,
+    },
     /// Stop at once: nothing cleans up.
     Terminate(Box<Reason>),
 }

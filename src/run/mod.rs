@@ -14,6 +14,7 @@ mod compensate;
 mod composite;
 mod end;
 mod explain;
+mod explain_run;
 mod join;
 mod locks;
 mod modify;
@@ -30,10 +31,12 @@ mod wait;
 
 pub use command::{Command, Rejection, Report, RetryAllowance};
 pub use explain::{Dependency, Explanation};
+pub use explain_run::RunExplanation;
 pub use locks::Want;
 pub use operate::Preview;
 pub use progress::Progress;
 pub use scope::AttemptRecord;
+pub use wait::OpenWait;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -42,7 +45,9 @@ use std::time::Duration;
 use crate::error::{ErrorClass, Failure};
 use crate::expr::{EvalError, Expr};
 use crate::id::{RunId, StepKey};
-use crate::journal::{Event, Outcome, Recorded, RunStatus, STATUS_SLOTS, Signal, StepStatus};
+use crate::journal::{
+    Event, Outcome, Reason, Recorded, RunStatus, STATUS_SLOTS, Signal, StepStatus,
+};
 use crate::plan::Drawing;
 use crate::queue::ReadyQueue;
 use crate::time::Timestamp;
@@ -99,6 +104,8 @@ pub struct RunState {
     version: u64,
     started: Option<Start>,
     paused: Option<Timestamp>,
+    /// Who paused or cancelled it last.
+    asked_by: Option<Box<Reason>>,
     /// Attempts that were under way are not begun again.
     quarantined: bool,
     /// What the run is asked to end as: cancelled, or timed out.
@@ -154,6 +161,7 @@ impl PartialEq for RunState {
             && self.version == other.version
             && self.started == other.started
             && self.paused == other.paused
+            && self.asked_by == other.asked_by
             && self.quarantined == other.quarantined
             && self.stopping == other.stopping
             && self.outcome == other.outcome
@@ -187,6 +195,7 @@ impl RunState {
             version: 0,
             started: None,
             paused: None,
+            asked_by: None,
             quarantined: false,
             stopping: None,
             outcome: None,
@@ -377,6 +386,10 @@ impl RunState {
     pub fn is_parked(&self) -> bool {
         let idle = self.ready.is_empty() || !self.may_dispatch();
         self.outcome.is_none() && idle && (self.tasks_running == 0 || self.quarantined)
+    }
+
+    fn is_task(&self, step: StepKey) -> bool {
+        self.node(step).is_some_and(turn::is_task)
     }
 
     /// What has become of a step; none when it does not exist, or not yet.

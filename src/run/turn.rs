@@ -75,7 +75,7 @@ impl<'a> Turn<'a> {
             Command::Pause(by) => self.pause(by)?,
             Command::Resume(by) => self.resume(by)?,
             Command::Operate { operation, by } => self.operate(operation, by)?,
-            Command::Cancel(reason) => self.cancel(reason)?,
+            Command::Cancel { by, grace } => self.cancel(by, grace)?,
             Command::Terminate(reason) => self.terminate(reason),
         }
         self.settle();
@@ -457,17 +457,17 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    fn cancel(&mut self, by: Box<Reason>) -> Result<(), Rejection> {
+    fn cancel(&mut self, by: Box<Reason>, grace: Option<Duration>) -> Result<(), Rejection> {
         if self.state.stopping.is_some() {
             return Err(Rejection::Stopping);
         }
-        self.emit(Event::RunCancelRequested { by });
+        self.emit(Event::RunCancelRequested { by, grace });
         self.stop_scope(0, CancelReason::Run);
         Ok(())
     }
 
     fn terminate(&mut self, by: Box<Reason>) {
-        self.emit(Event::RunCancelRequested { by });
+        self.emit(Event::RunCancelRequested { by, grace: None });
         let outcome = Box::new(Outcome::Cancelled);
         self.emit(Event::RunFinished { outcome });
     }

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::RunState;
 use super::command::Rejection;
 use super::turn::Turn;
 use super::view::View;
+use super::{Explanation, RunState};
 use crate::error::{ErrorClass, Suspension};
 use crate::expr::Schema;
 use crate::id::StepKey;
@@ -90,7 +90,10 @@ impl Turn<'_> {
         size.map_err(|wrong| Rejection::Payload(format!("the payload {wrong}")))?;
         let waits = self.state.signal_waits.get(&signal.name).into_iter().flatten();
         let (mut taker, mut wrong) = (None, None);
-        for step in waits {
+        let is_for = |step: &&StepKey| {
+            signal.to.as_ref().is_none_or(|to| *to == self.state.instance(**step))
+        };
+        for step in waits.filter(is_for) {
             match self.fits(*step, &signal) {
                 Ok(()) => {
                     taker = Some(*step);
@@ -102,7 +105,9 @@ impl Turn<'_> {
         match (taker, wrong) {
             (Some(step), _) => self.signal_step(step, signal),
             (None, Some(wrong)) => return Err(Rejection::Payload(wrong)),
-            (None, None) if signal.transient => return Err(Rejection::NobodyWaits),
+            (None, None) if signal.transient || signal.to.is_some() => {
+                return Err(Rejection::NobodyWaits);
+            }
             (None, None) if self.state.signals.len() >= super::SIGNALS_KEPT_MAX => {
                 return Err(Rejection::TooManySignals(super::SIGNALS_KEPT_MAX));
             }
@@ -263,5 +268,48 @@ fn time(value: &Json) -> Result<Timestamp, String> {
             _ => Err(format!("{number} is no time")),
         },
         other => Err(format!("{other} is no time; write text like 2026-03-29T01:00:00Z")),
+    }
+}
+
+/// Something that a run waits for from outside.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct OpenWait {
+    /// Its id: no other wait of this run, before or after, has it.
+    pub id: String,
+    /// The path of the step.
+    pub step: String,
+    /// What for, and until when.
+    pub what: Explanation,
+    /// The JSON Schema that the payload of a signal has to fit, if there is one.
+    pub schema: Option<Json>,
+}
+
+impl RunState {
+    /// What the run waits for from outside: signals, decisions, the first of several.
+    #[must_use]
+    pub fn open_waits(&self) -> Vec<OpenWait> {
+        let open = |step: StepKey| {
+            let what = self.explain(step)?;
+            let schema = match wait_of(self, step) {
+                Some(WaitFor::Signal { schema, .. }) => schema.as_ref(),
+                Some(WaitFor::Approval(approval, _)) => approval.schema.as_ref(),
+                _ => None,
+            };
+            let outside = matches!(
+                what,
+                Explanation::WaitsForSignal { .. }
+                    | Explanation::WaitsForApproval(_)
+                    | Explanation::WaitsForFirst { .. }
+            );
+            outside.then(|| OpenWait {
+                id: self.instance(step),
+                step: self.path(step),
+                what,
+                schema: schema.map(|schema| schema.source().clone()),
+            })
+        };
+        let waiting = self.steps().filter(|(_, status)| *status == StepStatus::Waiting);
+        waiting.filter_map(|(step, _)| open(step)).collect()
     }
 }

@@ -303,7 +303,12 @@ pub enum Message {
         by: Reason,
     },
     /// Stop; what cleans up still runs.
-    Cancel(Reason),
+    Cancel {
+        /// Who and why.
+        by: Reason,
+        /// How long running steps have to stop by themselves; none is what the run was started with.
+        grace: Option<Duration>,
+    },
     /// Stop at once.
     Terminate(Reason),
 }

@@ -68,6 +68,7 @@ impl Driver {
         let told = self.told.as_ref().map_or(usize::MAX, |told| told.version() as usize);
         let untold = stored.journal.get(told..).map(<[Recorded]>::to_vec);
         self.publish(untold.unwrap_or_default());
+        run.set_elsewhere(!is_ours && !run.has_ended());
         if !is_ours {
             // What runs here is not this run's any more.
             self.release();
