@@ -249,6 +249,45 @@ pub enum Event {
 }
 
 impl Event {
+    /// The step that it is about; none when it is about a scope or the run.
+    #[cfg(feature = "sqlite")]
+    pub(crate) const fn step(&self) -> Option<StepKey> {
+        match self {
+            Self::StepReady { step }
+            | Self::StepStarted { step, .. }
+            | Self::StepSucceeded { step, .. }
+            | Self::AttemptFailed { step, .. }
+            | Self::StepFailed { step, .. }
+            | Self::StepSkipped { step, .. }
+            | Self::StepCancelRequested { step, .. }
+            | Self::StepCancelled { step, .. }
+            | Self::WaitStarted { step, .. }
+            | Self::StepSuspended { step, .. }
+            | Self::SignalTaken { step, .. }
+            | Self::Voted { step, .. }
+            | Self::ItemsListed { step, .. }
+            | Self::StepsMade { step, .. }
+            | Self::StepReset { step, .. } => Some(*step),
+            Self::VariablesSet { step, .. } => *step,
+            Self::RunStarted(_)
+            | Self::SignalReceived { .. }
+            | Self::ScopeOpened { .. }
+            | Self::ScopeClosed { .. }
+            | Self::ScopeStopping { .. }
+            | Self::ScopeCompensating { .. }
+            | Self::CompensationStarted { .. }
+            | Self::RunPaused { .. }
+            | Self::RunResumed { .. }
+            | Self::RunCancelRequested { .. }
+            | Self::RunLimitReached
+            | Self::Operated { .. }
+            | Self::WorkflowModified(_)
+            | Self::SecretsResealed { .. }
+            | Self::RunReopened { .. }
+            | Self::RunFinished { .. } => None,
+        }
+    }
+
     /// The values that it carries.
     pub(crate) fn values(&self) -> impl Iterator<Item = &Value> {
         let (one, other) = match self {

@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 use crate::workflow::Rate;
 
 /// Holders that a refusal names.
-const HOLDERS_NAMED: usize = 5;
+pub(super) const HOLDERS_NAMED: usize = 5;
 
 /// Who holds which lock, and when each was last taken.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ impl Locks {
         for want in wants {
             let lock = self.locks.entry(want.lock.clone()).or_default();
             if lock.holders.insert(holder.clone()) {
-                lock.next = want.rate.map(|rate| lock.next.unwrap_or(now).max(now) + apart(rate));
+                lock.next = taken(want.rate, lock.next, now);
                 self.held.entry(holder.clone()).or_default().push(want.lock);
             }
         }
@@ -59,11 +59,8 @@ impl Locks {
             let holders = holders.take(HOLDERS_NAMED).collect();
             return Some(Denied { lock: name, until: None, holders });
         }
-        let (rate, next) = want.rate.zip(lock.next)?;
-        // So far ahead of an even pace it may be.
-        let ahead = rate.per.saturating_sub(apart(rate));
-        let over = next.since(now).checked_sub(ahead).filter(|over| !over.is_zero())?;
-        Some(Denied { lock: name, until: Some(now + over), holders: Vec::new() })
+        let until = too_early(want.rate, lock.next, now)?;
+        Some(Denied { lock: name, until: Some(until), holders: Vec::new() })
     }
 
     pub(super) fn release(&mut self, run: &RunId, steps: &[StepKey]) {
@@ -94,6 +91,28 @@ impl Locks {
             }
         }
     }
+}
+
+/// When a lock may be taken that has been taken too often.
+pub(super) fn too_early(
+    rate: Option<Rate>,
+    next: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let (rate, next) = rate.zip(next)?;
+    // So far ahead of an even pace it may be.
+    let ahead = rate.per.saturating_sub(apart(rate));
+    let over = next.since(now).checked_sub(ahead).filter(|over| !over.is_zero())?;
+    Some(now + over)
+}
+
+/// When a lock that is taken now could be taken next at an even pace.
+pub(super) fn taken(
+    rate: Option<Rate>,
+    next: Option<Timestamp>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    rate.map(|rate| next.unwrap_or(now).max(now) + apart(rate))
 }
 
 /// How far apart at an even pace.

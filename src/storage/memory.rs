@@ -8,10 +8,10 @@ use rustc_hash::FxHashMap;
 
 use super::locks::Locks;
 use super::{
-    ANSWERS_KEPT, Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, LIST_MAX,
-    Message, NewRun, Owner, Reply, RunQuery, Storage, StoredRun, Summary,
+    ANSWERS_KEPT, Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message, NewRun,
+    Owner, Reply, RunQuery, Storage, StoredRun, Summary, conflict, not_found,
 };
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::id::{RunId, StepKey};
 use crate::journal::{Recorded, RunStatus};
 use crate::run::Want;
@@ -230,8 +230,7 @@ impl Storage for Memory {
         if stored.journal.len() as u64 != commit.expected
             || matches!(stored.holding, Holding::Held(owner) if held_by_another(owner))
         {
-            let message = "somebody else has written to this run, or holds it";
-            return Reply::ready(Err(Error::new(ErrorKind::Conflict, message).of_run(run)));
+            return Reply::ready(Err(conflict(run)));
         }
         stored.journal.append(&mut commit.events);
         stored.status = commit.status;
@@ -409,11 +408,7 @@ impl Storage for Memory {
             })
             .collect();
         found.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
-        found.truncate(if query.limit == 0 { LIST_MAX } else { query.limit.min(LIST_MAX) });
+        found.truncate(query.most());
         Reply::ready(Ok(found))
     }
-}
-
-fn not_found(run: &RunId) -> Error {
-    Error::new(ErrorKind::NotFound, "there is no such run").of_run(run)
 }

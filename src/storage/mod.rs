@@ -9,6 +9,8 @@ mod files;
 mod locks;
 mod memory;
 mod reply;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 pub use blob::{BLOB_NAME_BYTES_MAX, BlobStore, MemoryBlobs};
 #[cfg(feature = "files")]
@@ -16,13 +18,16 @@ pub use blob::{BLOB_NAME_BYTES_MAX, BlobStore, MemoryBlobs};
 pub use files::FileBlobs;
 pub use memory::Memory;
 pub use reply::Reply;
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub use sqlite::{Sqlite, SqliteOptions, Synchronous};
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::{RunId, StepKey};
 use crate::journal::{Operation, Reason, Recorded, RunStatus, Signal, Vote};
 use crate::run::{Rejection, Want};
@@ -346,3 +351,19 @@ pub struct RunQuery {
 
 /// Summaries given at once.
 pub const LIST_MAX: usize = 1_000;
+
+fn not_found(run: &RunId) -> Error {
+    Error::new(ErrorKind::NotFound, "there is no such run").of_run(run)
+}
+
+fn conflict(run: &RunId) -> Error {
+    let message = "somebody else has written to this run, or holds it";
+    Error::new(ErrorKind::Conflict, message).of_run(run)
+}
+
+impl RunQuery {
+    /// How many summaries are wanted.
+    fn most(&self) -> usize {
+        if self.limit == 0 { LIST_MAX } else { self.limit.min(LIST_MAX) }
+    }
+}

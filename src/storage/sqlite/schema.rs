@@ -1,0 +1,126 @@
+//! Opening a file: whose it is, which version, and what to change so that it is the newest.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::Synchronous;
+use super::alive::Alive;
+use super::fault::Fault;
+use super::owners;
+use crate::error::Result;
+
+/// What tells our files from those of other programs: `step` in ASCII.
+const APPLICATION: i32 = 0x7374_6570;
+
+/// Each takes the schema from its place to the next; none is ever changed.
+const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+
+/// Statements that a connection keeps compiled: more than there are.
+const STATEMENTS_MAX: usize = 64;
+
+/// What a file turns out to be.
+enum Found {
+    Nothing,
+    Ours(usize),
+}
+
+/// The connection that writes, with the newest schema.
+pub(super) fn open(
+    path: &Path,
+    patience: Duration,
+    synchronous: Synchronous,
+    fault: &Fault,
+) -> Result<(Connection, Alive)> {
+    let connection = connect(path, true, patience).map_err(|error| fault.opening(error))?;
+    // Before anything is written, here or beside it.
+    inspect(&connection, fault)?;
+    let alive = Alive::begin(path);
+    let mode: String = connection
+        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+        .map_err(|error| fault.opening(error))?;
+    if mode != "wal" {
+        return Err(fault.error(
+            "cannot keep a write-ahead log for",
+            "its file system lacks what that needs; choose a local one",
+        ));
+    }
+    let synchronous = match synchronous {
+        Synchronous::Full => "FULL",
+        Synchronous::Normal => "NORMAL",
+    };
+    connection
+        .pragma_update(None, "synchronous", synchronous)
+        .and_then(|()| connection.execute_batch("BEGIN IMMEDIATE"))
+        .map_err(|error| fault.opening(error))?;
+    // Dropping the connection undoes what was begun.
+    let found = inspect(&connection, fault)?;
+    migrate(&connection, found, &alive).map_err(|error| fault.opening(error))?;
+    Ok((connection, alive.share()))
+}
+
+/// A connection that reads a file which has been opened.
+pub(super) fn reader(path: &Path, patience: Duration, fault: &Fault) -> Result<Connection> {
+    let connect = || {
+        let connection = connect(path, false, patience)?;
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(connection)
+    };
+    connect().map_err(|error: rusqlite::Error| fault.opening(error))
+}
+
+fn connect(path: &Path, create: bool, patience: Duration) -> rusqlite::Result<Connection> {
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(patience)?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    Ok(connection)
+}
+
+fn inspect(connection: &Connection, fault: &Fault) -> Result<Found> {
+    let look = "SELECT (SELECT application_id FROM pragma_application_id),
+                       (SELECT user_version FROM pragma_user_version),
+                       (SELECT count(*) FROM sqlite_schema)";
+    let (application, version, things): (i32, i64, i64) = connection
+        .query_row(look, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .map_err(|error| fault.opening(error))?;
+    match (application, usize::try_from(version)) {
+        (0, Ok(0)) if things == 0 => Ok(Found::Nothing),
+        (APPLICATION, Ok(version @ 1..=MIGRATIONS_MAX)) => Ok(Found::Ours(version)),
+        (APPLICATION, _) => {
+            let newest = MIGRATIONS.len();
+            let advice = format!(
+                "its schema has version {version}, and this program knows versions up to {newest}; \
+                 use a newer version of the program"
+            );
+            Err(fault.error("cannot open", &advice))
+        }
+        _ => Err(fault.error("cannot open", "it belongs to another program; choose another file")),
+    }
+}
+
+const MIGRATIONS_MAX: usize = MIGRATIONS.len();
+
+/// Ends the transaction in which the schema was inspected.
+fn migrate(connection: &Connection, found: Found, alive: &Alive) -> rusqlite::Result<()> {
+    let version = match found {
+        Found::Nothing => {
+            connection.pragma_update(None, "application_id", APPLICATION)?;
+            0
+        }
+        Found::Ours(version) => version,
+    };
+    for migration in MIGRATIONS.iter().skip(version) {
+        connection.execute_batch(migration)?;
+    }
+    if version < MIGRATIONS_MAX {
+        connection.pragma_update(None, "user_version", MIGRATIONS_MAX as i64)?;
+    }
+    if alive.is_alone() {
+        owners::forget_all(connection)?;
+    }
+    connection.execute_batch("COMMIT")
+}

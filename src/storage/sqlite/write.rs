@@ -1,0 +1,274 @@
+//! Adding runs, appending to them, and saying something to them.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::locks;
+use super::rows::{Events, HoldingRow, integer, owner_bytes, status_word, to_json};
+use super::workflows::{Workflows, Written};
+use super::writer::Done;
+use crate::error::Result;
+use crate::id::{RunId, StepKey};
+use crate::storage::{ANSWERS_KEPT, Commit, Created, NewRun, Owner, conflict, not_found};
+use crate::time::Timestamp;
+
+/// A run to be added, with its columns.
+pub(super) struct NewRows {
+    id: RunId,
+    workflow: Written,
+    linked: Vec<Written>,
+    status: &'static str,
+    holding: HoldingRow,
+    created_at: i64,
+    events: Events,
+    user: Option<String>,
+    metadata: Option<String>,
+}
+
+impl NewRows {
+    pub(super) fn of(run: NewRun, workflows: &Workflows) -> Result<Self> {
+        let metadata = (!run.metadata.is_empty()).then(|| to_json(&run.metadata)).transpose()?;
+        Ok(Self {
+            workflow: workflows.write(&run.workflow)?,
+            linked: run
+                .linked
+                .iter()
+                .map(|linked| workflows.write(linked))
+                .collect::<Result<_>>()?,
+            status: status_word(run.status),
+            holding: run.holding.into(),
+            created_at: run.at.as_micros(),
+            events: Events::of(&run.journal)?,
+            user: run.user,
+            metadata,
+            id: run.id,
+        })
+    }
+
+    pub(super) fn create(&self, connection: &Connection) -> Done<Created> {
+        let mut whose = connection.prepare_cached(
+            "SELECT workflows.id FROM runs JOIN workflows USING (workflow) WHERE runs.id = ?1",
+        )?;
+        if let Some(workflow) = whose.query_row([self.id.as_str()], |row| row.get(0)).optional()? {
+            return Ok(Ok(Created::Exists(workflow)));
+        }
+        let workflow = match self.workflow.row(connection)? {
+            Ok(workflow) => workflow,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut insert = connection.prepare_cached(
+            "INSERT INTO runs (id, workflow, status, created_at, changed_at, events,
+               state, owner, due, user, metadata)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        )?;
+        let run = insert.insert(params![
+            self.id.as_str(),
+            workflow,
+            self.status,
+            self.created_at,
+            self.events.last_at().unwrap_or(self.created_at),
+            self.events.len(),
+            self.holding.state,
+            self.holding.owner,
+            self.holding.due,
+            self.user,
+            self.metadata,
+        ])?;
+        for (position, linked) in (0_i64..).zip(&self.linked) {
+            let workflow = match linked.row(connection)? {
+                Ok(workflow) => workflow,
+                // Nothing may stay of what is refused.
+                Err(error) => return Err(rusqlite::Error::ToSqlConversionFailure(error.into())),
+            };
+            let mut insert = connection.prepare_cached(
+                "INSERT INTO run_workflows (run, position, workflow) VALUES (?1, ?2, ?3)",
+            )?;
+            insert.execute(params![run, position, workflow])?;
+        }
+        append(connection, run, 0, &self.events)?;
+        Ok(Ok(Created::New))
+    }
+}
+
+/// A change of a run, with its columns.
+pub(super) struct Change {
+    run: RunId,
+    owner: [u8; 16],
+    expected: i64,
+    events: Events,
+    status: &'static str,
+    is_end: bool,
+    /// None says that it was done.
+    answers: Vec<(i64, Option<String>)>,
+    holding: HoldingRow,
+    released: Vec<StepKey>,
+    recovered: bool,
+}
+
+impl Change {
+    pub(super) fn of(run: &RunId, commit: &Commit) -> Result<Self> {
+        let answers = commit.answers.iter().map(|(number, answer)| {
+            let rejection = answer.as_ref().err().map(to_json).transpose()?;
+            Ok((integer(*number), rejection))
+        });
+        Ok(Self {
+            run: run.clone(),
+            owner: owner_bytes(commit.owner),
+            expected: integer(commit.expected),
+            events: Events::of(&commit.events)?,
+            status: status_word(commit.status),
+            is_end: commit.status.is_end(),
+            answers: answers.collect::<Result<_>>()?,
+            holding: commit.holding.into(),
+            released: commit.released.clone(),
+            recovered: commit.recovered,
+        })
+    }
+
+    pub(super) fn commit(&self, connection: &Connection) -> Done<()> {
+        let run = match self.go_on(connection)? {
+            Some(run) => run,
+            None => match self.turn(connection)? {
+                Ok(run) => run,
+                Err(refused) => return Ok(Err(refused)),
+            },
+        };
+        append(connection, run, self.expected, &self.events)?;
+        for (number, rejection) in &self.answers {
+            answer(connection, run, *number, rejection.as_deref())?;
+        }
+        for step in &self.released {
+            locks::release(connection, &self.run, *step)?;
+        }
+        if self.is_end {
+            locks::release_all(connection, &self.run)?;
+        }
+        Ok(Ok(()))
+    }
+
+    fn length(&self) -> i64 {
+        self.expected.saturating_add(self.events.len())
+    }
+
+    /// Nearly every commit: neither the run's status changes nor who holds it, so no index does.
+    fn go_on(&self, connection: &Connection) -> rusqlite::Result<Option<i64>> {
+        if self.recovered || self.holding.owner != Some(self.owner) {
+            return Ok(None);
+        }
+        let mut update = connection.prepare_cached(
+            "UPDATE runs SET events = ?1, changed_at = coalesce(?2, changed_at)
+             WHERE id = ?3 AND events = ?4 AND owner = ?5 AND status = ?6 RETURNING run",
+        )?;
+        let run = params![
+            self.length(),
+            self.events.last_at(),
+            self.run.as_str(),
+            self.expected,
+            self.owner,
+            self.status,
+        ];
+        update.query_row(run, |row| row.get(0)).optional()
+    }
+
+    fn turn(&self, connection: &Connection) -> Done<i64> {
+        let mut find =
+            connection.prepare_cached("SELECT run, events, owner FROM runs WHERE id = ?1")?;
+        let found = find.query_row([self.run.as_str()], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Option<[u8; 16]>>(2)?))
+        });
+        let Some((run, events, owner)) = found.optional()? else {
+            return Ok(Err(not_found(&self.run)));
+        };
+        if events != self.expected || owner.is_some_and(|owner| owner != self.owner) {
+            return Ok(Err(conflict(&self.run)));
+        }
+        let mut update = connection.prepare_cached(
+            "UPDATE runs SET events = ?1, changed_at = coalesce(?2, changed_at), status = ?3,
+               state = ?4, owner = ?5, due = ?6, problem = iif(?4 = 'aside', problem, NULL),
+               recoveries = iif(?7, 0, recoveries)
+             WHERE run = ?8",
+        )?;
+        update.execute(params![
+            self.length(),
+            self.events.last_at(),
+            self.status,
+            self.holding.state,
+            self.holding.owner,
+            self.holding.due,
+            self.recovered,
+            run,
+        ])?;
+        Ok(Ok(run))
+    }
+}
+
+fn append(connection: &Connection, run: i64, from: i64, events: &Events) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO events (run, position, at, kind, scope, step, data)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    for (position, row) in (from..).zip(events.rows()) {
+        insert.execute(params![run, position, row.at, row.kind, row.scope, row.step, row.data])?;
+    }
+    Ok(())
+}
+
+fn answer(
+    connection: &Connection,
+    run: i64,
+    number: i64,
+    rejection: Option<&str>,
+) -> rusqlite::Result<()> {
+    let mut delete =
+        connection.prepare_cached("DELETE FROM messages WHERE run = ?1 AND number = ?2")?;
+    let removed = integer(delete.execute([run, number])?);
+    let mut count = connection.prepare_cached(
+        "UPDATE runs SET inbox = inbox - ?1, answered = answered + 1 WHERE run = ?2
+         RETURNING answered",
+    )?;
+    let position: i64 = count.query_row([removed, run], |row| row.get(0))?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO answers (run, position, number, rejection) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    insert.execute(params![run, position, number, rejection])?;
+    let mut forget =
+        connection.prepare_cached("DELETE FROM answers WHERE run = ?1 AND position <= ?2")?;
+    forget.execute([run, position - integer(ANSWERS_KEPT)]).map(drop)
+}
+
+/// Puts a message, as JSON, into an inbox.
+pub(super) fn post(connection: &Connection, run: &RunId, message: &str) -> Done<u64> {
+    let mut count = connection.prepare_cached(
+        "UPDATE runs SET inbox = inbox + 1, posted = posted + 1 WHERE id = ?1 RETURNING run, posted",
+    )?;
+    let found = count.query_row([run.as_str()], |row| Ok((row.get(0)?, row.get(1)?)));
+    let Some((key, number)) = found.optional()? else {
+        return Ok(Err(not_found(run)));
+    };
+    let (key, number): (i64, i64) = (key, number);
+    let mut insert = connection
+        .prepare_cached("INSERT INTO messages (run, number, message) VALUES (?1, ?2, ?3)")?;
+    insert.execute(params![key, number, message])?;
+    Ok(Ok(number.unsigned_abs()))
+}
+
+pub(super) fn set_aside(
+    connection: &Connection,
+    run: &RunId,
+    owner: Owner,
+    until: Timestamp,
+    why: &str,
+) -> Done<()> {
+    let mut update = connection.prepare_cached(
+        "UPDATE runs SET state = 'aside', owner = NULL, due = ?1, problem = ?2
+         WHERE id = ?3 AND owner = ?4",
+    )?;
+    let changed =
+        update.execute(params![until.as_micros(), why, run.as_str(), owner_bytes(owner)])?;
+    if changed == 0 {
+        let mut find = connection.prepare_cached("SELECT 1 FROM runs WHERE id = ?1")?;
+        if !find.exists([run.as_str()])? {
+            return Ok(Err(not_found(run)));
+        }
+    }
+    Ok(Ok(()))
+}
