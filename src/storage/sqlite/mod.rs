@@ -37,6 +37,17 @@ use crate::time::Timestamp;
 
 /// Runs in a SQLite file. Clones share it, and other processes may open the same file.
 ///
+/// An `Ok` of a write is on the disk, unless [`Synchronous::Normal`] was asked for. Writes that come
+/// together share one transaction, so that many runs wait for the disk together. A run that is alone
+/// writes on the thread of its caller, which then waits for the disk: some microseconds with `Normal`,
+/// as long as the disk takes with `Full`. Everything else is done on two threads of its own. They end
+/// with the last clone, whose `drop` waits for what was sent.
+///
+/// Beside the file `runs.db` there are `runs.db-wal` and `runs.db-shm`, SQLite's own, as long as it is
+/// open, and `runs.db-alive`, which is empty: each process that uses the database holds a lock on it.
+/// Who opens the file and finds no lock knows that all others are gone, and that their runs can go on
+/// at once. Network file systems do not keep what SQLite needs; put it on a local one.
+///
 /// ```
 /// use futures::executor::block_on;
 /// use stepwell::storage::{RunQuery, Sqlite, Storage};
@@ -48,6 +59,60 @@ use crate::time::Timestamp;
 /// # std::fs::remove_file(&path)?;
 /// # std::fs::remove_file(format!("{}-alive", path.display()))?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # The schema
+///
+/// Any SQLite tool from version 3.38 on can read the file, while it is open, too. Times are
+/// microseconds since 1970 in UTC; the two views have them as text. What is written by hand is not
+/// checked.
+///
+/// | table | one row for each | columns |
+/// | --- | --- | --- |
+/// | `runs` | run | `run` (number), `id`, `workflow` (number), `status`, `created_at`, `changed_at`, `events` (length of the journal), `state` (`held`, `parked`, `finished`, `aside`), `owner`, `due`, `inbox` (messages that wait), `posted`, `answered`, `recoveries`, `problem`, `user`, `metadata` |
+/// | `workflows` | definition | `workflow` (number), `id`, `version` (counted for each id), `hash` (SHA-256), `definition` (JSON) |
+/// | `run_workflows` | sub-workflow of a run | `run`, `position`, `workflow` |
+/// | `events` | event of a journal | `run`, `position` (from 0), `at`, `kind`, `scope` and `step` (numbers, where it is about a step), `data` (JSON) |
+/// | `messages` | message without an answer | `run`, `number`, `message` (JSON) |
+/// | `answers` | of the last answers of a run | `run`, `position`, `number`, `rejection` (JSON; null when it was done) |
+/// | `locks` | lock with a rate | `lock`, `next` (when it could be taken at an even pace) |
+/// | `lock_holders` | lock that a step holds | `lock`, `run` (id), `scope`, `step` |
+/// | `owners` | engine | `owner`, `beats`, `retired` |
+///
+/// The views are `run_overview` (runs with the id and version of their workflow) and `step_states`
+/// (`run`, `scope`, `step`, `name` of outermost steps, `status`, `since`).
+///
+/// What failed last, and why:
+/// ```sql
+/// SELECT run, workflow, changed_at, problem FROM run_overview
+/// WHERE status = 'failed' ORDER BY changed_at DESC LIMIT 20;
+/// ```
+/// How many runs of which workflow are in which state:
+/// ```sql
+/// SELECT workflow, version, status, count(*) FROM run_overview GROUP BY 1, 2, 3;
+/// ```
+/// What has happened to a run:
+/// ```sql
+/// SELECT position, datetime(at / 1e6, 'unixepoch') AS at, kind, step, data
+/// FROM events WHERE run = (SELECT run FROM runs WHERE id = 'order-4711') ORDER BY position;
+/// ```
+/// Where its steps stand:
+/// ```sql
+/// SELECT scope, step, name, status, since FROM step_states WHERE run = 'order-4711';
+/// ```
+/// The slowest attempts of the steps of a workflow, in seconds:
+/// ```sql
+/// SELECT runs.id, began.step, max(ended.at - began.at) / 1e6 AS seconds
+/// FROM workflows JOIN runs USING (workflow)
+/// JOIN events AS began ON began.run = runs.run AND began.kind = 'step_started'
+/// JOIN events AS ended ON ended.run = began.run AND ended.position > began.position
+///   AND (ended.scope, ended.step) = (began.scope, began.step) AND ended.kind = 'step_succeeded'
+/// WHERE workflows.id = 'w' GROUP BY runs.id, began.step ORDER BY seconds DESC LIMIT 10;
+/// ```
+/// What steps have come to:
+/// ```sql
+/// SELECT runs.id, events.step, events.data ->> '$.output' AS output
+/// FROM runs JOIN events USING (run) WHERE events.kind = 'step_succeeded' LIMIT 100;
 /// ```
 #[derive(Clone)]
 pub struct Sqlite(Arc<Opened>);

@@ -1,0 +1,135 @@
+//! Commits that come at once share a transaction, and nothing else.
+
+use futures::future::join_all;
+use stepwell::ErrorKind;
+
+use super::*;
+
+#[test]
+fn many_threads_that_commit_to_many_runs_lose_nothing() {
+    let folder = Folder::new("threads");
+    let storage = folder.open();
+    let write = |number: u64| {
+        let storage = storage.clone();
+        std::thread::spawn(move || {
+            let name = format!("r{number}");
+            create(&storage, &name);
+            for turn in 0..50 {
+                write(&storage, &name, commit(A, turn, vec![ready(turn as u32)])).unwrap();
+                assert_eq!(load(&storage, &name).journal.len() as u64, turn + 1);
+            }
+        })
+    };
+    let writers: Vec<_> = (0..16).map(write).collect();
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    for number in 0..16 {
+        let journal = load(&storage, &format!("r{number}")).journal;
+        assert_eq!(journal, (0..50).map(ready).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn one_that_is_refused_among_many_changes_nothing_and_the_others_are_done() {
+    let folder = Folder::new("refused");
+    let storage = folder.open();
+    let names: Vec<String> = (0..200).map(|number| format!("r{number:03}")).collect();
+    for name in &names {
+        create(&storage, name);
+    }
+    let number = block_on(storage.post(&id("r007"), signal("s"))).unwrap();
+    let commits = names.iter().enumerate().map(|(place, name)| {
+        let expected = if place % 10 == 7 { 5 } else { 0 };
+        let answers = if place == 7 { vec![(number, Ok(()))] } else { Vec::new() };
+        storage.commit(&id(name), Commit { answers, ..commit(A, expected, vec![started()]) })
+    });
+    // Nobody waits before all are sent.
+    let done = block_on(join_all(commits.collect::<Vec<_>>()));
+    let nobody = block_on(storage.commit(&id("nobody"), commit(A, 0, vec![started()])));
+    assert_eq!(nobody.unwrap_err().kind(), ErrorKind::NotFound);
+    for (place, (name, done)) in names.iter().zip(done).enumerate() {
+        let refused = place % 10 == 7;
+        match done {
+            Ok(_) => assert!(!refused, "{name}"),
+            Err(error) => {
+                assert_eq!((error.kind(), error.run()), (ErrorKind::Conflict, Some(&id(name))));
+                assert!(refused);
+            }
+        }
+        assert_eq!(load(&storage, name).journal.len(), usize::from(!refused));
+    }
+    assert_eq!(block_on(storage.inbox(&id("r007"))).unwrap().len(), 1);
+}
+
+#[test]
+fn one_that_the_database_cannot_take_does_not_spoil_the_others() {
+    let folder = Folder::new("spoil");
+    let storage = folder.open();
+    for name in ["good", "bad", "fine"] {
+        create(&storage, name);
+    }
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON events
+                  WHEN new.run = (SELECT run FROM runs WHERE id = 'bad')
+                  BEGIN SELECT raise(ABORT, 'the disk of this run is full'); END";
+    folder.plain().execute_batch(refuse).unwrap();
+    let commits: Vec<_> = ["good", "bad", "fine"]
+        .map(|name| storage.commit(&id(name), commit(A, 0, vec![ready(0), ready(1)])))
+        .into();
+    let done: Vec<bool> = block_on(join_all(commits)).iter().map(Result::is_ok).collect();
+    assert_eq!(done, [true, false, true]);
+    let summaries = block_on(storage.list(Default::default())).unwrap();
+    let events: Vec<(&str, u64)> =
+        summaries.iter().map(|run| (run.id.as_str(), run.events)).collect();
+    assert_eq!(events, [("good", 2), ("fine", 2), ("bad", 0)]);
+    // Alone, and in place.
+    for _ in 0..3 {
+        let error = write(&storage, "bad", commit(A, 0, vec![ready(0)])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Storage);
+        assert!(error.to_string().contains("runs.db"), "{error}");
+    }
+    write(&storage, "good", commit(A, 2, vec![ready(0)])).unwrap();
+}
+
+#[test]
+fn a_lone_caller_is_answered_at_once_and_gets_its_buffer_back() {
+    let folder = Folder::new("lone");
+    let storage = folder.open();
+    create(&storage, "r");
+    for turn in 0..10 {
+        let mut reply = storage.commit(&id("r"), commit(A, turn, vec![ready(0)]));
+        let answer = match &mut reply {
+            stepwell::storage::Reply::Ready(answer) => answer.take().unwrap(),
+            stepwell::storage::Reply::Later(_) => panic!("nobody else is there"),
+        };
+        let emptied = answer.unwrap();
+        assert!(emptied.is_empty() && emptied.capacity() > 0);
+    }
+}
+
+#[test]
+fn another_process_that_writes_is_waited_for_and_after_the_timeout_it_is_worth_another_try() {
+    let folder = Folder::new("busy");
+    let options = SqliteOptions::new().busy_timeout(Duration::from_millis(1));
+    let storage = options.open(folder.file()).unwrap();
+    create(&storage, "r");
+    let other = folder.plain();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let error = write(&storage, "r", commit(A, 0, vec![ready(0)])).unwrap_err();
+    assert!(error.is_transient() && error.kind() == ErrorKind::Storage, "{error:?}");
+    assert!(load(&storage, "r").journal.is_empty(), "reading goes on");
+    other.execute_batch("ROLLBACK").unwrap();
+    write(&storage, "r", commit(A, 0, vec![ready(0)])).unwrap();
+}
+
+#[test]
+fn what_was_sent_is_done_before_the_file_is_closed() {
+    let folder = Folder::new("closing");
+    let storage = folder.open();
+    let names: Vec<String> = (0..100).map(|number| format!("r{number}")).collect();
+    for name in &names {
+        let run = new_run(name, &workflow("w"), Holding::Finished);
+        drop(storage.create(run));
+    }
+    drop(storage);
+    let storage = folder.open();
+    assert_eq!(block_on(storage.list(Default::default())).unwrap().len(), names.len());
+}
