@@ -125,13 +125,29 @@ impl Change {
     }
 
     pub(super) fn commit(&self, connection: &Connection) -> Done<()> {
-        let run = match self.go_on(connection)? {
-            Some(run) => run,
-            None => match self.turn(connection)? {
-                Ok(run) => run,
-                Err(refused) => return Ok(Err(refused)),
-            },
+        let mut find = connection
+            .prepare_cached("SELECT run, events, owner, status FROM runs WHERE id = ?1")?;
+        let found = find.query_row([self.run.as_str()], |row| {
+            let owner: Option<[u8; 16]> = row.get(2)?;
+            // Nearly every commit changes neither the run's status nor who holds it, so no index.
+            let goes_on = owner.is_some()
+                && owner == self.holding.owner
+                && row.get_ref(3)?.as_str()? == self.status
+                && !self.recovered;
+            Ok((row.get(0)?, row.get(1)?, owner, goes_on))
+        });
+        let Some((run, events, owner, goes_on)) = found.optional()? else {
+            return Ok(Err(not_found(&self.run)));
         };
+        let (run, events): (i64, i64) = (run, events);
+        if events != self.expected || owner.is_some_and(|owner| owner != self.owner) {
+            return Ok(Err(conflict(&self.run)));
+        }
+        if goes_on {
+            self.go_on(connection, run)?;
+        } else {
+            self.turn(connection, run)?;
+        }
         append(connection, run, self.expected, &self.events)?;
         for (number, rejection) in &self.answers {
             answer(connection, run, *number, rejection.as_deref())?;
@@ -149,45 +165,21 @@ impl Change {
         self.expected.saturating_add(self.events.len())
     }
 
-    /// Nearly every commit: neither the run's status changes nor who holds it, so no index does.
-    fn go_on(&self, connection: &Connection) -> rusqlite::Result<Option<i64>> {
-        if self.recovered || self.holding.owner != Some(self.owner) {
-            return Ok(None);
-        }
+    fn go_on(&self, connection: &Connection, run: i64) -> rusqlite::Result<()> {
         let mut update = connection.prepare_cached(
-            "UPDATE runs SET events = ?1, changed_at = coalesce(?2, changed_at)
-             WHERE id = ?3 AND events = ?4 AND owner = ?5 AND status = ?6 RETURNING run",
+            "UPDATE runs SET events = ?1, changed_at = coalesce(?2, changed_at) WHERE run = ?3",
         )?;
-        let run = params![
-            self.length(),
-            self.events.last_at(),
-            self.run.as_str(),
-            self.expected,
-            self.owner,
-            self.status,
-        ];
-        update.query_row(run, |row| row.get(0)).optional()
+        update.execute(params![self.length(), self.events.last_at(), run]).map(drop)
     }
 
-    fn turn(&self, connection: &Connection) -> Done<i64> {
-        let mut find =
-            connection.prepare_cached("SELECT run, events, owner FROM runs WHERE id = ?1")?;
-        let found = find.query_row([self.run.as_str()], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Option<[u8; 16]>>(2)?))
-        });
-        let Some((run, events, owner)) = found.optional()? else {
-            return Ok(Err(not_found(&self.run)));
-        };
-        if events != self.expected || owner.is_some_and(|owner| owner != self.owner) {
-            return Ok(Err(conflict(&self.run)));
-        }
+    fn turn(&self, connection: &Connection, run: i64) -> rusqlite::Result<()> {
         let mut update = connection.prepare_cached(
             "UPDATE runs SET events = ?1, changed_at = coalesce(?2, changed_at), status = ?3,
                state = ?4, owner = ?5, due = ?6, problem = iif(?4 = 'aside', problem, NULL),
                recoveries = iif(?7, 0, recoveries)
              WHERE run = ?8",
         )?;
-        update.execute(params![
+        let columns = params![
             self.length(),
             self.events.last_at(),
             self.status,
@@ -196,8 +188,8 @@ impl Change {
             self.holding.due,
             self.recovered,
             run,
-        ])?;
-        Ok(Ok(run))
+        ];
+        update.execute(columns).map(drop)
     }
 }
 
