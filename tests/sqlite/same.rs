@@ -130,8 +130,8 @@ impl Both {
         let events = self.events();
         let answer = self.chance.of(&[Ok(()), Err(Rejection::NotStarted)]);
         let mut answered: Vec<(u64, u64)> = Vec::new();
-        for (other, one, two) in &self.posted {
-            if *other == run && self.chance.0 % 3 != 0 {
+        for (other, one, two) in &self.posted.clone() {
+            if *other == run && !self.chance.one_in(3) {
                 answered.push((*one, *two));
             }
         }

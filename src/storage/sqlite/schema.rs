@@ -20,6 +20,9 @@ const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
 /// Statements that a connection keeps compiled: more than there are.
 const STATEMENTS_MAX: usize = 64;
 
+/// Pages in the write-ahead log (16 MB) at which they are moved into the file, which waits for the disk.
+const LOG_PAGES: i64 = 4_000;
+
 /// What a file turns out to be.
 enum Found {
     Nothing,
@@ -52,6 +55,7 @@ pub(super) fn open(
     };
     connection
         .pragma_update(None, "synchronous", synchronous)
+        .and_then(|()| connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES))
         .and_then(|()| connection.execute_batch("BEGIN IMMEDIATE"))
         .map_err(|error| fault.opening(error))?;
     // Dropping the connection undoes what was begun.
