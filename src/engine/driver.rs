@@ -354,7 +354,7 @@ impl Driver {
 
     fn publish(&mut self, events: Vec<Recorded>) {
         for recorded in events {
-            let step = about(&recorded.event);
+            let step = recorded.event.step();
             let mut path = step.zip(self.told.as_ref()).and_then(|(s, told)| told.known_path(s));
             if let Some(told) = &mut self.told {
                 told.apply(recorded.at, &recorded.event);
@@ -540,45 +540,6 @@ const fn disturbs(recorded: &Recorded) -> bool {
             | Event::StepCancelRequested { .. }
             | Event::RunFinished { .. }
     )
-}
-
-/// The step that an event is about.
-fn about(event: &Event) -> Option<StepKey> {
-    match event {
-        Event::StepReady { step }
-        | Event::StepStarted { step, .. }
-        | Event::StepSucceeded { step, .. }
-        | Event::AttemptFailed { step, .. }
-        | Event::StepFailed { step, .. }
-        | Event::StepSkipped { step, .. }
-        | Event::StepCancelRequested { step, .. }
-        | Event::StepCancelled { step, .. }
-        | Event::WaitStarted { step, .. }
-        | Event::StepSuspended { step, .. }
-        | Event::SignalTaken { step, .. }
-        | Event::Voted { step, .. }
-        | Event::StepsMade { step, .. }
-        | Event::StepReset { step, .. }
-        | Event::ItemsListed { step, .. } => Some(*step),
-        Event::VariablesSet { step, .. } => *step,
-        Event::RunStarted(_)
-        | Event::SignalReceived { .. }
-        | Event::ScopeOpened { .. }
-        | Event::ScopeClosed { .. }
-        | Event::ScopeStopping { .. }
-        | Event::ScopeCompensating { .. }
-        | Event::CompensationStarted { .. }
-        | Event::RunPaused { .. }
-        | Event::RunQuarantined { .. }
-        | Event::RunResumed { .. }
-        | Event::RunCancelRequested { .. }
-        | Event::RunLimitReached
-        | Event::Operated { .. }
-        | Event::SecretsResealed { .. }
-        | Event::WorkflowModified(_)
-        | Event::RunReopened { .. }
-        | Event::RunFinished { .. } => None,
-    }
 }
 
 /// Lets the executor run something else.

@@ -250,7 +250,6 @@ pub enum Event {
 
 impl Event {
     /// The step that it is about; none when it is about a scope or the run.
-    #[cfg(feature = "sqlite")]
     pub(crate) const fn step(&self) -> Option<StepKey> {
         match self {
             Self::StepReady { step }
@@ -277,6 +276,7 @@ impl Event {
             | Self::ScopeCompensating { .. }
             | Self::CompensationStarted { .. }
             | Self::RunPaused { .. }
+            | Self::RunQuarantined { .. }
             | Self::RunResumed { .. }
             | Self::RunCancelRequested { .. }
             | Self::RunLimitReached
