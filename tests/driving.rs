@@ -111,6 +111,15 @@ impl Storage for Flaky {
         self.memory.mail(owner, limit)
     }
 
+    fn held(
+        &self,
+        owner: Owner,
+        after: Option<RunId>,
+        limit: usize,
+    ) -> Reply<stepwell::Result<Vec<RunId>>> {
+        self.memory.held(owner, after, limit)
+    }
+
     fn claim(&self, claim: Claim) -> Reply<stepwell::Result<Vec<Claimed>>> {
         self.memory.claim(claim)
     }

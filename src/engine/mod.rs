@@ -92,6 +92,8 @@ pub(crate) struct Inner {
     lock_releases: AtomicU64,
     /// Whether [`Engine::serve`] is at work.
     pub(crate) is_served: AtomicBool,
+    /// It may hold runs that it does not know of.
+    pub(crate) in_doubt: AtomicBool,
     /// Runs that it has not seen.
     pub(crate) fresh: Mutex<Vec<Arc<Slot>>>,
     /// Wakes [`Engine::serve`] when there is something new.
@@ -158,6 +160,13 @@ impl Inner {
         if !waiters.iter().any(|other| Arc::ptr_eq(other, run)) {
             waiters.push(Arc::clone(run));
         }
+    }
+
+    /// Has the storage asked for runs that this engine holds and does not know of: an answer was not
+    /// heard.
+    pub(crate) fn doubt(&self) {
+        self.in_doubt.store(true, Ordering::SeqCst);
+        self.serving.wake();
     }
 
     /// How often a lock may have become free.
@@ -278,7 +287,8 @@ impl Engine {
             status,
         };
         self.0.introduce().await?;
-        match self.0.storage.create(new).await? {
+        let created = self.0.storage.create(new).await.inspect_err(|_| self.0.doubt());
+        match created? {
             Created::New => {}
             Created::Exists(other) if other == workflow.id() => return self.run(&id).await,
             Created::Exists(other) => {

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures::Stream;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, Stream};
 
 use super::driver::yield_now;
 use super::slot::Slot;
@@ -30,10 +30,12 @@ impl Engine {
     /// dropped, and other engines take the runs over at once, unless somebody here has a handle for one
     /// of them.
     ///
+    /// A storage that fails is asked again, less and less often, up to once a minute; what runs goes on
+    /// meanwhile. A run that this engine has no executors for is left for a while to others.
+    ///
     /// # Errors
-    /// [`ErrorKind::Rejected`] when the engine is served already. What the storage says, when it says
-    /// it to this engine as a whole. A run whose storage fails
-    /// is tried again later, and so is one that this engine has no executors for, by any engine.
+    /// [`ErrorKind::Rejected`] when the engine is served already; what the storage says to being told
+    /// of the end.
     pub async fn serve(&self, shutdown: impl Future<Output = ()>) -> Result<()> {
         let mut shutdown = pin!(shutdown);
         if self.0.is_served.swap(true, Ordering::SeqCst) {
@@ -43,59 +45,108 @@ impl Engine {
         let mut drives = FuturesUnordered::new();
         let known: Vec<Arc<Slot>> = lock(&self.0.runs).values().cloned().collect();
         known.into_iter().for_each(|slot| drives.push(self.drive(slot)));
+        let mut round = Some(self.round().boxed());
+        let mut timer = self.0.runtime.sleep_until(Timestamp::MAX);
+        let mut pause = LEFT_ALONE;
         loop {
-            self.0.tend().await?;
-            let now = self.0.runtime.now();
-            let claim = Claim {
-                owner: self.0.owner,
-                now,
-                gone: self.0.gone(),
-                run: None,
-                limit: CLAIMED_AT_ONCE,
-            };
-            let mut rested = now;
-            let claimed = self.0.storage.claim(claim).await?;
-            // There may be more: the rest belongs to the others as much, if they are quicker.
-            let more = claimed.len() == CLAIMED_AT_ONCE;
-            for Claimed { run: id, .. } in claimed {
-                let held = lock(&self.0.runs).get(&id).map(Arc::clone);
-                match held {
-                    Some(slot) => {
-                        slot.context.wake_driver();
-                        // It was given up when another engine had it, and somebody has a handle.
-                        if !slot.context.is_driven() {
-                            drives.push(self.drive(slot));
-                        }
-                    }
-                    None if self.take_over(&id, now).await => {}
-                    None => rested = now + LEFT_ALONE,
-                }
-            }
-            let fresh = std::mem::take(&mut *lock(&self.0.fresh));
-            fresh.into_iter().for_each(|slot| drives.push(self.drive(slot)));
-            let due = self.0.storage.next_due().await?;
-            let polls = self.0.tends_at();
-            let next = if more { now } else { due.map_or(polls, |at| at.min(polls)) };
-            let mut timer = self.0.runtime.sleep_until(next.max(rested));
-            let stop = poll_fn(|context| {
+            let next = poll_fn(|context| {
                 if shutdown.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(true);
+                    return Poll::Ready(Next::Stop);
                 }
                 self.0.serving.register(context.waker());
-                let mut moved = timer.as_mut().poll(context).is_ready();
+                let mut moved = false;
                 while let Poll::Ready(Some(())) = Pin::new(&mut drives).poll_next(context) {
                     moved = true;
                 }
-                moved |= !lock(&self.0.fresh).is_empty();
-                if moved { Poll::Ready(false) } else { Poll::Pending }
+                let fresh = std::mem::take(&mut *lock(&self.0.fresh));
+                if !fresh.is_empty() {
+                    return Poll::Ready(Next::Fresh(fresh));
+                }
+                match &mut round {
+                    Some(round) => round.poll_unpin(context).map(Next::Round),
+                    None if moved => Poll::Ready(Next::Due),
+                    None => timer.poll_unpin(context).map(|()| Next::Due),
+                }
             })
             .await;
-            if stop {
-                drop(drives);
-                return self.hand_over().await;
+            match next {
+                Next::Stop => break,
+                Next::Fresh(fresh) => {
+                    fresh.into_iter().for_each(|slot| drives.push(self.drive(slot)))
+                }
+                Next::Due => round = Some(self.round().boxed()),
+                Next::Round(done) => {
+                    let again = match done {
+                        Ok(again) => {
+                            pause = LEFT_ALONE;
+                            again
+                        }
+                        Err(error) => {
+                            tracing::warn!(target: "stepwell", %error, "the storage fails");
+                            let again = self.0.runtime.now() + pause;
+                            pause = (pause * 2).min(LEFT_ALONE_MAX);
+                            again
+                        }
+                    };
+                    (round, timer) = (None, self.0.runtime.sleep_until(again));
+                }
             }
             // However much there is to be claimed, the thread is not this engine's alone.
             yield_now().await;
+        }
+        drop((round, drives));
+        self.hand_over().await
+    }
+
+    /// Takes what there is to take; when to look again.
+    async fn round(&self) -> Result<Timestamp> {
+        self.0.tend().await?;
+        if self.0.in_doubt.swap(false, Ordering::SeqCst) {
+            self.find_lost().await.inspect_err(|_| self.0.doubt())?;
+        }
+        let now = self.0.runtime.now();
+        let (owner, gone) = (self.0.owner, self.0.gone());
+        let claim = Claim { owner, now, gone, run: None, limit: CLAIMED_AT_ONCE };
+        let claimed = self.0.storage.claim(claim).await.inspect_err(|_| self.0.doubt())?;
+        // There may be more: the rest belongs to the others as much, if they are quicker.
+        let more = claimed.len() == CLAIMED_AT_ONCE;
+        let mut rested = now;
+        for Claimed { run: id, .. } in claimed {
+            let held = lock(&self.0.runs).get(&id).map(Arc::clone);
+            match held {
+                Some(slot) => {
+                    slot.context.wake_driver();
+                    // It was given up when another engine had it, and somebody has a handle.
+                    if !slot.context.is_driven() {
+                        lock(&self.0.fresh).push(slot);
+                    }
+                }
+                None if self.take_over(&id, now).await => {}
+                None => rested = now + LEFT_ALONE,
+            }
+        }
+        let due = self.0.storage.next_due().await?;
+        let polls = self.0.tends_at();
+        let next = if more { now } else { due.map_or(polls, |at| at.min(polls)) };
+        Ok(next.max(rested))
+    }
+
+    /// Loads runs that the storage says this engine holds, and that it does not know of: it has not
+    /// heard the answer when it took them.
+    async fn find_lost(&self) -> Result<()> {
+        let mut after = None;
+        loop {
+            let held = self.0.storage.held(self.0.owner, after, CLAIMED_AT_ONCE).await?;
+            for id in &held {
+                let known = lock(&self.0.runs).contains_key(id);
+                if !known {
+                    self.take_over(id, self.0.runtime.now()).await;
+                }
+            }
+            match held.into_iter().next_back() {
+                Some(last) => after = Some(last),
+                None => return Ok(()),
+            }
         }
     }
 
@@ -107,6 +158,7 @@ impl Engine {
         let until = now + LEFT_ALONE_MAX;
         let why = error.to_string();
         if let Err(error) = self.0.storage.set_aside(id, self.0.owner, until, why).await {
+            self.0.doubt();
             tracing::warn!(target: "stepwell", run_id = %id, %error, "cannot set the run aside");
         }
         false
@@ -163,6 +215,14 @@ impl Engine {
         drop(gone);
         goes
     }
+}
+
+/// What comes next in serving.
+enum Next {
+    Stop,
+    Fresh(Vec<Arc<Slot>>),
+    Round(Result<Timestamp>),
+    Due,
 }
 
 /// An engine that is served, until this is dropped.

@@ -341,6 +341,17 @@ impl Storage for Memory {
         Reply::ready(Ok(of.take(limit).map(|(_, run)| run.clone()).collect()))
     }
 
+    fn held(&self, owner: Owner, after: Option<RunId>, limit: usize) -> Reply<Result<Vec<RunId>>> {
+        let inner = self.inner();
+        let is_held = |stored: &Stored| stored.holding == Holding::Held(owner);
+        let all = inner.runs.iter().filter(|(_, stored)| is_held(stored)).map(|(run, _)| run);
+        let mut held: Vec<RunId> =
+            all.filter(|run| after.as_ref().is_none_or(|after| *run > after)).cloned().collect();
+        held.sort_unstable();
+        held.truncate(limit);
+        Reply::ready(Ok(held))
+    }
+
     fn claim(&self, claim: Claim) -> Reply<Result<Vec<Claimed>>> {
         let mut inner = self.inner();
         for beat in claim.gone {

@@ -68,6 +68,7 @@ use crate::workflow::Workflow;
 ///   retire, its `recoveries` grow by one; a commit with `recovered` sets them to none.
 /// - An owner that a claim calls `gone` is so only if it has not beaten since; then it is alive no
 ///   more. If it beats later, it is alive again, and has what nobody has claimed.
+/// - `held` names all runs that an owner holds, sorted by id, a page at a time.
 /// - A run that is set aside is not claimed before its time, message or not.
 ///
 /// [`ErrorKind::NotFound`]: crate::ErrorKind::NotFound
@@ -109,6 +110,9 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
 
     /// Up to `limit` runs that this owner holds and that have messages.
     fn mail(&self, owner: Owner, limit: usize) -> Reply<Result<Vec<RunId>>>;
+
+    /// Up to `limit` runs that this owner holds, by id, those after this one.
+    fn held(&self, owner: Owner, after: Option<RunId>, limit: usize) -> Reply<Result<Vec<RunId>>>;
 
     /// Takes runs that something can be done for.
     fn claim(&self, claim: Claim) -> Reply<Result<Vec<Claimed>>>;

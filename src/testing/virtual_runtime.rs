@@ -142,6 +142,20 @@ impl VirtualRuntime {
         fired.into_values().for_each(Waker::wake);
     }
 
+    /// Sets the wall clock by this much, forwards or back, while no time passes: as somebody does who
+    /// corrects it.
+    pub fn set_clock(&self, seconds: i64) {
+        let mut world = self.world();
+        world.now = Timestamp::from_micros(
+            world.now.as_micros().saturating_add(seconds.saturating_mul(1_000_000)),
+        );
+        let later = (world.now + Duration::from_micros(1), 0);
+        let due = world.timers.split_off(&later);
+        let fired = std::mem::replace(&mut world.timers, due);
+        drop(world);
+        fired.into_values().for_each(Waker::wake);
+    }
+
     /// Sets what the process seems to use, for tests of limits.
     pub fn set_usage(&self, usage: ProcessUsage) {
         self.world().usage = usage;

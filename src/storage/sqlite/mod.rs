@@ -311,6 +311,10 @@ impl Storage for Sqlite {
         self.0.reader.small(|connection| read::mail(connection, owner, limit))
     }
 
+    fn held(&self, owner: Owner, after: Option<RunId>, limit: usize) -> Reply<Result<Vec<RunId>>> {
+        self.0.reader.large(move |connection| read::held(connection, owner, after.as_ref(), limit))
+    }
+
     fn claim(&self, claim: Claim) -> Reply<Result<Vec<Claimed>>> {
         self.0.writer.write(None, move |connection| owners::claim(connection, &claim))
     }

@@ -174,6 +174,25 @@ pub(super) fn mail(connection: &Connection, owner: Owner, limit: usize) -> Done<
     Ok(Ok(runs))
 }
 
+pub(super) fn held(
+    connection: &Connection,
+    owner: Owner,
+    after: Option<&RunId>,
+    limit: usize,
+) -> Done<Vec<RunId>> {
+    let mut find = connection
+        .prepare_cached("SELECT id FROM runs WHERE owner = ?1 AND id > ?2 ORDER BY id LIMIT ?3")?;
+    let after = after.map_or("", RunId::as_str);
+    let rows = find.query_map(params![owner_bytes(owner), after, integer(limit)], |row| {
+        row.get::<_, String>(0)
+    })?;
+    let mut runs = Vec::new();
+    for run in rows {
+        runs.extend(RunId::new(run?).ok());
+    }
+    Ok(Ok(runs))
+}
+
 pub(super) fn next_due(connection: &Connection) -> Done<Option<Timestamp>> {
     let mut addressed = connection.prepare_cached(
         "SELECT 1 FROM runs WHERE inbox > 0 AND owner IS NULL AND state <> 'aside' LIMIT 1",

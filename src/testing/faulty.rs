@@ -1,0 +1,236 @@
+//! A storage that fails where a test wants it to.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{RunId, StepKey};
+use crate::journal::Recorded;
+use crate::run::Want;
+use crate::storage::{
+    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Reply, RunQuery,
+    Storage, StoredRun, Summary,
+};
+use crate::time::Timestamp;
+
+/// What happens to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It fails, and nothing has happened.
+    Before,
+    /// It is done, and its answer is that it failed.
+    After,
+    /// It is not done, and its answer never comes.
+    Hangs,
+    /// It is done, and its answer never comes.
+    HangsAfter,
+}
+
+/// One call of a storage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Call {
+    /// Counted from 1.
+    pub number: u64,
+    /// The method.
+    pub method: &'static str,
+}
+
+/// A storage whose calls fail when a function says so, and that answers at once otherwise, so that it
+/// can be used in virtual time whatever it does inside.
+///
+/// Clones share the storage and the count of the calls.
+///
+/// ```
+/// use stepwell::storage::Memory;
+/// use stepwell::testing::{Fault, Faulty, VirtualRuntime};
+/// use stepwell::{Engine, Step, Workflow, executor_fn};
+///
+/// // The second commit is done, and the engine hears that it failed.
+/// let mut commits = 0;
+/// let storage = Faulty::new(Memory::new(), move |call| {
+///     commits += u32::from(call.method == "commit");
+///     (call.method == "commit" && commits == 2).then_some(Fault::After)
+/// });
+/// let time = VirtualRuntime::new(1);
+/// let engine = Engine::builder()
+///     .runtime(time.clone())
+///     .storage(storage)
+///     .executor("work", executor_fn(|_| async { Ok(1) }))
+///     .build()?;
+/// let workflow = Workflow::builder("w").step(Step::task("a", "work")).build()?;
+/// time.block_on(async {
+///     let run = engine.start(&workflow, ()).await?;
+///     // Whoever drives it hears of the failure, and may go on.
+///     while run.outcome().await.is_err() {}
+///     assert_eq!(run.outcome().await?.output().unwrap(), &1);
+///     Ok::<(), stepwell::Error>(())
+/// })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Faulty<S> {
+    storage: Arc<S>,
+    plan: Arc<Mutex<Plan>>,
+}
+
+struct Plan {
+    calls: u64,
+    decide: Box<dyn FnMut(Call) -> Option<Fault> + Send>,
+}
+
+impl<S: Storage> Faulty<S> {
+    /// This storage, with what the function says happening to its calls.
+    pub fn new(storage: S, decide: impl FnMut(Call) -> Option<Fault> + Send + 'static) -> Self {
+        let plan = Plan { calls: 0, decide: Box::new(decide) };
+        Self { storage: Arc::new(storage), plan: Arc::new(Mutex::new(plan)) }
+    }
+
+    /// How many calls there have been.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner).calls
+    }
+
+    fn call<T: Send + Unpin + 'static>(
+        &self,
+        method: &'static str,
+        work: impl FnOnce(&S) -> Reply<Result<T>>,
+    ) -> Reply<Result<T>> {
+        let (number, fault) = {
+            let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+            plan.calls += 1;
+            let call = Call { number: plan.calls, method };
+            (call.number, (plan.decide)(call))
+        };
+        let failed = || {
+            let message = format!("call {number}, `{method}`, fails because the test wants it");
+            Reply::ready(Err(Error::new(ErrorKind::Storage, message)))
+        };
+        match fault {
+            None => Reply::ready(wait(work(&self.storage))),
+            Some(Fault::Before) => failed(),
+            Some(Fault::After) => {
+                drop(wait(work(&self.storage)));
+                failed()
+            }
+            Some(Fault::Hangs) => Reply::later(std::future::pending()),
+            Some(Fault::HangsAfter) => {
+                drop(wait(work(&self.storage)));
+                Reply::later(std::future::pending())
+            }
+        }
+    }
+}
+
+/// Waits for an answer on this thread, inside of whatever executor.
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(answer) => return answer,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+impl<S> Clone for Faulty<S> {
+    fn clone(&self) -> Self {
+        Self { storage: Arc::clone(&self.storage), plan: Arc::clone(&self.plan) }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Faulty<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Faulty({:?})", self.storage)
+    }
+}
+
+impl<S: Storage> Storage for Faulty<S> {
+    fn create(&self, run: NewRun) -> Reply<Result<Created>> {
+        self.call("create", |storage| storage.create(run))
+    }
+
+    fn commit(&self, run: &RunId, commit: Commit) -> Reply<Result<Vec<Recorded>>> {
+        self.call("commit", |storage| storage.commit(run, commit))
+    }
+
+    fn load(&self, run: &RunId) -> Reply<Result<Option<StoredRun>>> {
+        self.call("load", |storage| storage.load(run))
+    }
+
+    fn post(&self, run: &RunId, message: Message) -> Reply<Result<u64>> {
+        self.call("post", |storage| storage.post(run, message))
+    }
+
+    fn inbox(&self, run: &RunId) -> Reply<Result<Vec<(u64, Message)>>> {
+        self.call("inbox", |storage| storage.inbox(run))
+    }
+
+    fn answer(&self, run: &RunId, number: u64) -> Reply<Result<Option<Answer>>> {
+        self.call("answer", |storage| storage.answer(run, number))
+    }
+
+    fn acquire(
+        &self,
+        run: &RunId,
+        step: StepKey,
+        wants: Vec<Want>,
+        now: Timestamp,
+    ) -> Reply<Result<Option<Denied>>> {
+        self.call("acquire", |storage| storage.acquire(run, step, wants, now))
+    }
+
+    fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {
+        self.call("beat", |storage| storage.beat(owner))
+    }
+
+    fn retire(&self, owner: Owner) -> Reply<Result<()>> {
+        self.call("retire", |storage| storage.retire(owner))
+    }
+
+    fn mail(&self, owner: Owner, limit: usize) -> Reply<Result<Vec<RunId>>> {
+        self.call("mail", |storage| storage.mail(owner, limit))
+    }
+
+    fn held(&self, owner: Owner, after: Option<RunId>, limit: usize) -> Reply<Result<Vec<RunId>>> {
+        self.call("held", |storage| storage.held(owner, after, limit))
+    }
+
+    fn claim(&self, claim: Claim) -> Reply<Result<Vec<Claimed>>> {
+        self.call("claim", |storage| storage.claim(claim))
+    }
+
+    fn set_aside(
+        &self,
+        run: &RunId,
+        owner: Owner,
+        until: Timestamp,
+        why: String,
+    ) -> Reply<Result<()>> {
+        self.call("set_aside", |storage| storage.set_aside(run, owner, until, why))
+    }
+
+    fn next_due(&self) -> Reply<Result<Option<Timestamp>>> {
+        self.call("next_due", |storage| storage.next_due())
+    }
+
+    fn poll_every(&self) -> std::time::Duration {
+        self.storage.poll_every()
+    }
+
+    fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {
+        self.call("list", |storage| storage.list(query))
+    }
+}
