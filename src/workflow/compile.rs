@@ -381,18 +381,16 @@ impl<'a> Compiler<'a> {
         let mut mapped = Vec::with_capacity(fields.len());
         for (name, text) in fields {
             let place = format!("{place}.{name}");
-            let wanted = variables.then(|| self.names.variables.known(name));
-            if wanted == Some(None) {
+            if variables && !self.names.variables.declares(name) {
                 let known = self.names.variables.names();
                 let message = format!("the workflow has no variable `{name}`");
                 self.problems.push(Problem::error(&place, message).suggest(name, known));
             }
             let reads = Reads { output: Some(raw), ..Reads::default() };
             let formula = self.formula(text, &place, reads);
-            if let (Some((_, found)), Some(Some(wanted))) = (&formula, wanted)
-                && !found.may_be(&wanted)
+            if let (true, Some((_, found))) = (variables, &formula)
+                && let Some(message) = self.names.variables.misfit(name, found)
             {
-                let message = format!("the variable is {wanted}, and this is {found}");
                 self.problems.push(Problem::error(&place, message));
             }
             mapped.push(formula.map(|(formula, _)| (name.clone(), formula)));
@@ -674,21 +672,25 @@ impl<'a> Compiler<'a> {
         let Reads { extra, output, .. } = reads;
         let mentions = template.mentions();
         let mut wrong = Vec::new();
-        {
-            let visible = Visible { names: &self.names, extra, output };
-            for root in template.roots() {
-                if TypeScope::root(&visible, &root).is_none() {
-                    wrong.push(format!("`{root}` has no meaning here"));
-                }
+        let visible = Visible { names: &self.names, extra, output };
+        for root in template.roots() {
+            if TypeScope::root(&visible, &root).is_none() {
+                wrong.push(format!("`{root}` has no meaning here"));
             }
-            for mention in &mentions {
-                let id = mention.step.as_str();
-                if visible.step(id).is_none() {
-                    let near = visible.suggest(id);
-                    let hint =
-                        near.map_or(String::new(), |near| format!(" (did you mean `{near}`?)"));
-                    wrong.push(format!("there is no step `{id}` to be seen{hint}"));
-                }
+        }
+        for mention in &mentions {
+            let id = mention.step.as_str();
+            if visible.step(id).is_none() {
+                let near = visible.suggest(id);
+                let hint = near.map_or(String::new(), |near| format!(" (did you mean `{near}`?)"));
+                wrong.push(format!("there is no step `{id}` to be seen{hint}"));
+            }
+        }
+        let mut found = Type::Any;
+        if wrong.is_empty() {
+            match template.check(&visible) {
+                Ok(known) => found = known,
+                Err(errors) => wrong.extend(errors.iter().map(ToString::to_string)),
             }
         }
         if !wrong.is_empty() {
@@ -697,6 +699,6 @@ impl<'a> Compiler<'a> {
             return None;
         }
         self.depend(&mentions, place);
-        Some((Formula::Template(template), Type::Any))
+        Some((Formula::Template(template), found))
     }
 }

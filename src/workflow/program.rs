@@ -350,7 +350,7 @@ fn check_variables(
         }
     }
     for (variable, _) in given {
-        if unit.variables.known(variable).is_none() {
+        if !unit.variables.declares(variable) {
             let message = format!("`{name}` has no variable `{variable}`");
             problems.push(Problem::error(&path, message));
         }

@@ -62,6 +62,14 @@ impl VariableType {
         }
     }
 
+    /// Whether a value of which this is known may be of this type.
+    fn may_take(self, given: &Type) -> bool {
+        match self {
+            Self::Duration => matches!(given, Type::Text | Type::Number),
+            _ => same_kind(given, &self.known()),
+        }
+    }
+
     /// What is known of its values beforehand.
     fn known(self) -> Type {
         match self {
@@ -154,6 +162,13 @@ impl Variable {
     }
 }
 
+/// Whether two types do not rule each other out. What stands in lists and objects is not looked at:
+/// they may be empty.
+fn same_kind(a: &Type, b: &Type) -> bool {
+    let open = |of: &Type| matches!(of, Type::Any);
+    open(a) || open(b) || std::mem::discriminant(a) == std::mem::discriminant(b)
+}
+
 fn is_false(flag: &bool) -> bool {
     !flag
 }
@@ -233,6 +248,12 @@ impl Variables {
         }
     }
 
+    /// Why a variable cannot be given any value of which this is known; none if it may be.
+    pub(super) fn misfit(&self, name: &str, given: &Type) -> Option<String> {
+        let declared = self.0.get(name).filter(|declared| !declared.may_take(given))?;
+        Some(format!("expected {}, given {given}", declared.expected()))
+    }
+
     /// Whether there is a variable of this name.
     pub(crate) fn declares(&self, name: &str) -> bool {
         self.0.contains_key(name)
@@ -242,11 +263,6 @@ impl Variables {
         let near = nearest(name, self.0.keys().map(String::as_str));
         let hint = near.map_or(String::new(), |near| format!(" (did you mean `{near}`?)"));
         Mismatch::new(format!("vars.{name}"), format!("there is no such variable{hint}"))
-    }
-
-    /// What is known of a variable's values beforehand; none when there is no such variable.
-    pub(super) fn known(&self, name: &str) -> Option<Type> {
-        self.0.get(name).map(Declared::known)
     }
 
     /// The names of all variables.
@@ -295,6 +311,15 @@ impl Declared {
             return Err(Mismatch::new(path, message));
         }
         self.schema.as_ref().map_or(Ok(()), |schema| schema.check(value, &path))
+    }
+
+    fn may_take(&self, given: &Type) -> bool {
+        let schema = self.schema.as_ref().map_or(&Type::Any, Schema::type_of);
+        match given {
+            Type::Any => true,
+            Type::Null if !self.variable.required => true,
+            _ => self.variable.kind.may_take(given) && same_kind(given, schema),
+        }
     }
 
     fn known(&self) -> Type {

@@ -1,0 +1,103 @@
+//! Values whose type is known when a workflow is built, and that do not fit where they go.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use serde_json::{Value as Json, json};
+use stepwell::Workflow;
+
+/// What `build` says of a workflow with these variables and steps; empty if nothing.
+fn said(variables: &Json, steps: &Json) -> String {
+    let document = json!({
+        "id": "w",
+        "input_schema": {"type": "object", "properties": {
+            "n": {"type": "number"}, "s": {"type": "string"},
+            "list": {"type": "array", "items": {"type": "object", "additionalProperties": false,
+                "properties": {"size": {"type": "integer"}, "tags": {"type": "array"}}}}}},
+        "variables": variables,
+        "steps": steps,
+    });
+    let built = Workflow::from_json(&document.to_string());
+    built.err().map_or(String::new(), |error| error.to_string())
+}
+
+/// What `build` says when a variable of each declared type is set by this formula.
+fn set(declared: &str, formula: &str) -> String {
+    let variables = json!({"v": {"type": declared}, "must": {"type": "integer", "required": true}});
+    let said = said(&variables, &json!([{"id": "a", "task": "t", "set": {"v": formula}}]));
+    match said.split_once("steps.a.set.v: ") {
+        Some((_, wrong)) => wrong.to_string(),
+        None => said,
+    }
+}
+
+#[test]
+fn a_variable_is_set_to_values_of_its_type() {
+    let table = [
+        ("string", "input.s", ""),
+        ("string", "input.n", "expected a string, given a number"),
+        ("integer", "'1'", "expected an integer, given a text"),
+        ("number", "input.n > 1", "expected a number, given a boolean"),
+        ("boolean", "len(input.s)", "expected a boolean, given a number"),
+        ("array", "input", "expected an array, given an object"),
+        ("object", "[1]", "expected an object, given a list"),
+        ("date_time", "1", "expected a time as in RFC 3339, given a number"),
+        ("duration", "true", "expected a length of time such as 1h30m, given a boolean"),
+        ("duration", "90", ""),
+        ("duration", "'90m'", ""),
+        ("secret", "'abcd'", "expected a sealed secret, given a text"),
+        ("any", "'abcd'", ""),
+        ("integer", "null", ""),
+        ("integer", "output.anything", ""),
+    ];
+    for (declared, formula, wrong) in table {
+        assert_eq!(set(declared, formula), wrong, "{declared} = {formula}");
+    }
+    let schema = json!({"v": {"schema": {"type": "array", "items": {"type": "string"}}},
+        "must": {"type": "integer", "required": true}});
+    let steps = json!([{"id": "a", "task": "t", "set": {"v": "1", "must": "null"}}]);
+    let both = said(&schema, &steps);
+    assert!(both.contains("steps.a.set.v: expected"), "{both}");
+    assert!(both.contains("steps.a.set.must: expected an integer, given null"), "{both}");
+}
+
+#[cfg(feature = "template")]
+#[test]
+fn a_template_is_a_text_and_one_hole_alone_what_stands_in_it() {
+    let text = "expected an integer, given a text";
+    let table = [
+        ("n={{ input }} x", text),
+        ("{{ input.n }} ", ""),
+        ("{{ input.n }}{{ input.n }}", text),
+        ("{% if input.n %}1{% endif %}", text),
+        ("{{ input.s }}", text),
+        ("{{ input['s'] }}", text),
+        ("{{ input.list }}", "expected an integer, given a list"),
+        ("{{ input.other }}", ""),
+        ("{{ steps.b.status }}", text),
+        ("{{ b.n }}", ""),
+        ("{{ 'x' }}", text),
+        ("{{ 12 }}", ""),
+        ("{{ true }}", "expected an integer, given a boolean"),
+        ("{{ null }}", ""),
+        ("{{ input.s|upper|length }}", ""),
+        ("{{ input.n|string }}", text),
+        ("{{ input.s|split(',') }}", "expected an integer, given a list"),
+        // What else there may be is not known: no filter is the last thing done.
+        ("{{ input.s|default(1) }}", ""),
+        ("{{ input.s|int('none') }}", ""),
+        ("{{ 1 if input.s|upper }}", ""),
+        ("{{ input.s|upper == 'X' }}", ""),
+        ("{{ 1 + (input.s|length) }}", ""),
+        ("{{ range(3) }}", ""),
+        ("{{ vars.must }}", ""),
+        ("  {{ vars.mist }}", "at column 6: there is no field `mist` (did you mean `must`?)"),
+    ];
+    for (formula, wrong) in table {
+        let variables =
+            json!({"v": {"type": "integer"}, "must": {"type": "integer", "required": true}});
+        let steps =
+            json!([{"id": "a", "task": "t", "set": {"v": formula}}, {"id": "b", "task": "t"}]);
+        let said = said(&variables, &steps);
+        let found = said.split_once("steps.a.set.v: ").map_or(&*said, |(_, wrong)| wrong);
+        assert_eq!(found, wrong, "{formula}");
+    }
+}
