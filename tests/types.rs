@@ -101,3 +101,70 @@ fn a_template_is_a_text_and_one_hole_alone_what_stands_in_it() {
         assert_eq!(found, wrong, "{formula}");
     }
 }
+
+#[test]
+fn outputs_that_are_made_have_the_types_of_their_formulas() {
+    let table = [
+        ("b.x", "expected a boolean, given a number"),
+        ("steps.b.output.x", "expected a boolean, given a number"),
+        ("b.raw", "expected a boolean, given a number"),
+        ("b.open", ""),
+        ("b.far", "expected a boolean, given a text"),
+        ("b.inner", ""),
+        ("b.unknown", "at column 1: there is no field `unknown`"),
+        ("b.x == 'one'", "at column 1: `==` cannot take a number and a text"),
+        ("b.x > 1", ""),
+    ];
+    for (formula, wrong) in table {
+        // `b` reads `c`, which comes later in the document.
+        let steps = json!([
+            {"id": "a", "task": "t", "set": {"v": formula}},
+            {"id": "b", "task": "t", "output_schema": {"type": "object", "properties": {
+                "n": {"type": "number"}}},
+             "outputs": {"x": "len(input.s)", "raw": "output.n", "open": "output.m",
+                         "far": "c.name", "inner": "c.none"}},
+            {"id": "c", "task": "t", "outputs": {"name": "input.s + '!'", "none": "output"}},
+        ]);
+        let said = said(&json!({"v": {"type": "boolean"}}), &steps);
+        let found = said.split_once("steps.a.set.v: ").map_or(&*said, |(_, wrong)| wrong);
+        assert_eq!(found.lines().next().unwrap_or_default(), wrong, "{formula}");
+    }
+}
+
+#[test]
+fn what_an_output_is_made_of_is_seen_from_where_it_stands() {
+    // Inside, `x` is a text; `a`, which stands outside, reads the number.
+    let steps = json!([
+        {"id": "x", "task": "t", "outputs": {"v": "1"}},
+        {"id": "a", "task": "t", "outputs": {"v": "x.v"}},
+        {"id": "p", "parallel": [
+            {"id": "x", "task": "t", "outputs": {"v": "'text'"}},
+            {"id": "z", "task": "t", "when": "a.v > 1 and x.v startsWith 't'"},
+            {"id": "q", "task": "t", "when": "a.v startsWith 't'"},
+        ]},
+    ]);
+    let said = said(&json!({}), &steps);
+    assert!(!said.contains("p.parallel.z"), "{said}");
+    assert!(
+        said.contains("p.parallel.q.when: at column 5: `startsWith` cannot take a number"),
+        "{said}"
+    );
+}
+
+#[test]
+fn outputs_that_are_made_of_each_other_are_a_cycle_and_long_chains_are_no_danger() {
+    let steps = json!([
+        {"id": "a", "task": "t", "outputs": {"v": "b.v"}},
+        {"id": "b", "task": "t", "outputs": {"v": "a.v"}},
+    ]);
+    let cycle = said(&json!({}), &steps);
+    assert!(cycle.contains("steps wait for each other"), "{cycle}");
+    let chain: Vec<_> = (0..20_000)
+        .map(|at| {
+            json!({"id": format!("s{at}"), "task": "t",
+                         "outputs": {"v": format!("s{}.v", at + 1)}})
+        })
+        .chain([json!({"id": "s20000", "task": "t", "outputs": {"v": "1"}})])
+        .collect();
+    assert_eq!(said(&json!({}), &json!(chain)), "");
+}

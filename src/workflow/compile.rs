@@ -595,7 +595,7 @@ impl<'a> Compiler<'a> {
     /// Checks the types, and notes the steps that it mentions as dependencies.
     fn check(&mut self, expr: &Expr, place: &str, reads: Reads<'_>) -> Option<Type> {
         let Reads { extra, output, only_looks } = reads;
-        let checked = expr.check(&Visible { names: &self.names, extra, output });
+        let checked = expr.check(&Visible::new(&self.names, extra, output));
         let found = match checked {
             Ok(found) => found,
             Err(errors) => {
@@ -672,7 +672,7 @@ impl<'a> Compiler<'a> {
         let Reads { extra, output, .. } = reads;
         let mentions = template.mentions();
         let mut wrong = Vec::new();
-        let visible = Visible { names: &self.names, extra, output };
+        let visible = Visible::new(&self.names, extra, output);
         for root in template.roots() {
             if TypeScope::root(&visible, &root).is_none() {
                 wrong.push(format!("`{root}` has no meaning here"));
