@@ -112,7 +112,7 @@ fn outputs_that_are_made_have_the_types_of_their_formulas() {
         ("b.far", "expected a boolean, given a text"),
         ("b.inner", ""),
         ("b.unknown", "at column 1: there is no field `unknown`"),
-        ("b.x == 'one'", "at column 1: `==` cannot take a number and a text"),
+        ("b.x == 'one'", "at column 5: `==` cannot take a number and a text"),
         ("b.x > 1", ""),
     ];
     for (formula, wrong) in table {
@@ -167,4 +167,59 @@ fn outputs_that_are_made_of_each_other_are_a_cycle_and_long_chains_are_no_danger
         .chain([json!({"id": "s20000", "task": "t", "outputs": {"v": "1"}})])
         .collect();
     assert_eq!(said(&json!({}), &json!(chain)), "");
+}
+
+#[test]
+fn an_item_has_the_type_of_what_the_list_holds() {
+    let table = [
+        ("input.list", "item.size > 'x'", "at column 11: `>` cannot take a number and a text"),
+        (
+            "input.list",
+            "item.sise > 1",
+            "at column 1: there is no field `sise` (did you mean `size`?)",
+        ),
+        ("input.list", "item.size > 1", ""),
+        ("input.list", "item.tags[0] == 1", ""),
+        ("['a', 'b']", "item > 1", "at column 6: `>` cannot take a text and a number"),
+        ("['a', 1]", "item > 1", ""),
+        (
+            "[['a'], ['b']]",
+            "len(item) > 1 and item[0] > 1",
+            "at column 27: `>` cannot take a text and a number",
+        ),
+        ("input.other", "item > 1", ""),
+    ];
+    for (list, when, wrong) in table {
+        let steps = json!([{"id": "e", "foreach": list, "steps": [
+            {"id": "p", "parallel": [{"id": "a", "task": "t", "when": when}]}]}]);
+        let said = said(&json!({}), &steps);
+        let place = "steps.e.steps.p.parallel.a.when: ";
+        let found = said.split_once(place).map_or(&*said, |(_, wrong)| wrong);
+        assert_eq!(found, wrong, "{list}: {when}");
+    }
+    // Of the inner one where there are two, and of the outer one behind it; what undoes a step sees it.
+    let steps = json!([{"id": "e", "foreach": "[1]", "steps": [
+        {"id": "i", "foreach": "['a']", "steps": [
+            {"id": "a", "task": "t", "when": "item > 1",
+             "compensate": {"id": "u", "task": "t", "when": "item > 2"}}]},
+        {"id": "b", "task": "t", "when": "item > 1"}]}]);
+    let said = said(&json!({}), &steps);
+    let wrong = "cannot take a text and a number";
+    assert_eq!(said.matches(wrong).count(), 2, "{said}");
+    assert!(said.contains("i.steps.a.when") && said.contains("a.compensate.u.when"), "{said}");
+}
+
+#[test]
+fn what_is_gone_through_is_a_list() {
+    for kind in ["foreach", "dynamic"] {
+        for (list, given) in [("input", "an object"), ("input.s", "a text"), ("null", "null")] {
+            let mut step = json!({"id": "e", kind: list});
+            if kind == "foreach" {
+                step["steps"] = json!([{"id": "a", "task": "t", "inputs": {"x": "item.any"}}]);
+            }
+            let said = said(&json!({}), &json!([step]));
+            let wrong = format!("steps.e.{kind}: expected a list, given {given}");
+            assert!(said.ends_with(&wrong), "{said}");
+        }
+    }
 }

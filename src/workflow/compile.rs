@@ -411,14 +411,16 @@ impl<'a> Compiler<'a> {
             self.problems.push(Problem::error(&place, message));
             return None;
         }
+        let item = self.names.item().cloned();
         let around = std::mem::take(&mut self.names.frames);
-        let locals: &[&str] = if around.iter().any(|frame| frame.locals.contains(&"item")) {
-            &["output", "item", "index", "turn", "last"]
-        } else {
-            &["output", "turn", "last"]
+        let locals: &[&str] = match item {
+            Some(_) => &["output", "item", "index", "turn", "last"],
+            None => &["output", "turn", "last"],
         };
         self.names.hidden = around.len();
-        self.names.frames.push(Frame::new(std::slice::from_ref(undo), locals));
+        let mut frame = Frame::new(std::slice::from_ref(undo), locals);
+        frame.item = item.unwrap_or(Type::Any);
+        self.names.frames.push(frame);
         let body = self.body(std::slice::from_ref(undo), Some(owner), &place, Shape::Graph);
         self.names.hidden = 0;
         self.names.frames = around;
@@ -450,8 +452,12 @@ impl<'a> Compiler<'a> {
             }
             StepKind::Choice(cases) => NodeKind::Choice(self.cases(cases, at, here)?),
             StepKind::ForEach { items, concurrency, enough, tolerates, body } => {
-                let body = inner(body, "steps", Shape::Graph, &["item", "index"]);
-                let items = self.expression(items, &format!("{}.foreach", here()));
+                let (items, item) = self.list(items, &format!("{}.foreach", here())).unzip();
+                let mut frame = Frame::new(body, &["item", "index"]);
+                frame.item = item.unwrap_or(Type::Any);
+                self.names.frames.push(frame);
+                let path = format!("{}.steps", here());
+                let body = self.body(body, Some(at), &path, Shape::Graph);
                 if let Some(problem) = enough.and_then(Amount::problem) {
                     self.problems.push(Problem::error(format!("{}.enough", here()), problem));
                 }
@@ -482,7 +488,7 @@ impl<'a> Compiler<'a> {
             }
             StepKind::Wait(wait) => NodeKind::Wait(self.wait(wait, &format!("{}.wait", here()))?),
             StepKind::Dynamic { steps, workflows } => {
-                let steps = self.expression(steps, &format!("{}.dynamic", here()))?;
+                let (steps, _) = self.list(steps, &format!("{}.dynamic", here()))?;
                 NodeKind::Dynamic { steps, workflows: workflows.clone() }
             }
             StepKind::Workflow { name, input, variables } => {
@@ -579,11 +585,29 @@ impl<'a> Compiler<'a> {
         self.parse(text, place, true)
     }
 
+    /// An expression that gives a list, and the type of its items.
+    fn list(&mut self, text: &str, place: &str) -> Option<(Expr, Type)> {
+        let (expr, found) = self.typed(text, place, true)?;
+        match found {
+            Type::List(item) => Some((expr, *item)),
+            Type::Any => Some((expr, Type::Any)),
+            other => {
+                let message = format!("expected a list, given {other}");
+                self.problems.push(Problem::error(place, message));
+                None
+            }
+        }
+    }
+
     fn parse(&mut self, text: &str, place: &str, depends: bool) -> Option<Expr> {
+        self.typed(text, place, depends).map(|(expr, _)| expr)
+    }
+
+    fn typed(&mut self, text: &str, place: &str, depends: bool) -> Option<(Expr, Type)> {
         match Expr::parse(text) {
             Ok(expr) => {
                 let reads = Reads { only_looks: !depends, ..Reads::default() };
-                self.check(&expr, place, reads).map(|_| expr)
+                self.check(&expr, place, reads).map(|found| (expr, found))
             }
             Err(error) => {
                 self.problems.push(Problem::error(place, error.to_string()));

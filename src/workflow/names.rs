@@ -27,6 +27,8 @@ pub(super) struct Frame<'a> {
     pub(super) current: u32,
     /// Names that the composite step around it gives its body.
     pub(super) locals: &'static [&'static str],
+    /// The type of `item`, where that is one of the names.
+    pub(super) item: Type,
     /// Types of outputs that are made by formulas, as far as somebody has asked for them.
     made: RefCell<HashMap<u32, Type>>,
     /// Dependencies that expressions make: of which step, on which, what for.
@@ -35,8 +37,15 @@ pub(super) struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     pub(super) fn new(steps: &'a [Step], locals: &'static [&'static str]) -> Self {
-        let made = RefCell::default();
-        Self { steps, index: OnceCell::new(), current: 0, locals, made, mentions: Vec::new() }
+        Self {
+            steps,
+            index: OnceCell::new(),
+            current: 0,
+            locals,
+            item: Type::Any,
+            made: RefCell::default(),
+            mentions: Vec::new(),
+        }
     }
 
     pub(super) fn find(&self, id: &str) -> Option<u32> {
@@ -52,6 +61,11 @@ impl<'a> Frame<'a> {
 }
 
 impl Names<'_> {
+    /// The type of `item`, where there is one.
+    pub(super) fn item(&self) -> Option<&Type> {
+        item(self.frames.iter())
+    }
+
     /// The innermost body that has a step of this id, and its place there.
     pub(super) fn find(&self, id: &str) -> Option<(usize, u32)> {
         self.find_within(id, self.frames.len())
@@ -62,6 +76,11 @@ impl Names<'_> {
         let frames = self.frames.iter().take(frames).enumerate();
         frames.rev().find_map(|(depth, frame)| frame.find(id).map(|at| (depth, at)))
     }
+}
+
+fn item<'b, 'a: 'b>(frames: impl DoubleEndedIterator<Item = &'b Frame<'a>>) -> Option<&'b Type> {
+    let mut inner = frames.rev().filter(|frame| frame.locals.contains(&"item"));
+    inner.next().map(|frame| &frame.item)
 }
 
 /// The names that expressions of one place can read.
@@ -101,6 +120,7 @@ impl TypeScope for Visible<'_, '_> {
                 Some(Type::Object { fields, open: false })
             }
             "index" | "turn" if self.local(name) => Some(Type::Number),
+            "item" => item(self.bodies()).cloned(),
             "output" if self.output.is_some() => self.output.cloned(),
             _ => self.local(name).then_some(Type::Any),
         }
