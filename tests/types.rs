@@ -223,3 +223,65 @@ fn what_is_gone_through_is_a_list() {
         }
     }
 }
+
+#[test]
+fn every_declared_type_says_what_it_expects_and_what_was_given() {
+    let long = "a length of time such as 1h30m";
+    let table = [
+        (json!({"type": "string"}), "a string", json!(5)),
+        (json!({"type": "integer"}), "an integer", json!(1.5)),
+        (json!({"type": "number"}), "a number", json!("5")),
+        (json!({"type": "boolean"}), "a boolean", json!("true")),
+        (json!({"type": "array"}), "an array", json!({})),
+        (json!({"type": "object"}), "an object", json!([])),
+        (json!({"type": "date_time"}), "a time as in RFC 3339", json!("yesterday")),
+        (json!({"type": "duration"}), long, json!("soon")),
+        (json!({"type": "integer", "schema": {"maximum": 5}}), "an integer", json!("5")),
+    ];
+    for (declared, expected, given) in table {
+        let (missing, wrong) = refusals(declared.clone(), given.clone());
+        assert_eq!(missing, format!("vars.v: a value is required: {expected}"), "{declared}");
+        assert_eq!(wrong, format!("vars.v: expected {expected}, given {given}"), "{declared}");
+    }
+    // What was given for a secret in the clear is not repeated.
+    let (missing, wrong) = refusals(json!({"type": "secret"}), json!("abcd"));
+    assert_eq!(missing, "vars.v: a value is required: a sealed secret");
+    assert_eq!(wrong, "vars.v: expected a sealed secret, given something else");
+}
+
+#[test]
+fn a_variable_with_a_schema_alone_says_what_that_expects() {
+    let table = [
+        (json!({}), "anything"),
+        (json!({"schema": {"type": "string"}}), "a string"),
+        (json!({"schema": {"type": "integer", "minimum": 1}}), "an integer"),
+        (json!({"schema": {"type": "number"}}), "a number"),
+        (json!({"schema": {"type": "boolean"}}), "a boolean"),
+        (json!({"schema": {"type": "array"}}), "an array"),
+        (json!({"schema": {"type": "object"}}), "an object"),
+        (json!({"schema": {"type": "null"}}), "null"),
+        (json!({"schema": {"type": ["string", "null"]}}), "a string or null"),
+        (json!({"schema": {"enum": [1, "a"]}}), "a value that fits its schema"),
+    ];
+    for (declared, expected) in table {
+        let (missing, _) = refusals(declared.clone(), json!(null));
+        assert_eq!(missing, format!("vars.v: a value is required: {expected}"), "{declared}");
+    }
+}
+
+/// What is said of a required variable that is not given, and that is given this.
+fn refusals(mut declared: Json, given: Json) -> (String, String) {
+    declared["required"] = json!(true);
+    let document = json!({"id": "w", "variables": {"v": declared},
+        "steps": [{"id": "a", "task": "t"}]});
+    let workflow = Workflow::from_json(&document.to_string()).unwrap();
+    let variables = &workflow.program().unit(0).variables;
+    let said = |given: Option<Json>| {
+        let given = given.map(|given| ("v".to_string(), given.into()));
+        variables
+            .complete(given.into_iter().collect())
+            .err()
+            .map_or(String::new(), |e| e.to_string())
+    };
+    (said(None), said(Some(given)))
+}

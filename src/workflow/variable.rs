@@ -292,7 +292,10 @@ impl Variables {
 
 impl Declared {
     fn expected(&self) -> String {
-        self.variable.kind.to_string()
+        match (&self.schema, self.variable.kind) {
+            (Some(schema), VariableType::Any) => described(schema.source()),
+            (_, kind) => kind.to_string(),
+        }
     }
 
     fn check(&self, name: &str, value: &Json) -> Result<(), Mismatch> {
@@ -331,6 +334,30 @@ impl Declared {
             (Some(schema), VariableType::Any) => schema.type_of().clone(),
             (_, kind) => kind.known(),
         }
+    }
+}
+
+/// What a schema takes, in words.
+fn described(schema: &Json) -> String {
+    let one = |name: &Json| {
+        Some(match name.as_str()? {
+            "string" => VariableType::String.to_string(),
+            "integer" => VariableType::Integer.to_string(),
+            "number" => VariableType::Number.to_string(),
+            "boolean" => VariableType::Boolean.to_string(),
+            "array" => VariableType::Array.to_string(),
+            "object" => VariableType::Object.to_string(),
+            other => other.to_string(),
+        })
+    };
+    let found = match schema.get("type") {
+        Some(Json::Array(types)) => types.iter().map(one).collect::<Option<Vec<_>>>(),
+        Some(name) => one(name).map(|one| vec![one]),
+        None => None,
+    };
+    match found.filter(|found| !found.is_empty()) {
+        Some(found) => found.join(" or "),
+        None => "a value that fits its schema".into(),
     }
 }
 
