@@ -3,6 +3,7 @@
 
 use serde_json::{Value as Json, json};
 use stepwell::Workflow;
+use stepwell::workflow::Program;
 
 /// What `build` says of a workflow with these variables and steps; empty if nothing.
 fn said(variables: &Json, steps: &Json) -> String {
@@ -222,6 +223,44 @@ fn what_is_gone_through_is_a_list() {
             assert!(said.ends_with(&wrong), "{said}");
         }
     }
+}
+
+#[test]
+fn a_sub_workflow_gets_values_that_its_variables_may_have() {
+    let child = json!({
+        "id": "child",
+        "variables": {
+            "amount": {"type": "integer", "required": true},
+            "note": {"type": "string"},
+            "tags": {"schema": {"type": "array"}},
+        },
+        "steps": [{"id": "x", "task": "t"}],
+    });
+    let child = Workflow::from_json(&child.to_string()).unwrap();
+    let link = |variables: Json| {
+        let parent = json!({
+            "id": "parent",
+            "input_schema": {"type": "object", "properties": {"s": {"type": "string"}}},
+            "steps": [
+                {"id": "a", "task": "t", "outputs": {"n": "len(input.s)"}},
+                {"id": "p", "parallel": [
+                    {"id": "c", "workflow": "child", "variables": variables}]},
+            ],
+        });
+        let parent = Workflow::from_json(&parent.to_string()).unwrap();
+        let linked = Program::link(&parent, |_| Some(child.clone()), Vec::new);
+        linked.err().map_or(String::new(), |error| error.to_string())
+    };
+    assert_eq!(link(json!({"amount": "a.n", "note": "null", "tags": "input.list"})), "");
+    let wrong = link(json!({"amount": "input.s", "note": "a.n", "tags": "a", "nte": "1"}));
+    let expected = "the workflow is not valid
+  parent: steps.p/c.variables.amount: the variable of `child`: expected an integer, given a text
+  parent: steps.p/c.variables.note: the variable of `child`: expected a string, given a number
+  parent: steps.p/c.workflow: `child` has no variable `nte` (did you mean `note`?)
+  parent: steps.p/c.variables.tags: the variable of `child`: expected an array, given an object";
+    assert_eq!(wrong, expected);
+    let null = link(json!({"amount": "null"}));
+    assert!(null.ends_with("expected an integer, given null"), "{null}");
 }
 
 #[test]

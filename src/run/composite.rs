@@ -296,7 +296,7 @@ impl Turn<'_> {
     }
 
     fn sub_workflow(&self, step: StepKey) -> Result<Next, Next> {
-        let Some(NodeKind::Workflow { name, input, variables }) =
+        let Some(NodeKind::Workflow { name, input, variables, .. }) =
             self.state.node(step).map(|node| &node.kind)
         else {
             return Ok(Next::Wait);

@@ -496,13 +496,14 @@ impl<'a> Compiler<'a> {
                     Some(text) => Some(self.expression(text, &format!("{}.input", here()))?),
                     None => None,
                 };
-                let mut given = Vec::new();
+                let (mut given, mut types) = (Vec::new(), Vec::new());
                 for (name, text) in variables {
                     let place = format!("{}.variables.{name}", here());
-                    let (formula, _) = self.formula(text, &place, Reads::default())?;
+                    let (formula, found) = self.formula(text, &place, Reads::default())?;
                     given.push((name.clone(), formula));
+                    types.push(found);
                 }
-                NodeKind::Workflow { name: name.clone(), input, variables: given }
+                NodeKind::Workflow { name: name.clone(), input, variables: given, types }
             }
         })
     }
