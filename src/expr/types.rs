@@ -88,15 +88,6 @@ impl Type {
         }
     }
 
-    /// Whether a value of this type may be one of the other, as far as both are known.
-    pub(crate) fn may_be(&self, other: &Self) -> bool {
-        let open = |of: &Self| matches!(of, Self::Any);
-        open(self)
-            || open(other)
-            || *self == Self::Null
-            || std::mem::discriminant(self) == std::mem::discriminant(other)
-    }
-
     pub(super) fn may_be_number(&self) -> bool {
         matches!(self, Self::Any | Self::Number)
     }

@@ -1,5 +1,7 @@
 //! Composite steps: what bodies they run, one after the other or at once, and what comes of them.
 
+use serde_json::Map;
+
 use super::scope::{Bodies, Own};
 use super::turn::{TOOK_TOO_LONG, Turn, Work};
 use super::{
@@ -113,9 +115,14 @@ impl Turn<'_> {
             steps.evaluate(&self.view(step)).map_err(|error| error.to_string()).and_then(|steps| {
                 self.fits_in(crate::value::bytes(&steps))
                     .map_err(|wrong| format!("the list {wrong}"))?;
-                unit.dynamic(&steps, workflows).map(|_| steps)
+                match is_empty(&steps) {
+                    true => Ok(steps),
+                    false => unit.dynamic(&steps, workflows).map(|_| steps),
+                }
             });
         match made {
+            // A body of nothing would never end.
+            Ok(steps) if is_empty(&steps) => self.succeed(step, Json::Object(Map::new()).into()),
             Ok(steps) => {
                 let unit = self.state.program.units().len() as u32;
                 self.emit(Event::StepsMade { step, unit, steps: steps.into() });
@@ -296,7 +303,7 @@ impl Turn<'_> {
     }
 
     fn sub_workflow(&self, step: StepKey) -> Result<Next, Next> {
-        let Some(NodeKind::Workflow { name, input, variables }) =
+        let Some(NodeKind::Workflow { name, input, variables, .. }) =
             self.state.node(step).map(|node| &node.kind)
         else {
             return Ok(Next::Wait);
@@ -399,4 +406,8 @@ impl Turn<'_> {
         }
         self.push(Work::Continue(parent));
     }
+}
+
+fn is_empty(list: &Json) -> bool {
+    list.as_array().is_some_and(Vec::is_empty)
 }

@@ -7,6 +7,7 @@ use minijinja::filters as jinja;
 use minijinja::{Environment, tests};
 
 use super::functions;
+use crate::expr::Type;
 
 macro_rules! offer {
     ($names:ident, $add_all:ident, $add:ident, $($name:literal => $function:expr,)*) => {
@@ -88,6 +89,21 @@ offer! { TESTS, add_tests, add_test,
     "startingwith" => tests::is_startingwith,
     "string" => tests::is_string,
     "true" => tests::is_true,
+}
+
+/// The type of what a filter makes, if that is the same for all values; `is_called` is whether it has
+/// arguments, among which may be a value of any type that stands in.
+pub(super) fn makes(filter: &str, is_called: bool) -> Type {
+    match filter {
+        "capitalize" | "indent" | "join" | "lower" | "replace" | "string" | "title" | "tojson"
+        | "trim" | "upper" => Type::Text,
+        "abs" | "count" | "length" | "round" | "sum" => Type::Number,
+        "float" | "int" if !is_called => Type::Number,
+        "bool" => Type::Boolean,
+        "dictsort" | "items" | "lines" | "list" | "map" | "reject" | "rejectattr" | "select"
+        | "selectattr" | "sort" | "split" => Type::List(Box::new(Type::Any)),
+        _ => Type::Any,
+    }
 }
 
 /// Names that are there without a run.

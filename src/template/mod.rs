@@ -33,6 +33,7 @@ mod closed;
 mod context;
 mod filters;
 mod functions;
+mod gives;
 mod grammar;
 mod guard;
 mod output;
@@ -47,9 +48,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::expr::{EvalError, Mention, Scope, Span, SyntaxError};
+use crate::expr::{EvalError, Mention, Scope, Span, SyntaxError, Type, TypeError, TypeScope};
 use crate::value::Json;
 use context::Wanted;
+use gives::Gives;
 use render::Compiled;
 
 /// Bytes of a template: some pages of text.
@@ -105,6 +107,7 @@ pub struct Template(Arc<Parsed>);
 struct Parsed {
     source: String,
     wanted: Wanted,
+    gives: Gives,
     compiled: Compiled,
 }
 
@@ -130,6 +133,15 @@ impl Template {
     #[must_use]
     pub fn roots(&self) -> Vec<String> {
         self.0.wanted.roots().map(Into::into).collect()
+    }
+
+    /// The type of its value, as far as it is known beforehand: a text, or for one hole alone that of
+    /// what stands in it.
+    ///
+    /// # Errors
+    /// That a path which is the whole hole leads to nothing.
+    pub fn check(&self, types: &dyn TypeScope) -> Result<Type, Vec<TypeError>> {
+        self.0.gives.check(types)
     }
 
     /// The value in this scope: a text, or for one hole alone the value in it.
@@ -160,12 +172,16 @@ impl Parsed {
         let (tags, alone) = tokens::read(text)?;
         let is_value = alone && matches!(tags.as_slice(), [tag] if !tag.is_block);
         let checked = check::check(text, &tags)?;
+        let gives = match tags.as_slice() {
+            [tag] if is_value => Gives::of(text, &tag.tokens),
+            _ => Gives::Type(Type::Text),
+        };
         let compiled = Compiled::new(checked.guarded, is_value)?;
         let mut wanted = Wanted::default();
         for path in &checked.paths {
             wanted.add(path)?;
         }
-        Ok(Self { source: text.into(), wanted, compiled })
+        Ok(Self { source: text.into(), wanted, gives, compiled })
     }
 }
 

@@ -389,18 +389,16 @@ impl<'a> Compiler<'a> {
         let mut mapped = Vec::with_capacity(fields.len());
         for (name, text) in fields {
             let place = format!("{place}.{name}");
-            let wanted = variables.then(|| self.names.variables.known(name));
-            if wanted == Some(None) {
+            if variables && !self.names.variables.declares(name) {
                 let known = self.names.variables.names();
                 let message = format!("the workflow has no variable `{name}`");
                 self.problems.push(Problem::error(&place, message).suggest(name, known));
             }
             let reads = Reads { output: Some(raw), ..Reads::default() };
             let formula = self.formula(text, &place, reads);
-            if let (Some((_, found)), Some(Some(wanted))) = (&formula, wanted)
-                && !found.may_be(&wanted)
+            if let (true, Some((_, found))) = (variables, &formula)
+                && let Some(message) = self.names.variables.misfit(name, found)
             {
-                let message = format!("the variable is {wanted}, and this is {found}");
                 self.problems.push(Problem::error(&place, message));
             }
             mapped.push(formula.map(|(formula, _)| (name.clone(), formula)));
@@ -421,14 +419,16 @@ impl<'a> Compiler<'a> {
             self.problems.push(Problem::error(&place, message));
             return None;
         }
+        let item = self.names.item().cloned();
         let around = std::mem::take(&mut self.names.frames);
-        let locals: &[&str] = if around.iter().any(|frame| frame.locals.contains(&"item")) {
-            &["output", "item", "index", "turn", "last"]
-        } else {
-            &["output", "turn", "last"]
+        let locals: &[&str] = match item {
+            Some(_) => &["output", "item", "index", "turn", "last"],
+            None => &["output", "turn", "last"],
         };
         self.names.hidden = around.len();
-        self.names.frames.push(Frame::new(std::slice::from_ref(undo), locals));
+        let mut frame = Frame::new(std::slice::from_ref(undo), locals);
+        frame.item = item.unwrap_or(Type::Any);
+        self.names.frames.push(frame);
         let body = self.body(std::slice::from_ref(undo), Some(owner), &place, Shape::Graph);
         self.names.hidden = 0;
         self.names.frames = around;
@@ -460,8 +460,12 @@ impl<'a> Compiler<'a> {
             }
             StepKind::Choice(cases) => NodeKind::Choice(self.cases(cases, at, here)?),
             StepKind::ForEach { items, concurrency, enough, tolerates, body } => {
-                let body = inner(body, "steps", Shape::Graph, &["item", "index"]);
-                let items = self.expression(items, &format!("{}.foreach", here()));
+                let (items, item) = self.list(items, &format!("{}.foreach", here())).unzip();
+                let mut frame = Frame::new(body, &["item", "index"]);
+                frame.item = item.unwrap_or(Type::Any);
+                self.names.frames.push(frame);
+                let path = format!("{}.steps", here());
+                let body = self.body(body, Some(at), &path, Shape::Graph);
                 if let Some(problem) = enough.and_then(Amount::problem) {
                     self.problems.push(Problem::error(format!("{}.enough", here()), problem));
                 }
@@ -492,7 +496,7 @@ impl<'a> Compiler<'a> {
             }
             StepKind::Wait(wait) => NodeKind::Wait(self.wait(wait, &format!("{}.wait", here()))?),
             StepKind::Dynamic { steps, workflows } => {
-                let steps = self.expression(steps, &format!("{}.dynamic", here()))?;
+                let (steps, _) = self.list(steps, &format!("{}.dynamic", here()))?;
                 NodeKind::Dynamic { steps, workflows: workflows.clone() }
             }
             StepKind::Workflow { name, input, variables } => {
@@ -500,13 +504,14 @@ impl<'a> Compiler<'a> {
                     Some(text) => Some(self.expression(text, &format!("{}.input", here()))?),
                     None => None,
                 };
-                let mut given = Vec::new();
+                let (mut given, mut types) = (Vec::new(), Vec::new());
                 for (name, text) in variables {
                     let place = format!("{}.variables.{name}", here());
-                    let (formula, _) = self.formula(text, &place, Reads::default())?;
+                    let (formula, found) = self.formula(text, &place, Reads::default())?;
                     given.push((name.clone(), formula));
+                    types.push(found);
                 }
-                NodeKind::Workflow { name: name.clone(), input, variables: given }
+                NodeKind::Workflow { name: name.clone(), input, variables: given, types }
             }
         })
     }
@@ -589,11 +594,29 @@ impl<'a> Compiler<'a> {
         self.parse(text, place, true)
     }
 
+    /// An expression that gives a list, and the type of its items.
+    fn list(&mut self, text: &str, place: &str) -> Option<(Expr, Type)> {
+        let (expr, found) = self.typed(text, place, true)?;
+        match found {
+            Type::List(item) => Some((expr, *item)),
+            Type::Any => Some((expr, Type::Any)),
+            other => {
+                let message = format!("expected a list, given {other}");
+                self.problems.push(Problem::error(place, message));
+                None
+            }
+        }
+    }
+
     fn parse(&mut self, text: &str, place: &str, depends: bool) -> Option<Expr> {
+        self.typed(text, place, depends).map(|(expr, _)| expr)
+    }
+
+    fn typed(&mut self, text: &str, place: &str, depends: bool) -> Option<(Expr, Type)> {
         match Expr::parse(text) {
             Ok(expr) => {
                 let reads = Reads { only_looks: !depends, ..Reads::default() };
-                self.check(&expr, place, reads).map(|_| expr)
+                self.check(&expr, place, reads).map(|found| (expr, found))
             }
             Err(error) => {
                 self.problems.push(Problem::error(place, error.to_string()));
@@ -605,7 +628,7 @@ impl<'a> Compiler<'a> {
     /// Checks the types, and notes the steps that it mentions as dependencies.
     fn check(&mut self, expr: &Expr, place: &str, reads: Reads<'_>) -> Option<Type> {
         let Reads { extra, output, only_looks } = reads;
-        let checked = expr.check(&Visible { names: &self.names, extra, output });
+        let checked = expr.check(&Visible::new(&self.names, extra, output));
         let found = match checked {
             Ok(found) => found,
             Err(errors) => {
@@ -682,21 +705,25 @@ impl<'a> Compiler<'a> {
         let Reads { extra, output, .. } = reads;
         let mentions = template.mentions();
         let mut wrong = Vec::new();
-        {
-            let visible = Visible { names: &self.names, extra, output };
-            for root in template.roots() {
-                if TypeScope::root(&visible, &root).is_none() {
-                    wrong.push(format!("`{root}` has no meaning here"));
-                }
+        let visible = Visible::new(&self.names, extra, output);
+        for root in template.roots() {
+            if TypeScope::root(&visible, &root).is_none() {
+                wrong.push(format!("`{root}` has no meaning here"));
             }
-            for mention in &mentions {
-                let id = mention.step.as_str();
-                if visible.step(id).is_none() {
-                    let near = visible.suggest(id);
-                    let hint =
-                        near.map_or(String::new(), |near| format!(" (did you mean `{near}`?)"));
-                    wrong.push(format!("there is no step `{id}` to be seen{hint}"));
-                }
+        }
+        for mention in &mentions {
+            let id = mention.step.as_str();
+            if visible.step(id).is_none() {
+                let near = visible.suggest(id);
+                let hint = near.map_or(String::new(), |near| format!(" (did you mean `{near}`?)"));
+                wrong.push(format!("there is no step `{id}` to be seen{hint}"));
+            }
+        }
+        let mut found = Type::Any;
+        if wrong.is_empty() {
+            match template.check(&visible) {
+                Ok(known) => found = known,
+                Err(errors) => wrong.extend(errors.iter().map(ToString::to_string)),
             }
         }
         if !wrong.is_empty() {
@@ -705,6 +732,6 @@ impl<'a> Compiler<'a> {
             return None;
         }
         self.depend(&mentions, place);
-        Some((Formula::Template(template), Type::Any))
+        Some((Formula::Template(template), found))
     }
 }

@@ -10,7 +10,7 @@ use super::settings::{FailurePolicy, Limits, Priority, Resources, Trigger};
 use super::variable::Variables;
 use super::{Amount, Definition, Formula, NESTING_MAX, Rate, Timeout, Workflow};
 use crate::error::{Error, ErrorClass, Problem, Problems, Result};
-use crate::expr::{Expr, Schema};
+use crate::expr::{Expr, Schema, Type};
 use crate::plan::ExecutionPlan;
 use crate::retry::RetryConfig;
 use crate::value::Value;
@@ -199,6 +199,8 @@ pub enum NodeKind {
         input: Option<Expr>,
         /// Its variables.
         variables: Vec<(String, Formula)>,
+        /// What is known of the values of these, in the same order.
+        types: Vec<Type>,
     },
 }
 
@@ -257,7 +259,10 @@ pub struct ApprovalOf {
 }
 
 /// A sub-workflow step: its path, the name it gives, and the variables, if it is known what it gives.
-type SubWorkflow<'a> = (String, &'a str, Option<&'a [(String, Formula)]>);
+type SubWorkflow<'a> = (String, &'a str, Option<Given<'a>>);
+
+/// Variables that a sub-workflow is given, and what is known of their values.
+type Given<'a> = (&'a [(String, Formula)], &'a [Type]);
 
 /// Units of one program. Sub-workflows may name each other, so only a count bounds them.
 const UNITS_MAX: usize = 1_000;
@@ -307,7 +312,9 @@ impl Program {
                     },
                 };
                 if let Some(given) = given {
-                    check_variables(&path, name, given, &program.units[at as usize], &mut problems);
+                    let place = (unit.workflow.as_str(), path.as_str());
+                    let found = &program.units[at as usize];
+                    check_variables(place, name, given, found, &mut problems);
                 }
                 links.insert(name.to_string(), at);
             }
@@ -341,15 +348,16 @@ impl Program {
     }
 }
 
-/// Whether a step gives a sub-workflow the variables that it needs, and no others.
+/// Whether a step gives a sub-workflow the variables that it needs, and no others, with values that
+/// they may have.
 fn check_variables(
-    path: &str,
+    (workflow, step): (&str, &str),
     name: &str,
-    given: &[(String, Formula)],
+    (given, types): Given<'_>,
     unit: &Unit,
     problems: &mut Problems,
 ) {
-    let path = format!("{path}.workflow");
+    let path = format!("{workflow}: steps.{step}.workflow");
     for needed in unit.variables.required() {
         if !given.iter().any(|(name, _)| name == needed) {
             let message = format!("`{name}` requires the variable `{needed}`");
@@ -357,10 +365,14 @@ fn check_variables(
             problems.push(problem.hint("give it under `variables`, or give it a default"));
         }
     }
-    for (variable, _) in given {
-        if unit.variables.known(variable).is_none() {
+    for ((variable, _), found) in given.iter().zip(types) {
+        if !unit.variables.declares(variable) {
             let message = format!("`{name}` has no variable `{variable}`");
-            problems.push(Problem::error(&path, message));
+            problems.push(Problem::error(&path, message).suggest(variable, unit.variables.names()));
+        } else if let Some(wrong) = unit.variables.misfit(variable, found) {
+            let path = format!("{workflow}: steps.{step}.variables.{variable}");
+            let message = format!("the variable of `{name}`: {wrong}");
+            problems.push(Problem::error(path, message));
         }
     }
 }
@@ -403,8 +415,9 @@ impl Unit {
         self.bodies.iter().enumerate().flat_map(move |(b, body)| {
             body.nodes.iter().enumerate().flat_map(move |(s, node)| {
                 let (named, given): (&[String], _) = match &node.kind {
-                    NodeKind::Workflow { name, variables, .. } => {
-                        (std::slice::from_ref(name), Some(variables.as_slice()))
+                    NodeKind::Workflow { name, variables, types, .. } => {
+                        let given = (variables.as_slice(), types.as_slice());
+                        (std::slice::from_ref(name), Some(given))
                     }
                     NodeKind::Dynamic { workflows, .. } => (workflows, None),
                     _ => (&[], None),

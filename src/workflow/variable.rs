@@ -62,6 +62,14 @@ impl VariableType {
         }
     }
 
+    /// Whether a value of which this is known may be of this type.
+    fn may_take(self, given: &Type) -> bool {
+        match self {
+            Self::Duration => matches!(given, Type::Text | Type::Number),
+            _ => same_kind(given, &self.known()),
+        }
+    }
+
     /// What is known of its values beforehand.
     fn known(self) -> Type {
         match self {
@@ -154,6 +162,13 @@ impl Variable {
     }
 }
 
+/// Whether two types do not rule each other out. What stands in lists and objects is not looked at:
+/// they may be empty.
+fn same_kind(a: &Type, b: &Type) -> bool {
+    let open = |of: &Type| matches!(of, Type::Any);
+    open(a) || open(b) || std::mem::discriminant(a) == std::mem::discriminant(b)
+}
+
 fn is_false(flag: &bool) -> bool {
     !flag
 }
@@ -233,6 +248,12 @@ impl Variables {
         }
     }
 
+    /// Why a variable cannot be given any value of which this is known; none if it may be.
+    pub(super) fn misfit(&self, name: &str, given: &Type) -> Option<String> {
+        let declared = self.0.get(name).filter(|declared| !declared.may_take(given))?;
+        Some(format!("expected {}, given {given}", declared.expected()))
+    }
+
     /// Whether there is a variable of this name.
     pub(crate) fn declares(&self, name: &str) -> bool {
         self.0.contains_key(name)
@@ -242,11 +263,6 @@ impl Variables {
         let near = nearest(name, self.0.keys().map(String::as_str));
         let hint = near.map_or(String::new(), |near| format!(" (did you mean `{near}`?)"));
         Mismatch::new(format!("vars.{name}"), format!("there is no such variable{hint}"))
-    }
-
-    /// What is known of a variable's values beforehand; none when there is no such variable.
-    pub(super) fn known(&self, name: &str) -> Option<Type> {
-        self.0.get(name).map(Declared::known)
     }
 
     /// The names of all variables.
@@ -276,7 +292,10 @@ impl Variables {
 
 impl Declared {
     fn expected(&self) -> String {
-        self.variable.kind.to_string()
+        match (&self.schema, self.variable.kind) {
+            (Some(schema), VariableType::Any) => described(schema.source()),
+            (_, kind) => kind.to_string(),
+        }
     }
 
     fn check(&self, name: &str, value: &Json) -> Result<(), Mismatch> {
@@ -297,6 +316,15 @@ impl Declared {
         self.schema.as_ref().map_or(Ok(()), |schema| schema.check(value, &path))
     }
 
+    fn may_take(&self, given: &Type) -> bool {
+        let schema = self.schema.as_ref().map_or(&Type::Any, Schema::type_of);
+        match given {
+            Type::Any => true,
+            Type::Null if !self.variable.required => true,
+            _ => self.variable.kind.may_take(given) && same_kind(given, schema),
+        }
+    }
+
     fn known(&self) -> Type {
         // A variable without a value is null, which fits everything that takes null only.
         let optional = !self.variable.required && self.variable.default.is_none();
@@ -306,6 +334,30 @@ impl Declared {
             (Some(schema), VariableType::Any) => schema.type_of().clone(),
             (_, kind) => kind.known(),
         }
+    }
+}
+
+/// What a schema takes, in words.
+fn described(schema: &Json) -> String {
+    let one = |name: &Json| {
+        Some(match name.as_str()? {
+            "string" => VariableType::String.to_string(),
+            "integer" => VariableType::Integer.to_string(),
+            "number" => VariableType::Number.to_string(),
+            "boolean" => VariableType::Boolean.to_string(),
+            "array" => VariableType::Array.to_string(),
+            "object" => VariableType::Object.to_string(),
+            other => other.to_string(),
+        })
+    };
+    let found = match schema.get("type") {
+        Some(Json::Array(types)) => types.iter().map(one).collect::<Option<Vec<_>>>(),
+        Some(name) => one(name).map(|one| vec![one]),
+        None => None,
+    };
+    match found.filter(|found| !found.is_empty()) {
+        Some(found) => found.join(" or "),
+        None => "a value that fits its schema".into(),
     }
 }
 
