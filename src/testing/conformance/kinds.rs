@@ -104,8 +104,12 @@ fn rich(id: &str) -> Workflow {
         Step::parallel("p", inner).timeout(Duration::from_millis(1_500)),
         Step::task("t", "t").after("p").when("input.ok == true").lock(lock),
         Step::wait("ask", Wait::signal("go")).after("t").metadata("k", json!([1, {"a": null}])),
-        Step::workflow("sub", "inner").after("ask").retry(RetryConfig::attempts(7)),
-        Step::task("clean", "t").finally().name("ünï 🦀").description("it's\n\"it\""),
+        Step::workflow("sub", "inner").after("ask"),
+        Step::task("clean", "t")
+            .finally()
+            .retry(RetryConfig::attempts(7))
+            .name("ünï 🦀")
+            .description("it's\n\"it\""),
     ];
     Workflow::builder(id)
         .steps(steps)

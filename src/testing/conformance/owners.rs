@@ -127,6 +127,7 @@ pub(super) fn who_is_gone_stays_gone(on: &Trial<'_>) {
     on.held("r", A);
     on.held("s", A);
     on.beat(A);
+    on.beat(B);
     let gone = beats(&[(A, 1)]);
     let first = on.claim(Claim { owner: B, now: at(0), gone, run: None, limit: 1 });
     assert_eq!(first.len(), 1);
