@@ -84,8 +84,8 @@ pub(super) fn no_more_are_listed_than_were_asked_for(on: &Trial<'_>) {
     assert_eq!(listed(on, RunQuery { limit: 1, ..all() }), ["d"]);
     assert_eq!(listed(on, RunQuery { limit: 3, ..all() }), ["d", "c", "b"]);
     assert_eq!(listed(on, RunQuery { limit: usize::MAX, ..all() }).len(), 4);
-    let (workflow, limit) = (Some("x".to_string()), 2);
-    assert_eq!(listed(on, RunQuery { workflow, limit, ..all() }), ["d", "c"], "after filtering");
+    let (workflow, limit) = (Some("y".to_string()), 1);
+    assert_eq!(listed(on, RunQuery { workflow, limit, ..all() }), ["b"], "filtered, then counted");
 }
 
 pub(super) fn a_summary_tells_what_became_of_a_run(on: &Trial<'_>) {

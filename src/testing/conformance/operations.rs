@@ -1,9 +1,12 @@
 //! Random operations on a storage, as data.
 
+use serde_json::json;
+
 use super::given::{at, at_most, mutex, rate};
 use crate::journal::RunStatus;
 use crate::run::Want;
 use crate::storage::{Holding, Owner};
+use crate::value::{Json, NESTING_MAX};
 
 /// Runs and owners that a sequence is about. Few, so that they meet.
 pub(super) const RUNS: usize = 6;
@@ -63,8 +66,10 @@ impl Hold {
 pub(super) enum Operation {
     Create {
         run: usize,
+        workflow: usize,
         holding: Hold,
         events: u32,
+        value: usize,
         seconds: i64,
     },
     Commit {
@@ -76,6 +81,9 @@ pub(super) enum Operation {
         status: RunStatus,
         /// So many of the inbox are answered, from its beginning.
         answers: usize,
+        /// The first message of the run is answered, too, as if it were for the first time.
+        again: bool,
+        value: usize,
         holding: Hold,
         released: Option<u32>,
         recovered: bool,
@@ -83,6 +91,7 @@ pub(super) enum Operation {
     },
     Post {
         run: usize,
+        value: usize,
     },
     Acquire {
         run: usize,
@@ -98,11 +107,12 @@ pub(super) enum Operation {
     },
     Mail {
         owner: usize,
+        limit: usize,
     },
-    /// With a lag: so many beats ago.
+    /// With what is added to the last beat of who is called gone.
     Claim {
         owner: usize,
-        gone: Option<(usize, u64)>,
+        gone: Option<(usize, i64)>,
         run: Option<usize>,
         limit: usize,
         seconds: i64,
@@ -125,10 +135,35 @@ pub(super) enum Operation {
 pub(super) fn want(number: usize) -> Want {
     match number {
         0 => mutex("a"),
-        1 => mutex("b"),
+        1 => mutex("A"),
         2 => at_most(2, "c"),
-        _ => rate(3, 60, "d"),
+        // Two and a half seconds apart.
+        _ => rate(4, 10, "d"),
     }
+}
+
+/// Values that a storage could change on their way. What they are is for the cases to say; here they
+/// meet everything else.
+pub(super) fn values() -> Vec<Json> {
+    let mut deep = json!([]);
+    for _ in 1..NESTING_MAX {
+        deep = json!([deep]);
+    }
+    vec![
+        Json::Null,
+        json!(""),
+        json!(["a\u{0}b", " x ", "\u{0}"]),
+        json!({"b": u64::MAX, "a": [i64::MIN, (1_u64 << 53) + 1]}),
+        json!([-0.0, 5e-324, 1e308, 0.1]),
+        json!({"🦀": "é\u{301}", "'": "''\\\\\""}),
+        json!([true, "1", "null", {}]),
+        deep,
+    ]
+}
+
+/// The place of one of them; mostly the first.
+fn value(chance: &mut Chance) -> usize {
+    if chance.one_in(3) { chance.below(values().len()) } else { 0 }
 }
 
 const STATUSES: [RunStatus; 6] = [
@@ -157,8 +192,10 @@ pub(super) fn operation(chance: &mut Chance, seconds: i64) -> Operation {
     let (run, owner) = (chance.below(RUNS), chance.below(OWNERS));
     match chance.below(20) {
         0 | 1 => {
-            let holding = hold(chance, owner, seconds);
-            Operation::Create { run, holding, events: chance.below(3) as u32, seconds }
+            let (holding, workflow) = (hold(chance, owner, seconds), chance.below(2));
+            // Several are added at the same time.
+            let (seconds, events) = (seconds - seconds.rem_euclid(30), chance.below(3) as u32);
+            Operation::Create { run, workflow, holding, events, value: value(chance), seconds }
         }
         2..=7 => Operation::Commit {
             run,
@@ -167,12 +204,14 @@ pub(super) fn operation(chance: &mut Chance, seconds: i64) -> Operation {
             events: chance.below(4) as u32,
             status: chance.pick(&STATUSES),
             answers: chance.below(3),
+            again: chance.one_in(10),
+            value: value(chance),
             holding: hold(chance, owner, seconds),
             released: chance.one_in(3).then(|| chance.below(3) as u32),
             recovered: chance.one_in(4),
             seconds,
         },
-        8 | 9 => Operation::Post { run },
+        8 | 9 => Operation::Post { run, value: value(chance) },
         10 | 11 => {
             let mut wants: Vec<usize> = (0..4).filter(|_| chance.one_in(2)).collect();
             wants.truncate(2);
@@ -183,10 +222,10 @@ pub(super) fn operation(chance: &mut Chance, seconds: i64) -> Operation {
             true => Operation::Retire { owner },
             false => Operation::Beat { owner },
         },
-        14 => Operation::Mail { owner },
+        14 => Operation::Mail { owner, limit: chance.pick(&[0, 1, 100]) },
         15 | 16 => Operation::Claim {
             owner,
-            gone: chance.one_in(3).then(|| (chance.below(OWNERS), chance.below(3) as u64)),
+            gone: chance.one_in(3).then(|| (chance.below(OWNERS), chance.pick(&[0, 0, -1, 1]))),
             run: chance.one_in(3).then_some(run),
             limit: chance.pick(&[0, 1, 2, 100, 100]),
             seconds,
@@ -197,7 +236,7 @@ pub(super) fn operation(chance: &mut Chance, seconds: i64) -> Operation {
             false => Operation::NextDue,
         },
         _ => Operation::List {
-            workflow: chance.one_in(2).then(|| chance.below(RUNS)),
+            workflow: chance.one_in(2).then(|| chance.below(2)),
             status: chance.one_in(2).then(|| chance.pick(&STATUSES)),
             limit: chance.below(4),
         },
