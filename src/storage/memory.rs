@@ -185,9 +185,15 @@ impl Inner {
     /// Runs that may be taken, sorted, so that equal histories go equally.
     fn free(&self, taker: Owner, now: Timestamp, limit: usize) -> Vec<RunId> {
         let due = self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, run)| run);
-        let mut runs: Vec<RunId> = due.chain(&self.addressed).take(limit).cloned().collect();
-        runs.sort_unstable();
-        runs.dedup();
+        let mut chosen = BTreeSet::new();
+        for run in due.chain(&self.addressed) {
+            // A run can be due and have a message, and is one all the same.
+            if chosen.len() == limit {
+                break;
+            }
+            chosen.insert(run);
+        }
+        let mut runs: Vec<RunId> = chosen.into_iter().cloned().collect();
         for owner in self.held.keys().filter(|owner| **owner != taker && !self.is_alive(**owner)) {
             // Rare enough to look at every run for it.
             let held = |stored: &Stored| stored.holding == Holding::Held(*owner);

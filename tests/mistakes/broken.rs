@@ -222,8 +222,35 @@ mistakes! {
     HandlesAreApart "shared",
 }
 
-/// What random operations do not do, or not with enough of it.
-pub(crate) const BY_CASES_ONLY: [Mistake; 0] = [];
+/// What random operations do not meet: threads, odd names, very many and very long things.
+pub(crate) const BY_CASES_ONLY: [Mistake; 26] = [
+    Mistake::IdsAreCut,
+    Mistake::IdsAreAscii,
+    Mistake::CommitInTwoSteps,
+    Mistake::CommitRaces,
+    Mistake::CreateRaces,
+    Mistake::ClaimRaces,
+    Mistake::BeatRaces,
+    Mistake::AnswersAreFew,
+    Mistake::AnswersAreFewOfAll,
+    Mistake::AnswersOfUnknown,
+    Mistake::LocksAreAscii,
+    Mistake::LocksAreShort,
+    Mistake::TextsAreShort,
+    Mistake::KeysAreFew,
+    Mistake::TimesInMillis,
+    Mistake::TimesAreUnsigned,
+    Mistake::JournalIsShort,
+    Mistake::InboxIsShort,
+    Mistake::ListIsShort,
+    Mistake::ListNamesAreAscii,
+    Mistake::TakesAreFew,
+    Mistake::PostRaces,
+    Mistake::LocksRaces,
+    Mistake::RatesAreOne,
+    Mistake::RatesInWholeSeconds,
+    Mistake::ClaimInWholeSeconds,
+];
 
 /// What mistakes need to remember.
 #[derive(Debug, Default)]

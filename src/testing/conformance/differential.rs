@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::StorageFactory;
 use super::given::{at, commit, event, id, ready, run, started, workflow};
-use super::operations::{self, Chance, OWNERS, Operation, RUNS, operation, want};
+use super::operations::{Chance, OWNERS, Operation, RUNS, VALUES, operation, want};
 use super::trial::{stored, wait};
 use crate::error::{Error, Result};
 use crate::id::StepKey;
@@ -126,7 +126,7 @@ struct Values {
 }
 
 fn values(place: usize) -> Values {
-    let json = operations::values().swap_remove(place);
+    let json = VALUES[place].clone();
     let texts = [None, Some(""), Some("ann"), Some("ü\u{0}'")];
     let metadata = Some(json.clone()).filter(|json| !json.is_null());
     Values {
@@ -368,8 +368,12 @@ impl<'a> Pair<'a> {
         let what = |place: usize| -> Answer {
             if place % 2 == 0 { Ok(()) } else { Err(Rejection::Unsafe(format!("message {place}"))) }
         };
+        let written = |step: u32| match step {
+            0 => event(*seconds, started(values(*value).value)),
+            step => event(*seconds, ready(step).event),
+        };
         let given = |side: &Side<'_>| Commit {
-            events: (0..*events).map(|_| event(*seconds, started(values(*value).value))).collect(),
+            events: (0..*events).map(written).collect(),
             status: *status,
             answers: answered.iter().map(|place| (side.posted[*place].1, what(*place))).collect(),
             holding: holding.of(&self.owners),
@@ -498,9 +502,9 @@ impl<'a> Pair<'a> {
         let found =
             self.tested.ask(|it| it.claim(claim.clone())).map_err(|error| failed(&error))?;
         let given: BTreeSet<String> = found.iter().map(|given| given.run.to_string()).collect();
-        let enough = free.len().min(claim.limit);
-        let is_all = free.len() > claim.limit || given.len() == enough;
-        let some = enough == 0 || !given.is_empty();
+        // Fewer than there are may be given, but not none, and not when there is room for many more.
+        let is_all = claim.limit < 2 * RUNS || given.len() == free.len();
+        let some = claim.limit == 0 || free.is_empty() || !given.is_empty();
         let once = given.len() == found.len() && found.len() <= claim.limit;
         if !(given.is_subset(&free) && is_all && some && once) {
             return Err(format!("a claim gave {found:?}, of {free:?}, which are free"));

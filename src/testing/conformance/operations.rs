@@ -1,5 +1,7 @@
 //! Random operations on a storage, as data.
 
+use std::sync::LazyLock;
+
 use serde_json::json;
 
 use super::given::{at, at_most, mutex, rate};
@@ -137,19 +139,16 @@ pub(super) fn want(number: usize) -> Want {
         0 => mutex("a"),
         1 => mutex("A"),
         2 => at_most(2, "c"),
-        // Two and a half seconds apart.
-        _ => rate(4, 10, "d"),
+        // Thirty and a half seconds apart.
+        _ => rate(2, 61, "d"),
     }
 }
 
 /// Values that a storage could change on their way. What they are is for the cases to say; here they
 /// meet everything else.
-pub(super) fn values() -> Vec<Json> {
-    let mut deep = json!([]);
-    for _ in 1..NESTING_MAX {
-        deep = json!([deep]);
-    }
-    vec![
+pub(super) static VALUES: LazyLock<[Json; 8]> = LazyLock::new(|| {
+    let deep = (1..NESTING_MAX).fold(json!([]), |deep, _| Json::Array(vec![deep]));
+    [
         Json::Null,
         json!(""),
         json!(["a\u{0}b", " x ", "\u{0}"]),
@@ -159,11 +158,11 @@ pub(super) fn values() -> Vec<Json> {
         json!([true, "1", "null", {}]),
         deep,
     ]
-}
+});
 
 /// The place of one of them; mostly the first.
 fn value(chance: &mut Chance) -> usize {
-    if chance.one_in(3) { chance.below(values().len()) } else { 0 }
+    if chance.one_in(3) { chance.below(VALUES.len()) } else { 0 }
 }
 
 const STATUSES: [RunStatus; 6] = [
