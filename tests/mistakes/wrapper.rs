@@ -273,8 +273,12 @@ impl Storage for Broken {
                 M::RecoveriesNever => stored.recoveries = 0,
                 M::JournalIsShort => stored.journal.truncate(5_000),
                 M::HandlesAreStale => {
-                    *stored =
-                        self.notes().seen.entry(run.clone()).or_insert(stored.clone()).clone();
+                    *stored = self
+                        .notes()
+                        .seen
+                        .entry(run.clone())
+                        .or_insert_with(|| stored.clone())
+                        .clone();
                 }
                 _ => {}
             }
@@ -702,7 +706,7 @@ impl Storage for Broken {
                 M::ListWithoutTimes => run.changed_at = run.created_at,
                 M::ListWithoutProblems => run.problem = None,
                 M::ListKeepsProblems => {
-                    run.problem = run.problem.take().or(Some("is there one?".into()));
+                    run.problem = run.problem.take().or_else(|| Some("is there one?".into()));
                 }
                 M::ListCountsOneLess => run.events = run.events.saturating_sub(1),
                 M::ListWithoutStatus => run.status = stepwell::RunStatus::Running,

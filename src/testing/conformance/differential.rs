@@ -114,7 +114,7 @@ impl StorageFactory for InMemory {
 
 /// In pairs that differ by a capital letter.
 fn name(run: usize) -> String {
-    format!("{}{}", if run % 2 == 0 { "r" } else { "R" }, run / 2)
+    format!("{}{}", if run.is_multiple_of(2) { "r" } else { "R" }, run / 2)
 }
 
 /// What stands at a place in the list of values, and things made of it.
@@ -366,7 +366,11 @@ impl<'a> Pair<'a> {
         let mut answered: Vec<usize> = next.chain(first).collect();
         answered.dedup();
         let what = |place: usize| -> Answer {
-            if place % 2 == 0 { Ok(()) } else { Err(Rejection::Unsafe(format!("message {place}"))) }
+            if place.is_multiple_of(2) {
+                Ok(())
+            } else {
+                Err(Rejection::Unsafe(format!("message {place}")))
+            }
         };
         let written = |step: u32| match step {
             0 => event(*seconds, started(values(*value).value)),
@@ -393,8 +397,8 @@ impl<'a> Pair<'a> {
         let found = self.tested.ask(|storage| storage.post(&of, message()));
         let expected = self.model.ask(|storage| storage.post(&of, message()));
         if let (Ok(found), Ok(expected)) = (&found, &expected) {
-            let of_run = self.tested.posted.iter().filter(|(other, _)| *other == run);
-            if let Some((_, last)) = of_run.last().filter(|(_, last)| last >= found) {
+            let mut of_run = self.tested.posted.iter().filter(|(other, _)| *other == run);
+            if let Some((_, last)) = of_run.next_back().filter(|(_, last)| last >= found) {
                 return Err(format!("message {found} of {of} comes after {last}"));
             }
             self.tested.posted.push((run, *found));

@@ -13,7 +13,8 @@ use crate::value::{Json, NESTING_MAX, Value};
 /// By their text, too: 0.0 and -0.0 are equal, and so are maps in another order.
 #[track_caller]
 fn equal(found: &Json, given: &Json, place: &str) {
-    assert!(found.to_string() == given.to_string() && found == given, "{place}: {found:.300}");
+    let (text, expected) = (found.to_string(), given.to_string());
+    assert!(text == expected && found == given, "{place}: {text:.300} of {expected:.300}");
 }
 
 #[track_caller]

@@ -117,7 +117,10 @@ impl<'a> Trial<'a> {
     #[track_caller]
     pub(super) fn try_commit(&self, name: &str, commit: Commit) -> Result<(), ErrorKind> {
         match wait(self.factory, self.storage().commit(&id(name), commit)) {
-            Ok(buffer) => Ok(assert!(buffer.is_empty(), "what is given back is not empty")),
+            Ok(buffer) => {
+                assert!(buffer.is_empty(), "what is given back is not empty");
+                Ok(())
+            }
             Err(error) => Err(error.kind()),
         }
     }
