@@ -55,8 +55,12 @@ impl Locks {
         }
         let name = want.lock.clone();
         if want.max.is_some_and(|max| lock.holders.len() >= max as usize) {
-            let holders = lock.holders.iter().map(|(run, _)| run.clone());
-            let holders = holders.take(HOLDERS_NAMED).collect();
+            let mut holders: Vec<RunId> = Vec::new();
+            for (run, _) in &lock.holders {
+                if holders.len() < HOLDERS_NAMED && holders.last() != Some(run) {
+                    holders.push(run.clone());
+                }
+            }
             return Some(Denied { lock: name, until: None, holders });
         }
         let until = too_early(want.rate, lock.next, now)?;
@@ -112,7 +116,8 @@ pub(super) fn taken(
     next: Option<Timestamp>,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    rate.map(|rate| next.unwrap_or(now).max(now) + apart(rate))
+    // Who wants no rate leaves the pace as it is.
+    rate.map_or(next, |rate| Some(next.unwrap_or(now).max(now) + apart(rate)))
 }
 
 /// How far apart at an even pace.

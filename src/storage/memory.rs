@@ -32,12 +32,28 @@ struct Inner {
     addressed: BTreeSet<RunId>,
     /// Held runs with a message.
     mail: BTreeSet<(Owner, RunId)>,
-    /// How often each has beaten; none for one that has retired.
-    owners: BTreeMap<Owner, Option<u64>>,
+    owners: BTreeMap<Owner, Life>,
     /// How many runs each holds.
     held: BTreeMap<Owner, usize>,
     locks: Locks,
     messages: u64,
+}
+
+/// What an owner has said of itself, and others of it.
+#[derive(Debug, Default)]
+struct Life {
+    /// How often it has beaten. Kept when it is gone: if it comes back, it counts on, and who saw an
+    /// earlier beat cannot take that for the last.
+    beats: u64,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Alive,
+    Gone,
+    Retired,
 }
 
 #[derive(Debug)]
@@ -63,9 +79,14 @@ struct Rare {
 }
 
 impl Rare {
+    /// Answers to what is not in the inbox are passed over.
     fn answer(&mut self, answers: Vec<(u64, Answer)>) {
-        self.inbox.retain(|(number, _)| !answers.iter().any(|(other, _)| other == number));
-        self.answers.extend(answers);
+        for (number, answer) in answers {
+            if let Ok(place) = self.inbox.binary_search_by_key(&number, |(number, _)| *number) {
+                self.inbox.remove(place);
+                self.answers.push_back((number, answer));
+            }
+        }
         let over = self.answers.len().saturating_sub(ANSWERS_KEPT);
         drop(self.answers.drain(..over));
     }
@@ -149,7 +170,7 @@ impl Inner {
     }
 
     fn is_alive(&self, owner: Owner) -> bool {
-        self.owners.get(&owner).is_some_and(Option::is_some)
+        self.owners.get(&owner).is_some_and(|life| life.state == State::Alive)
     }
 
     /// Whether this run, asked for by name, may be taken.
@@ -164,9 +185,15 @@ impl Inner {
     /// Runs that may be taken, sorted, so that equal histories go equally.
     fn free(&self, taker: Owner, now: Timestamp, limit: usize) -> Vec<RunId> {
         let due = self.due.iter().take_while(|(at, _)| *at <= now).map(|(_, run)| run);
-        let mut runs: Vec<RunId> = due.chain(&self.addressed).take(limit).cloned().collect();
-        runs.sort_unstable();
-        runs.dedup();
+        let mut chosen = BTreeSet::new();
+        for run in due.chain(&self.addressed) {
+            // A run can be due and have a message, and is one all the same.
+            if chosen.len() == limit {
+                break;
+            }
+            chosen.insert(run);
+        }
+        let mut runs: Vec<RunId> = chosen.into_iter().cloned().collect();
         for owner in self.held.keys().filter(|owner| **owner != taker && !self.is_alive(**owner)) {
             // Rare enough to look at every run for it.
             let held = |stored: &Stored| stored.holding == Holding::Held(*owner);
@@ -183,7 +210,7 @@ impl Inner {
         let stored = self.runs.get_mut(&run)?;
         let rare = &mut stored.rare;
         if let Holding::Held(owner) = stored.holding
-            && self.owners.get(&owner) != Some(&None)
+            && self.owners.get(&owner).is_none_or(|life| life.state != State::Retired)
         {
             let recoveries = &mut rare.get_or_insert_default().recoveries;
             *recoveries = recoveries.saturating_add(1);
@@ -322,16 +349,16 @@ impl Storage for Memory {
 
     fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {
         let mut inner = self.inner();
-        let count = inner.owners.get(&owner).copied().flatten().unwrap_or(0);
-        inner.owners.insert(owner, Some(count + 1));
-        let beat = |(owner, count): (&Owner, &Option<u64>)| {
-            count.map(|count| Beat { owner: *owner, count })
-        };
-        Reply::ready(Ok(inner.owners.iter().filter_map(beat).collect()))
+        let life = inner.owners.entry(owner).or_default();
+        life.beats += 1;
+        life.state = State::Alive;
+        let alive = inner.owners.iter().filter(|(_, life)| life.state == State::Alive);
+        let beat = |(owner, life): (&Owner, &Life)| Beat { owner: *owner, count: life.beats };
+        Reply::ready(Ok(alive.map(beat).collect()))
     }
 
     fn retire(&self, owner: Owner) -> Reply<Result<()>> {
-        self.inner().owners.insert(owner, None);
+        self.inner().owners.entry(owner).or_default().state = State::Retired;
         Reply::ready(Ok(()))
     }
 
@@ -355,20 +382,20 @@ impl Storage for Memory {
     fn claim(&self, claim: Claim) -> Reply<Result<Vec<Claimed>>> {
         let mut inner = self.inner();
         for beat in claim.gone {
-            if inner.owners.get(&beat.owner) == Some(&Some(beat.count)) {
-                inner.owners.remove(&beat.owner);
+            let last = inner.owners.get_mut(&beat.owner).filter(|life| life.beats == beat.count);
+            if let Some(life) = last.filter(|life| life.state == State::Alive) {
+                life.state = State::Gone;
             }
         }
         let runs = match claim.run {
-            Some(run) => {
-                Some(run).filter(|run| inner.is_free(run, claim.owner)).into_iter().collect()
-            }
+            Some(run) if claim.limit > 0 && inner.is_free(&run, claim.owner) => vec![run],
+            Some(_) => Vec::new(),
             None => inner.free(claim.owner, claim.now, claim.limit),
         };
         let taken = runs.into_iter().filter_map(|run| inner.take(run, claim.owner)).collect();
         // Those that have retired are remembered as long as they hold something.
         let Inner { owners, held, .. } = &mut *inner;
-        owners.retain(|owner, beat| beat.is_some() || held.contains_key(owner));
+        owners.retain(|owner, life| life.state != State::Retired || held.contains_key(owner));
         Reply::ready(Ok(taken))
     }
 

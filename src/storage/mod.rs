@@ -51,25 +51,29 @@ use crate::workflow::Workflow;
 ///
 /// *Messages*
 /// - A message is in the inbox, oldest first, until a commit answers it; it never comes back. Numbers
-///   grow with every message to the same run.
+///   grow with every message to the same run. Answers to what is not in the inbox are passed over.
 /// - `answer` tells what the run made of a message, for the last [`ANSWERS_KEPT`] of a run at least.
 /// - `mail` names the runs that this owner holds and that have messages.
 ///
 /// *Locks*
 /// - A step is given all locks that it asks for, or none. It holds them until a commit that releases
-///   it, or that ends the run. What it holds already it is given again, at no charge.
+///   it, or that ends the run. What it holds already it is given again, at no charge. Who wants no
+///   rate leaves the lock's pace as it is.
 ///
 /// *Owners*
 /// - An owner is alive from its first `beat` until it is `retire`d, or until a `claim` says that it is
-///   gone. Each `beat` counts one further.
+///   gone. Each `beat` counts one further, also after it was gone.
 /// - `claim` gives each run to one owner only. What it gives: runs that are parked and due; that are
 ///   parked or finished and have a message; that are set aside, when their time has come; and those of
 ///   owners that are not alive. Each time that the last of these happens to a run whose owner did not
-///   retire, its `recoveries` grow by one; a commit with `recovered` sets them to none.
+///   retire, its `recoveries` grow by one; a commit with `recovered` sets them to none. What the
+///   claimer holds itself it is not given.
+/// - By name, runs that are parked or set aside are given before their time, too: who asks for one has
+///   a reason.
 /// - An owner that a claim calls `gone` is so only if it has not beaten since; then it is alive no
 ///   more. If it beats later, it is alive again, and has what nobody has claimed.
 /// - `held` names all runs that an owner holds, sorted by id, a page at a time.
-/// - A run that is set aside is not claimed before its time, message or not.
+/// - A run that is set aside is not claimed before its time, message or not, unless by name.
 ///
 /// [`ErrorKind::NotFound`]: crate::ErrorKind::NotFound
 /// [`ErrorKind::Conflict`]: crate::ErrorKind::Conflict
@@ -334,7 +338,7 @@ pub struct Summary {
     pub status: RunStatus,
     /// When it was added.
     pub created_at: Timestamp,
-    /// When it last changed.
+    /// When it last changed: the time of its last event.
     pub changed_at: Timestamp,
     /// The length of its journal.
     pub events: u64,

@@ -1,5 +1,7 @@
 //! For tests of your own workflows: time that costs nothing, and order that depends on a seed only.
+//! For storages of your own: [`conformance`].
 
+pub mod conformance;
 mod faulty;
 mod virtual_runtime;
 

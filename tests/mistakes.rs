@@ -1,0 +1,86 @@
+//! Storages with mistakes, each of which the conformance suite finds; and each case of the suite finds
+//! one. A test that cannot fail says nothing.
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+#[path = "mistakes/broken.rs"]
+mod broken;
+
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+
+use broken::{Mistake, WithMistake};
+use stepwell::testing::conformance::{Case, cases, differential};
+
+thread_local! {
+    static IS_EXPECTED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What a check says when it fails. Nobody has to read of panics that are expected.
+fn failure(check: impl FnOnce()) -> Option<String> {
+    static QUIET: Once = Once::new();
+    QUIET.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let is_other = std::thread::current().name().is_none();
+            if !IS_EXPECTED.get() && !is_other {
+                loud(info);
+            }
+        }));
+    });
+    IS_EXPECTED.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(check));
+    IS_EXPECTED.set(false);
+    let text = |panic: Box<dyn Any + Send>| {
+        panic.downcast::<String>().map_or_else(|_| String::new(), |text| *text)
+    };
+    outcome.err().map(text)
+}
+
+fn finds(case: &Case, mistake: Mistake) -> bool {
+    failure(|| case.run(&WithMistake::new(mistake))).is_some()
+}
+
+#[test]
+fn without_a_mistake_nothing_is_found() {
+    let found: Vec<&Case> = cases().iter().filter(|case| finds(case, Mistake::None)).collect();
+    assert!(found.is_empty(), "{found:?}");
+    let found = failure(|| differential(&WithMistake::new(Mistake::None), 0..60, 60));
+    assert_eq!(found, None);
+}
+
+#[test]
+fn every_mistake_is_found_by_its_group() {
+    let finds_none = |(mistake, group): &&(Mistake, &str)| {
+        let mut of_group = cases().iter().filter(|case| case.group() == *group);
+        !of_group.any(|case| finds(case, *mistake))
+    };
+    let missed: Vec<_> = broken::GROUPS.iter().filter(finds_none).collect();
+    assert!(missed.is_empty(), "not found: {missed:#?}");
+}
+
+#[test]
+fn random_operations_find_what_cases_find() {
+    let finds = |mistake: Mistake| {
+        failure(|| differential(&WithMistake::new(mistake), 0..100, 100)).is_some()
+    };
+    let mistakes = broken::GROUPS.iter().map(|(mistake, _)| *mistake);
+    let missed: Vec<Mistake> = mistakes
+        .filter(|mistake| !broken::BY_CASES_ONLY.contains(mistake) && !finds(*mistake))
+        .collect();
+    assert!(missed.is_empty(), "not found: {missed:#?}");
+}
+
+#[test]
+fn every_case_finds_a_mistake() {
+    let finds_one = |case: &&Case| {
+        let near = broken::GROUPS.iter().filter(|(_, group)| *group == case.group());
+        let far = broken::GROUPS.iter().filter(|(_, group)| *group != case.group());
+        near.chain(far).any(|(mistake, _)| finds(case, *mistake))
+    };
+    let idle: Vec<String> =
+        cases().iter().filter(|case| !finds_one(case)).map(ToString::to_string).collect();
+    assert!(idle.is_empty(), "these find nothing: {idle:#?}");
+}
