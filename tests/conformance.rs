@@ -26,7 +26,9 @@ impl StorageFactory for InMemory {
     }
 }
 
-stepwell::storage_conformance!(InMemory::default());
+mod memory {
+    stepwell::storage_conformance!(super::InMemory::default());
+}
 
 #[test]
 fn random_operations_are_answered_as_the_contract_says() {
@@ -38,4 +40,62 @@ fn cases_have_names_of_their_own() {
     let names: BTreeSet<String> = conformance::cases().iter().map(ToString::to_string).collect();
     assert_eq!(names.len(), conformance::cases().len());
     assert!(names.len() >= 250, "{} cases", names.len());
+}
+
+/// Each in a file of its own, in a folder that goes with the factory.
+#[cfg(feature = "sqlite")]
+struct InFiles(std::path::PathBuf);
+
+#[cfg(feature = "sqlite")]
+impl InFiles {
+    fn new() -> Self {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("stepwell-conformance-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = std::fs::remove_dir_all(&path);
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl Drop for InFiles {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl StorageFactory for InFiles {
+    fn open(&self, name: &str) -> Arc<dyn Storage> {
+        use stepwell::storage::{SqliteOptions, Synchronous};
+        // Nobody cuts the power here.
+        let options = SqliteOptions::new().synchronous(Synchronous::Normal);
+        Arc::new(options.open(self.0.join(name)).unwrap())
+    }
+
+    fn survives_reopen(&self) -> bool {
+        true
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn forgets_owners(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    stepwell::storage_conformance!(super::InFiles::new());
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn random_operations_are_answered_by_sqlite_as_by_memory() {
+    conformance::differential(&InFiles::new(), 0..40, 120);
 }

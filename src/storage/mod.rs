@@ -71,7 +71,8 @@ use crate::workflow::Workflow;
 /// - By name, runs that are parked or set aside are given before their time, too: who asks for one has
 ///   a reason.
 /// - An owner that a claim calls `gone` is so only if it has not beaten since; then it is alive no
-///   more. If it beats later, it is alive again, and has what nobody has claimed.
+///   more. If it beats later, it is alive again, and has what nobody has claimed. A storage that is sure
+///   that nobody else uses it may take all owners for gone when it is opened.
 /// - `held` names all runs that an owner holds, sorted by id, a page at a time.
 /// - A run that is set aside is not claimed before its time, message or not, unless by name.
 ///

@@ -519,6 +519,29 @@ impl Storage for Broken {
         }
     }
 
+    fn held(&self, owner: Owner, after: Option<RunId>, limit: usize) -> Reply<Result<Vec<RunId>>> {
+        let names = |reply: Reply<Result<Vec<RunId>>>| block_on(reply).unwrap();
+        match self.mistake {
+            M::HeldNever => Reply::ready(Ok(Vec::new())),
+            M::HeldOfEverybody => {
+                let all = block_on(self.inner.list(RunQuery::default())).unwrap();
+                let mut all: Vec<RunId> = all.into_iter().map(|run| run.id).collect();
+                all.sort_unstable();
+                all.retain(|run| after.as_ref().is_none_or(|after| run > after));
+                all.truncate(limit);
+                Reply::ready(Ok(all))
+            }
+            M::HeldWithoutLimit => self.inner.held(owner, after, usize::MAX),
+            M::HeldFromTheFirst => self.inner.held(owner, None, limit),
+            M::HeldBackwards => {
+                let mut held = names(self.inner.held(owner, after, limit));
+                held.reverse();
+                Reply::ready(Ok(held))
+            }
+            _ => self.inner.held(owner, after, limit),
+        }
+    }
+
     fn claim(&self, mut claim: Claim) -> Reply<Result<Vec<Claimed>>> {
         claim.run = claim.run.as_ref().map(|run| self.id(run));
         let (before, asked) = (self.runs(), claim.clone());

@@ -77,7 +77,7 @@ use crate::time::Timestamp;
 /// | `answers` | of the last answers of a run | `run`, `position`, `number`, `rejection` (JSON; null when it was done) |
 /// | `locks` | lock with a rate | `lock`, `next` (when it could be taken at an even pace) |
 /// | `lock_holders` | lock that a step holds | `lock`, `run` (id), `scope`, `step` |
-/// | `owners` | engine | `owner`, `beats`, `retired` |
+/// | `owners` | engine | `owner`, `beats`, `state` (`alive`, `retired`, `gone`) |
 ///
 /// The views are `run_overview` (runs with the id and version of their workflow) and `step_states`
 /// (`run`, `scope`, `step`, `name` of outermost steps, `status`, `since`).

@@ -9,17 +9,17 @@ use crate::storage::{Beat, Claim, Claimed, Owner};
 
 /// Owners that no process that is alive can be are gone: for whoever is sure to be the only one.
 pub(super) fn forget_all(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute("DELETE FROM owners WHERE NOT retired", []).map(drop)
+    connection.execute("UPDATE owners SET state = 'gone' WHERE state = 'alive'", []).map(drop)
 }
 
 pub(super) fn beat(connection: &Connection, owner: Owner) -> Done<Vec<Beat>> {
     let mut beat = connection.prepare_cached(
-        "INSERT INTO owners (owner, beats) VALUES (?1, 1)
-         ON CONFLICT (owner) DO UPDATE SET beats = iif(retired, 1, beats + 1), retired = 0",
+        "INSERT INTO owners (owner, beats, state) VALUES (?1, 1, 'alive')
+         ON CONFLICT (owner) DO UPDATE SET beats = beats + 1, state = 'alive'",
     )?;
     beat.execute([owner_bytes(owner)])?;
     let mut alive =
-        connection.prepare_cached("SELECT owner, beats FROM owners WHERE NOT retired")?;
+        connection.prepare_cached("SELECT owner, beats FROM owners WHERE state = 'alive'")?;
     let beat = |row: &Row<'_>| {
         Ok(Beat { owner: owner_of(row.get(0)?), count: row.get::<_, i64>(1)?.unsigned_abs() })
     };
@@ -28,8 +28,8 @@ pub(super) fn beat(connection: &Connection, owner: Owner) -> Done<Vec<Beat>> {
 
 pub(super) fn retire(connection: &Connection, owner: Owner) -> Done<()> {
     let mut retire = connection.prepare_cached(
-        "INSERT INTO owners (owner, beats, retired) VALUES (?1, 0, 1)
-         ON CONFLICT (owner) DO UPDATE SET retired = 1",
+        "INSERT INTO owners (owner, beats, state) VALUES (?1, 0, 'retired')
+         ON CONFLICT (owner) DO UPDATE SET state = 'retired'",
     )?;
     retire.execute([owner_bytes(owner)])?;
     Ok(Ok(()))
@@ -37,11 +37,13 @@ pub(super) fn retire(connection: &Connection, owner: Owner) -> Done<()> {
 
 pub(super) fn claim(connection: &Connection, claim: &Claim) -> Done<Vec<Claimed>> {
     for beat in &claim.gone {
-        let mut delete = connection
-            .prepare_cached("DELETE FROM owners WHERE owner = ?1 AND beats = ?2 AND NOT retired")?;
-        delete.execute(params![owner_bytes(beat.owner), integer(beat.count)])?;
+        let mut gone = connection.prepare_cached(
+            "UPDATE owners SET state = 'gone' WHERE owner = ?1 AND beats = ?2 AND state = 'alive'",
+        )?;
+        gone.execute(params![owner_bytes(beat.owner), integer(beat.count)])?;
     }
     let runs = match &claim.run {
+        Some(_) if claim.limit == 0 => Vec::new(),
         Some(run) => one(connection, run, claim.owner)?.into_iter().collect(),
         None => free(connection, claim)?,
     };
@@ -52,7 +54,7 @@ pub(super) fn claim(connection: &Connection, claim: &Claim) -> Done<Vec<Claimed>
     // Those that have retired are remembered as long as they hold something.
     let mut forget = connection.prepare_cached(
         "DELETE FROM owners
-         WHERE retired AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.owner = owners.owner)",
+         WHERE state = 'retired' AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.owner = owners.owner)",
     )?;
     forget.execute([])?;
     Ok(Ok(taken))
@@ -77,7 +79,7 @@ fn one(connection: &Connection, run: &RunId, taker: Owner) -> rusqlite::Result<O
         "SELECT run, id, owner FROM runs
          WHERE id = ?1 AND CASE state
            WHEN 'held' THEN owner <> ?2
-             AND owner NOT IN (SELECT owner FROM owners WHERE NOT retired)
+             AND owner NOT IN (SELECT owner FROM owners WHERE state = 'alive')
            WHEN 'finished' THEN inbox > 0
            ELSE 1
          END",
@@ -120,7 +122,7 @@ fn gone(connection: &Connection, taker: Owner) -> rusqlite::Result<Vec<[u8; 16]>
     let mut next = connection
         .prepare_cached("SELECT owner FROM runs WHERE owner > ?1 ORDER BY owner LIMIT 1")?;
     let mut alive =
-        connection.prepare_cached("SELECT 1 FROM owners WHERE owner = ?1 AND NOT retired")?;
+        connection.prepare_cached("SELECT 1 FROM owners WHERE owner = ?1 AND state = 'alive'")?;
     let mut found = Vec::new();
     let mut last: Vec<u8> = Vec::new();
     while let Some(owner) = next.query_row([&last], |row| row.get::<_, [u8; 16]>(0)).optional()? {
@@ -137,8 +139,8 @@ fn take(connection: &Connection, free: Free, taker: Owner) -> rusqlite::Result<O
     let Ok(id) = RunId::new(&free.id) else { return Ok(None) };
     let crashed = match free.holder {
         Some(holder) => {
-            let mut retired =
-                connection.prepare_cached("SELECT 1 FROM owners WHERE owner = ?1 AND retired")?;
+            let mut retired = connection
+                .prepare_cached("SELECT 1 FROM owners WHERE owner = ?1 AND state = 'retired'")?;
             !retired.exists([holder])?
         }
         None => false,

@@ -86,7 +86,7 @@ CREATE INDEX lock_holders_by_run ON lock_holders (run, scope, step);
 CREATE TABLE owners (
   owner   BLOB PRIMARY KEY CHECK (length(owner) = 16),
   beats   INTEGER NOT NULL,
-  retired INTEGER NOT NULL DEFAULT 0
+  state   TEXT NOT NULL CHECK (state IN ('alive', 'retired', 'gone'))
 ) STRICT, WITHOUT ROWID;
 
 CREATE VIEW run_overview AS

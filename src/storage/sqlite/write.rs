@@ -212,12 +212,14 @@ fn answer(
 ) -> rusqlite::Result<()> {
     let mut delete =
         connection.prepare_cached("DELETE FROM messages WHERE run = ?1 AND number = ?2")?;
-    let removed = integer(delete.execute([run, number])?);
+    if delete.execute([run, number])? == 0 {
+        return Ok(());
+    }
     let mut count = connection.prepare_cached(
-        "UPDATE runs SET inbox = inbox - ?1, answered = answered + 1 WHERE run = ?2
+        "UPDATE runs SET inbox = inbox - 1, answered = answered + 1 WHERE run = ?1
          RETURNING answered",
     )?;
-    let position: i64 = count.query_row([removed, run], |row| row.get(0))?;
+    let position: i64 = count.query_row([run], |row| row.get(0))?;
     let mut insert = connection.prepare_cached(
         "INSERT INTO answers (run, position, number, rejection) VALUES (?1, ?2, ?3, ?4)",
     )?;

@@ -173,6 +173,12 @@ macro_rules! __storage_cases {
                 the_first_answer_stays,
                 a_run_without_messages_answers_nothing,
             }
+            held {
+                all_that_an_owner_holds_is_named_by_id,
+                what_others_or_nobody_hold_is_not_named,
+                pages_follow_each_other_and_come_to_an_end,
+                what_is_held_moves_with_who_takes_over,
+            }
             mail {
                 held_runs_with_messages_are_named,
                 mail_is_for_the_holder_only,

@@ -147,15 +147,18 @@ impl Side<'_> {
         wait(self.factory, ask(&*self.storage))
     }
 
-    /// The place in the order of posting of the message with this number.
-    fn message(&self, number: u64) -> Option<usize> {
-        self.posted.iter().position(|(_, other)| *other == number)
+    /// The place in the order of posting of the message to a run with this number.
+    fn message(&self, run: usize, number: u64) -> Option<usize> {
+        self.posted.iter().position(|posted| *posted == (run, number))
     }
 
     /// Messages by their places.
     fn inbox(&self, run: usize) -> Result<Vec<(Option<usize>, Message)>> {
         let inbox = self.ask(|storage| storage.inbox(&id(&name(run))))?;
-        Ok(inbox.into_iter().map(|(number, message)| (self.message(number), message)).collect())
+        Ok(inbox
+            .into_iter()
+            .map(|(number, message)| (self.message(run, number), message))
+            .collect())
     }
 
     /// All of a run, as text.
@@ -182,6 +185,8 @@ impl Side<'_> {
             let mut mail = self.ask(|storage| storage.mail(*owner, 100))?;
             mail.sort_unstable();
             lines.push(format!("{owner:?} has mail for {mail:?}"));
+            let held = self.ask(|storage| storage.held(*owner, None, 100))?;
+            lines.push(format!("{owner:?} holds {held:?}"));
         }
         lines.push(format!("{:?}", self.ask(|storage| storage.list(RunQuery::default()))?));
         lines.push(format!("the next is due {:?}", due(self.ask(|storage| storage.next_due())?)));
@@ -330,7 +335,7 @@ impl<'a> Pair<'a> {
     }
 
     fn reopen(&mut self) -> Result<(), String> {
-        if self.tested.factory.survives_reopen() {
+        if self.tested.factory.survives_reopen() && !self.tested.factory.forgets_owners() {
             // Dropped before it is opened again: two may not be open at once.
             self.tested.storage = Arc::new(Memory::new());
             self.tested.storage = self.tested.factory.open(&self.name);

@@ -156,9 +156,10 @@ fn place(event: &Event) -> usize {
         Event::RunReopened { .. } => 29,
         Event::StepReset { .. } => 30,
         Event::RunFinished { .. } => 31,
+        Event::RunQuarantined { .. } => 32,
     }
 }
-const PLACES: usize = 32;
+const PLACES: usize = 33;
 
 fn step_events(step: StepKey) -> Vec<Event> {
     let signal = Box::new(Signal::keyed("paid", 42, value()).transient());
@@ -213,7 +214,9 @@ fn run_events() -> Vec<Event> {
         Event::RunPaused { by: by.clone() },
         Event::RunPaused { by: Box::default() },
         Event::RunResumed { by: by.clone(), deadline: Timestamp::MAX },
-        Event::RunCancelRequested { by },
+        Event::RunCancelRequested { by: by.clone(), grace: None },
+        Event::RunCancelRequested { by, grace: Some(Duration::MAX) },
+        Event::RunQuarantined { recoveries: u32::MAX },
         Event::RunLimitReached,
         Event::WorkflowModified(Box::new(modified)),
         Event::SecretsResealed { replaced },
@@ -255,7 +258,7 @@ fn message_place(message: &Message) -> usize {
         Message::Pause(_) => 2,
         Message::Resume(_) => 3,
         Message::Operate { .. } => 4,
-        Message::Cancel(_) => 5,
+        Message::Cancel { .. } => 5,
         Message::Terminate(_) => 6,
     }
 }
@@ -268,7 +271,8 @@ fn messages() -> Vec<Message> {
         Message::Vote { approval: "a#2".into(), vote: vote() },
         Message::Pause(reason()),
         Message::Resume(Reason::default()),
-        Message::Cancel(reason()),
+        Message::Cancel { by: reason(), grace: None },
+        Message::Cancel { by: reason(), grace: Some(Duration::from_nanos(1)) },
         Message::Terminate(reason()),
     ];
     let operate = |operation| Message::Operate { operation, by: reason() };

@@ -54,6 +54,7 @@ mod dropped;
 mod due;
 mod fence;
 mod given;
+mod held;
 mod kinds;
 mod list;
 mod locks;
@@ -94,6 +95,12 @@ pub trait StorageFactory: Sync {
 
     /// Whether what is kept outlives the storage. The group `reopen` asks nothing of others.
     fn survives_reopen(&self) -> bool {
+        false
+    }
+
+    /// Whether the storage takes all owners for gone when it is opened again and was open nowhere else.
+    /// The contract leaves that to it; one case of the group `reopen` asks nothing of such ones.
+    fn forgets_owners(&self) -> bool {
         false
     }
 

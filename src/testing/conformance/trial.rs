@@ -51,6 +51,10 @@ impl<'a> Trial<'a> {
         self.factory.survives_reopen()
     }
 
+    pub(super) fn forgets_owners(&self) -> bool {
+        self.factory.forgets_owners()
+    }
+
     /// Another handle to the same data, as another process would have it.
     pub(super) fn beside(&self) -> Option<Self> {
         self.factory.is_shared().then(|| Self::new(self.factory, &self.name))
