@@ -205,7 +205,7 @@ impl World {
     }
 
     async fn jumps(self: Arc<Self>) {
-        if self.seed % 3 != 0 {
+        if !self.seed.is_multiple_of(3) {
             return;
         }
         let mut off = 0_i64;
@@ -372,7 +372,7 @@ fn simulate(seed: u64) {
         let all =
             futures::future::join4(clients, join_all(processes), calm, Arc::clone(&world).jumps());
         // What was set while the clock was ahead comes when the clock is there again.
-        let patience = if seed % 3 == 0 { 5 * 86_400 * SECOND } else { Duration::ZERO };
+        let patience = if seed.is_multiple_of(3) { 5 * 86_400 * SECOND } else { Duration::ZERO };
         let limit = world.nap(TROUBLE + PEACE + patience);
         match select(Box::pin(all), Box::pin(limit)).await {
             futures::future::Either::Left(((runs, ..), _)) => runs,
