@@ -73,6 +73,20 @@ fn a_large_output_goes_to_the_store_and_comes_back_as_an_input() {
 }
 
 #[test]
+fn what_the_journal_would_refuse_goes_to_the_store_however_small_it_is() {
+    let time = VirtualRuntime::new(1);
+    let limits = Limits { max_value_bytes: 500, ..Limits::default() };
+    let flow = flow(limits, [make(), Step::task("read", "reads").after("make")]);
+    // More than the workflow allows, and less than the engine would keep elsewhere by itself.
+    let with = outcome(&time, &engine(&time, Some(MemoryBlobs::new())), &flow, 60);
+    assert_eq!(with.output().unwrap(), &json!([true, 7]));
+    let without = outcome(&time, &engine(&time, None), &flow, 60).to_string();
+    assert!(without.contains("the limit is 500"), "{without}");
+    let small = outcome(&time, &engine(&time, Some(MemoryBlobs::new())), &flow, 10);
+    assert_eq!(small.output().unwrap(), &json!([false, 7]));
+}
+
+#[test]
 fn the_output_of_a_run_can_be_loaded() {
     let time = VirtualRuntime::new(1);
     let engine = engine(&time, Some(MemoryBlobs::new()));

@@ -116,6 +116,11 @@ impl Turn<'_> {
 }
 
 impl RunState {
+    /// How large a value may be to become part of the journal.
+    pub(crate) fn most_value_bytes(&self) -> usize {
+        self.program.unit(0).limits.max_value_bytes
+    }
+
     /// Gives variables new values: those of the workflow that a step belongs to, or of the run.
     pub(super) fn set_variables(&mut self, step: Option<StepKey>, values: &Value) {
         let at = self.workflow_of(step.map_or(0, |step| step.scope));
