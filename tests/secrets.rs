@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use futures::StreamExt;
 use serde_json::json;
 use stepwell::executor::LogLevel;
-use stepwell::journal::Reason;
+use stepwell::journal::{Operation, Reason};
 use stepwell::runtime::Runtime as _;
 use stepwell::secret::{Key, Keyring, Secret};
 use stepwell::storage::{Memory, Storage};
@@ -521,6 +521,56 @@ fn rotation_leaves_nothing_that_needs_the_old_key() {
         assert_eq!((ended, new.run(&id).await.unwrap().status()), (0, RunStatus::Succeeded));
         let lost = engine("old").reseal(&id, Reason::new("ann", "wrong key")).await.unwrap_err();
         assert_eq!(lost.kind(), ErrorKind::Configuration);
+    })
+    .unwrap();
+}
+
+#[test]
+fn rotation_reaches_what_could_not_be_undone_yet() {
+    let time = VirtualRuntime::new(1);
+    let storage = Memory::new();
+    let engine = |current: &str, undoes: bool| {
+        Engine::builder()
+            .runtime(time.clone())
+            .storage(storage.clone())
+            .keys(keys(current))
+            .executor("works", executor_fn(|_| async { Ok(()) }))
+            .executor("fails", executor_fn(|_| async { Err::<(), _>(StepError::fatal("no")) }))
+            .executor(
+                "undoes",
+                executor_fn(move |ctx| async move {
+                    ctx.secret("token")?;
+                    if undoes { Ok(()) } else { Err(StepError::fatal("not now")) }
+                }),
+            )
+            .build()
+            .unwrap()
+    };
+    let undo = Step::task("undo", "undoes").input("token", "vars.token");
+    let flow = Workflow::builder("w")
+        .variable("token", secret())
+        .step(Step::task("a", "works").compensate(undo))
+        .step(Step::task("b", "fails").after("a"))
+        .build()
+        .unwrap();
+    time.block_on(async {
+        let options = StartOptions::id("r").secret("token", CANARY);
+        let first = engine("both", false);
+        let handle = engine("old", false).start_with(&flow, (), options).await.unwrap();
+        let outcome = handle.outcome().await.unwrap().to_string();
+        assert!(outcome.contains("`a` was not undone: fatal: not now"), "{outcome}");
+        let id = handle.id().clone();
+        drop(handle);
+        assert_eq!(first.reseal(&id, Reason::new("ann", "rotation")).await.unwrap(), 1);
+        drop(first);
+        let again = Operation::rerun_alone("b");
+        let handle =
+            engine("new", true).reopen(&id, again, Reason::new("ann", "again")).await.unwrap();
+        let outcome = handle.outcome().await.unwrap().to_string();
+        assert!(!outcome.contains("was not undone"), "{outcome}");
+        let failed: Vec<String> =
+            handle.snapshot().error_history().into_iter().map(|(path, _)| path).collect();
+        assert_eq!(failed, ["a[undo]/undo", "b", "b"]);
     })
     .unwrap();
 }

@@ -312,7 +312,8 @@ impl RunState {
             return;
         };
         let (parent, index) = (scope.parent, scope.index);
-        let (owed, undoes) = (std::mem::take(&mut scope.owed), scope.undoes.take());
+        // What is kept of it is told by the path that this gives it.
+        let (owed, undoes) = (std::mem::take(&mut scope.owed), scope.undoes.clone());
         self.drop_scope(number);
         if let Some(undoes) = undoes {
             return self.close_compensation(&undoes, outcome);
