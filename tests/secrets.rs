@@ -140,6 +140,45 @@ fn the_canary_is_seen_by_nobody() {
     assert_hidden(&seen);
 }
 
+#[test]
+fn where_a_long_message_is_cut_no_half_of_a_secret_is_left() {
+    // Text without a period, so that any part of it can be told.
+    let long: String = (0..200).map(|n| format!("{n:03}+")).collect();
+    let time = VirtualRuntime::new(1);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .keys(keys("old"))
+        .executor(
+            "fails",
+            executor_fn(|ctx| async move {
+                let token = ctx.secret("token")?;
+                let message = format!("{}{}", "x".repeat(3_700), token.expose());
+                match ctx.step().as_str() {
+                    "panics" => panic!("{message}"),
+                    "converts" => Err::<(), _>(std::io::Error::other(message).into()),
+                    _ => Err(StepError::fatal(message)),
+                }
+            }),
+        )
+        .build()
+        .unwrap();
+    let steps = ["fails", "panics", "converts"]
+        .map(|id| Step::task(id, "fails").input("token", "vars.token"));
+    let flow = Workflow::builder("w").variable("token", secret()).steps(steps).build().unwrap();
+    let options = StartOptions::default().secret("token", &*long);
+    let run = time.block_on(async {
+        let handle = engine.start_with(&flow, (), options).await.unwrap();
+        handle.outcome().await.unwrap();
+        handle.snapshot()
+    });
+    let failures = run.unwrap().error_history();
+    assert_eq!(failures.len(), 3);
+    for (step, failed) in failures {
+        let message = &failed.failure.message;
+        assert!(message.ends_with("xx[secret]"), "{step}: {}", &message[3_600..]);
+    }
+}
+
 fn assert_hidden(seen: &str) {
     assert!(seen.contains("[secret]"), "the scrubber was at work");
     let hex: String = CANARY.bytes().map(|byte| format!("{byte:02x}")).collect();
