@@ -22,7 +22,7 @@ impl RunState {
             // Nearly all events are these.
             Event::StepReady { .. } | Event::StepStarted { .. } => 0,
             Event::StepSucceeded { output, .. } => output.bytes(),
-            other => other.values().map(Value::bytes).sum(),
+            other => other.bytes(),
         });
         match event {
             Event::RunStarted(started) => {

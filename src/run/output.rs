@@ -50,8 +50,13 @@ impl Turn<'_> {
                  engine a blob store)"
             ));
         }
-        if self.state.bytes.saturating_add(bytes) > limits.max_run_bytes {
-            let max = limits.max_run_bytes;
+        self.fits_in_run(bytes)
+    }
+
+    /// Whether the journal has room for so many bytes more.
+    pub(super) fn fits_in_run(&self, bytes: usize) -> Result<(), String> {
+        let max = self.state.program.unit(0).limits.max_run_bytes;
+        if self.state.bytes.saturating_add(bytes) > max {
             return Err(format!(
                 "would make the run's values more than {max} bytes (raise `limits.max_run_bytes`, or \
                  give the engine a blob store)"
