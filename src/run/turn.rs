@@ -454,7 +454,9 @@ impl<'a> Turn<'a> {
     }
 
     fn resume(&mut self, by: Box<Reason>) -> Result<(), Rejection> {
-        let since = self.state.paused.ok_or(Rejection::NotPaused)?;
+        // A run that is stopping is not paused, but what cleans up in it can be in quarantine.
+        let quarantined = self.state.quarantined.then_some(self.now);
+        let since = self.state.paused.or(quarantined).ok_or(Rejection::NotPaused)?;
         let deadline = self.state.started.as_ref().map_or(Timestamp::MAX, |start| start.deadline);
         let deadline = deadline + self.now.since(since);
         self.emit(Event::RunResumed { by, deadline });
