@@ -94,6 +94,25 @@ pub(crate) fn bytes(value: &Json) -> usize {
     total
 }
 
+/// How many bytes something takes as JSON.
+pub(crate) fn bytes_as_json<T: Serialize>(thing: &T) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // What cannot be written is not kept either.
+    let _ = serde_json::to_writer(&mut count, thing);
+    count.0
+}
+
 /// How deep values may nest: what is read back from a journal may nest 127 deep, and much that walks
 /// a value recurses.
 pub const NESTING_MAX: usize = 100;

@@ -551,6 +551,69 @@ fn attempts_of_a_run_that_is_over_are_not_taken_over() {
 }
 
 #[test]
+fn another_engine_goes_on_with_what_is_being_undone() {
+    let time = VirtualRuntime::new(1);
+    let storage = Memory::new();
+    let begun = Arc::new(Mutex::new(Vec::new()));
+    let engine = |name: &'static str| {
+        let begun = Arc::clone(&begun);
+        Engine::builder()
+            .runtime(time.clone())
+            .storage(storage.clone())
+            .executor("works", executor_fn(|ctx| async move { Ok(ctx.step()) }))
+            .executor("fails", executor_fn(|_| async { Err::<(), _>(StepError::fatal("no")) }))
+            .executor(
+                "undoes",
+                executor_fn(move |ctx| {
+                    let what: String = ctx.input("what").unwrap();
+                    let this = (name, what.clone(), ctx.idempotency_key(), ctx.attempt());
+                    begun.lock().unwrap().push(this);
+                    async move {
+                        ctx.sleep(10 * SECOND).await;
+                        match what.as_str() {
+                            "b" if ctx.attempt() == 1 => Err(StepError::retryable("busy")),
+                            _ => Ok(()),
+                        }
+                    }
+                }),
+            )
+            .build()
+            .unwrap()
+    };
+    let undo =
+        || Step::task("undo", "undoes").input("what", "output").retry(RetryConfig::attempts(3));
+    let flow = plain([
+        Step::task("a", "works").compensate(undo()),
+        Step::task("b", "works").after("a").compensate(undo()),
+        Step::task("c", "fails").after("b"),
+    ]);
+    let outcome = time.block_on(async {
+        let first = engine("first");
+        let handle = first.start_with(&flow, (), StartOptions::id("r")).await.unwrap();
+        let waited = select(Box::pin(handle.outcome()), Box::pin(nap(&first, 5 * SECOND))).await;
+        assert!(matches!(waited, Either::Right(_)), "it is undoing");
+        drop(waited);
+        drop((handle, first));
+        let second = engine("second");
+        // It says nothing any more; after that long others know that it is gone.
+        let lease = EngineLimits::default().lease;
+        second.serve(nap(&second, 2 * lease + 60 * SECOND)).await.unwrap();
+        let run = second.run(&RunId::new("r").unwrap()).await.unwrap();
+        assert_eq!(run.status(), RunStatus::Failed, "nobody else drove it");
+        run.outcome().await.unwrap().to_string()
+    });
+    assert_eq!(outcome.unwrap(), "failed: step c: fatal: no");
+    let (b, a) = ("r/b[undo]/undo@1".to_string(), "r/a[undo]/undo@2".to_string());
+    let expected = [
+        ("first", "b".to_string(), b.clone(), 1),
+        ("second", "b".into(), b.clone(), 1),
+        ("second", "b".into(), b, 2),
+        ("second", "a".into(), a, 1),
+    ];
+    assert_eq!(*begun.lock().unwrap(), expected);
+}
+
+#[test]
 fn steps_that_take_too_long_open_the_breaker_and_waits_do_not() {
     let time = VirtualRuntime::new(1);
     let calls = Arc::new(AtomicU32::new(0));

@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use serde_json::json;
-use stepwell::journal::{Operation, Recorded, Signal, Vote};
+use serde_json::{Value as Json, json};
+use stepwell::expr::Expr;
+use stepwell::journal::{Operation, Reason, Recorded, Signal, Vote};
 use stepwell::plan::EdgeKind;
-use stepwell::run::{Command, Report, RetryAllowance, RunState};
-use stepwell::workflow::{Approval, Case, FailurePolicy, Lock, NodeKind};
+use stepwell::retry::GiveUp;
+use stepwell::run::{Command, Preview, Report, RetryAllowance, RunState};
+use stepwell::workflow::{
+    Approval, Case, FailurePolicy, Lock, NodeKind, Priority, Variable, VariableType,
+};
 use stepwell::{
-    ErrorClass, Event, Failure, RetryConfig, RunId, SkipReason, Step, StepKey, StepStatus,
-    Timestamp, Trigger, Value, Wait, Workflow,
+    ErrorClass, Event, Failure, RetryConfig, RunId, SkipReason, Step, StepError, StepKey,
+    StepStatus, Timestamp, Trigger, Value, Wait, Workflow,
 };
 
 /// Steps of one body: each depends on some before it.
@@ -72,20 +76,30 @@ fn body(depth: u32) -> BoxedStrategy<Vec<Step>> {
 }
 
 fn step(depth: u32) -> BoxedStrategy<Step> {
-    let task = (any::<bool>(), 0..8_u8).prop_map(|(retry, extra)| {
+    let task = (any::<bool>(), 0..10_u8, 0..14_u8).prop_map(|(retry, extra, data)| {
         let mut step = Step::task("x", "t");
-        if extra > 5 {
+        if matches!(extra, 6 | 7) {
             let undo = Step::task("undo", "t").input("what", "output");
             step = step.compensate(undo.retry(RetryConfig::attempts(2)));
         }
         if retry {
             step = step.retry(RetryConfig::attempts(3));
         }
-        match extra {
+        let step = match extra {
             0 => step.when("input.yes"),
             1 => step.when("input.no"),
             2 => step.attempt_timeout(Duration::from_secs(5)),
             3 => step.timeout(Duration::from_secs(20)),
+            8 => step.when("vars.count != 3"),
+            9 => step.when("len(input.items) < vars.most"),
+            _ => step,
+        };
+        match data {
+            0 => step.set("count", "output"),
+            // Half of something odd is no whole number.
+            1 => step.set("most", "output / 2").output("kept", "output + 1"),
+            2 => step.output("secret", "vars.secret").output("before", "vars.count"),
+            3 => step.output("none", "output.none.at_all"),
             _ => step,
         }
     });
@@ -93,6 +107,7 @@ fn step(depth: u32) -> BoxedStrategy<Step> {
         Just(Wait::For(Duration::from_secs(30))),
         Just(Wait::signal("go")),
         Just(Wait::signal("go").timeout(Duration::from_secs(60))),
+        Just(Wait::signal("go").key("vars.count")),
         Just(Wait::condition("now() > 50")),
         Just(Wait::approval(Approval::by(["ann", "bob", "cem"]).quorum(2))),
         Just(Wait::first([("s", Wait::signal("go")), ("t", Wait::For(Duration::from_secs(90)))])),
@@ -148,6 +163,15 @@ struct Life {
     /// Steps that are to be run again.
     reset: BTreeSet<StepKey>,
     attempts: BTreeMap<StepKey, u32>,
+    /// What the events say about the variables.
+    variables: Json,
+    /// How often the secrets were sealed anew.
+    sealed: u32,
+}
+
+/// A secret as it was sealed for the nth time.
+fn sealed(times: u32) -> Json {
+    json!({"$sealed": format!("sealed-{times}-times")})
 }
 
 /// The statuses of the steps before a step, each with the edge that leads from it.
@@ -251,14 +275,95 @@ impl Life {
                     state.apply(recorded.at, &recorded.event);
                 }
                 assert_eq!(state, self.state, "what was decided is what was applied");
+                let expr = Expr::parse("vars").unwrap();
+                let variables = self.state.evaluate(StepKey::root(0), &expr, self.now);
+                assert_eq!(variables.unwrap(), self.variables);
             }
+        }
+    }
+
+    /// Asks for an operation; what the preview says must be what happens.
+    fn operate(&mut self, operation: Operation) {
+        let preview = self.state.preview(&operation, self.now);
+        let (before, first) = (self.state.clone(), self.journal.len());
+        let by = Reason::new("ann", "why").into();
+        self.ask(Command::Operate { operation: Box::new(operation.clone()), by });
+        let news = &self.journal[first..];
+        assert_eq!(preview.is_ok(), !news.is_empty(), "the preview says whether it happens");
+        let Ok(preview) = preview else { return };
+        let reopens = |recorded: &Recorded| matches!(recorded.event, Event::RunReopened { .. });
+        assert_eq!(preview.reopens, news.iter().any(reopens));
+        // Each list, as the events tell it.
+        let mut told: [Vec<String>; 5] = Default::default();
+        let mut seen = before.clone();
+        for Recorded { at, event } in news {
+            seen.apply(*at, event);
+            if matches!(event, Event::RunReopened { .. }) {
+                // The end of the run had stopped them.
+                let begins = |(step, status): &(StepKey, StepStatus)| {
+                    let was = before.step_status(*step);
+                    *status == StepStatus::Pending && was == Some(StepStatus::Cancelled)
+                };
+                told[0].extend(seen.steps().filter(begins).map(|(step, _)| seen.path(step)));
+            }
+            let (list, step) = match event {
+                Event::StepReset { step, .. } => (0, step),
+                Event::StepReady { step }
+                | Event::StepStarted { step, .. }
+                | Event::WaitStarted { step, .. } => (1, step),
+                Event::StepSkipped { step, .. } => (2, step),
+                Event::StepSucceeded { step, .. } => (3, step),
+                Event::StepCancelled { step, .. } | Event::StepCancelRequested { step, .. } => {
+                    (4, step)
+                }
+                _ => continue,
+            };
+            told[list].push(seen.path(*step));
+        }
+        let Preview { again, starts, skipped, succeeded, cancelled, .. } = preview;
+        assert_eq!([&again, &starts, &skipped, &succeeded, &cancelled], told.each_ref());
+        // And as the steps look afterwards.
+        for (step, now) in self.state.steps() {
+            let path = self.state.path(step);
+            let was = before.find(&path);
+            let old = was.and_then(|was| before.step_status(was));
+            let stopping = was.is_some_and(|was| before.is_cancelling(was));
+            let new = old != Some(now);
+            let (list, must) = match now {
+                StepStatus::Pending => (&again, old.is_some_and(StepStatus::is_end)),
+                StepStatus::Running if self.state.is_cancelling(step) => (&cancelled, !stopping),
+                StepStatus::Ready | StepStatus::Running | StepStatus::Waiting => (&starts, new),
+                StepStatus::Skipped(_) => (&skipped, new),
+                StepStatus::Succeeded => (&succeeded, new),
+                // The end of the run stops what is left without a word.
+                StepStatus::Cancelled => (&cancelled, new && self.state.outcome().is_none()),
+                _ => continue,
+            };
+            assert!(!must || list.contains(&path), "{path} was {old:?}, is {now:?}: {operation}");
         }
     }
 
     /// Checks one event against the state before it.
     fn watch(&mut self, state: &RunState, event: &Event) {
         match event {
-            Event::WorkflowModified(modified) => self.move_keys(state, &modified.workflow),
+            Event::WorkflowModified(modified) => {
+                self.variables = (*modified.variables).clone();
+                self.move_keys(state, &modified.workflow);
+            }
+            Event::VariablesSet { values, .. } => {
+                for (name, value) in values.as_object().unwrap() {
+                    self.variables[name] = value.clone();
+                }
+            }
+            Event::SecretsResealed { .. } => {
+                let old = sealed(self.sealed)["$sealed"].as_str().unwrap().to_string();
+                self.sealed += 1;
+                self.variables["secret"] = sealed(self.sealed);
+                let mut after = state.clone();
+                after.apply(self.now, event);
+                assert!(!format!("{after:?}").contains(&old), "{old} is left: {after:#?}");
+            }
+            Event::RunStarted(started) => self.variables = (*started.variables).clone(),
             Event::StepReset { step, .. } => {
                 self.ended.remove(step);
                 self.reset.insert(*step);
@@ -338,14 +443,28 @@ impl Life {
             })
             .map(|(step, _)| step)
             .collect();
+        if state.is_quarantined() && !state.status().is_end() {
+            let resumed = state.clone().decide(Command::Resume(Box::default()), self.now);
+            assert!(resumed.is_ok(), "what is kept from going on can be let go on: {resumed:?}");
+        }
         if !state.status().is_end() {
             assert_eq!(state.running() as usize, running.len(), "the count of running tasks");
         }
     }
 }
 
+fn flow(steps: Vec<Step>, policy: FailurePolicy) -> stepwell::Result<Workflow> {
+    Workflow::builder("w")
+        .variable("count", Variable::of(VariableType::Any).default_value(0))
+        .variable("most", Variable::of(VariableType::Integer).default_value(8))
+        .variable("secret", Variable::of(VariableType::Secret).required())
+        .steps(steps)
+        .on_failure(policy)
+        .build()
+}
+
 fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> {
-    let Ok(workflow) = Workflow::builder("w").steps(steps).on_failure(policy).build() else {
+    let Ok(workflow) = flow(steps, policy) else {
         return Vec::new();
     };
     let child = child();
@@ -360,17 +479,19 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
         ended: BTreeSet::new(),
         reset: BTreeSet::new(),
         attempts: BTreeMap::new(),
+        variables: Json::Null,
+        sealed: 0,
     };
     let input: Value = json!({"yes": true, "no": false, "items": [1, 2, 3], "plan": [
         {"id": "a", "task": "t", "compensate": {"task": "undo"}},
         {"id": "b", "after": "a", "foreach": "input.items", "steps": [{"id": "c", "task": "t"}]},
         {"id": "d", "workflow": "child"},
         {"id": "e", "wait": {"for": "30s"}, "finally": true},
-    ]})
+    ], "secret": sealed(0)})
     .into();
     life.ask(Command::Start {
         input,
-        variables: Value::NULL,
+        variables: json!({"count": 0, "most": 8, "secret": sealed(0)}).into(),
         seed: 5,
         grace: Duration::from_secs(10),
     });
@@ -383,17 +504,23 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
             let (step, attempt) = *running.get(which % running.len().max(1))?;
             Some(Command::Report { step, attempt, result })
         };
-        let failed = |class| Report::Failed {
-            failure: Failure::new(class, "no").into(),
-            retry: RetryAllowance::Allowed,
-        };
+        let denied = which % 6 == 5;
+        let retry = if denied { RetryAllowance::Denied } else { RetryAllowance::Allowed };
+        let failed = |class| Report::Failed { failure: Failure::new(class, "no").into(), retry };
         let command = match kind {
             0..10 => {
                 ready.get(which % ready.len().max(1)).map(|step| Command::Dispatch { step: *step })
             }
             10..18 => report(Report::Succeeded(json!(which).into())),
             18..21 => report(failed(ErrorClass::Temporary)),
-            21..23 => report(failed(ErrorClass::Fatal)),
+            21 => report(failed(ErrorClass::Fatal)),
+            22 => {
+                let signal = if which % 3 == 0 { "go" } else { "more" };
+                let limit = (which % 4 == 0).then(|| Duration::from_secs(30));
+                let prompt = json!({"which": which, "secret": life.variables["secret"]});
+                let wait = StepError::wait_for_signal(signal, prompt, limit);
+                report(Report::Suspended(wait.into_failure().unwrap_err().into()))
+            }
             23 => {
                 // Of something that does not run, or of another attempt.
                 let step = StepKey { scope: u32::from(roll % 7), step: u32::from(roll % 5) };
@@ -404,38 +531,36 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
                 })
             }
             24 => {
-                let long = which % 61 == 0;
+                let long = which % 41 == 0;
                 let seconds = if long { 4000 } else { u64::from(roll / 32) % 40 };
                 life.now = life.now + Duration::from_secs(seconds);
-                Some(Command::Tick { retry: RetryAllowance::Allowed })
+                Some(Command::Tick { retry })
             }
             26 => {
                 let steps: Vec<StepKey> = life.state.steps().map(|(step, _)| step).collect();
                 let path = life.state.path(steps[which % steps.len()]);
-                let operation = match which % 7 {
-                    0 => Operation::rerun(path),
-                    1 => Operation::rerun_alone(path),
-                    2 => Operation::RetryFailed,
-                    3 => Operation::skip([path]),
-                    4 => Operation::succeed(path, 7),
-                    5 => Operation::cancel([path]),
-                    _ => Operation::rerun_failed_items(path),
+                let operation = match which % 10 {
+                    0 => Some(Operation::rerun(path)),
+                    1 => Some(Operation::rerun_alone(path)),
+                    2 => Some(Operation::RetryFailed),
+                    3 => Some(Operation::skip([path])),
+                    4 => Some(Operation::succeed(path, 7)),
+                    5 => Some(Operation::cancel([path])),
+                    6 => Some(Operation::rerun_failed_items(path)),
+                    7 => {
+                        // One of these is no whole number.
+                        let values = [json!(1), json!("none"), json!(null)];
+                        let name = ["count", "most"][which / 10 % 2];
+                        Some(Operation::set_variable(name, values[which / 20 % 3].clone()))
+                    }
+                    8 => {
+                        let text = |times| sealed(times)["$sealed"].as_str().unwrap().to_string();
+                        let replaced = [(text(life.sealed), text(life.sealed + 1))].into();
+                        Some(Operation::Reseal { replaced })
+                    }
+                    _ => modification(&life.state, which / 10, &child),
                 };
-                let preview = life.state.preview(&operation, life.now);
-                let before = life.journal.len();
-                life.ask(Command::Operate { operation: operation.into(), by: Box::default() });
-                let news = &life.journal[before..];
-                assert_eq!(preview.is_ok(), !news.is_empty(), "the preview says what happens");
-                let is_start = |event: &Event| {
-                    matches!(
-                        event,
-                        Event::StepReady { .. }
-                            | Event::StepStarted { .. }
-                            | Event::WaitStarted { .. }
-                    )
-                };
-                let starts = news.iter().filter(|recorded| is_start(&recorded.event)).count();
-                assert_eq!(preview.map_or(0, |preview| preview.starts.len()), starts);
+                operation.into_iter().for_each(|operation| life.operate(operation));
                 life.assert_alive();
                 None
             }
@@ -444,9 +569,20 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
                 let vote = if which % 5 == 0 { Vote::reject(by) } else { Vote::approve(by) };
                 Command::Vote { approval: open.id.clone(), vote: Box::new(vote) }
             }),
-            25 if which % 3 == 1 => modification(&life.state, which, &child),
-            25 => Some(Command::Tick { retry: RetryAllowance::Allowed }),
-            27 => Some(Command::Signal(Signal::new("go", ()))),
+            25 if which % 3 == 1 => {
+                let operation = modification(&life.state, which / 3, &child);
+                operation.into_iter().for_each(|operation| life.operate(operation));
+                life.assert_alive();
+                None
+            }
+            25 => Some(Command::Tick { retry }),
+            27 => Some(Command::Signal(match which % 6 {
+                0 => Signal::new("more", sealed(life.sealed)),
+                1 => Signal::new(["go", "more"][which / 6 % 2], 1).transient(),
+                2 | 3 => Signal::keyed("go", life.variables["count"].clone(), 2),
+                _ => Signal::new("go", ()),
+            })),
+            28 if which % 6 == 5 => Some(Command::Quarantine { recoveries: 6 }),
             28 => Some(Command::Pause(Box::default())),
             29 | 30 => Some(Command::Resume(Box::default())),
             _ if which % 16 == 0 => Some(Command::Cancel { by: Box::default(), grace: None }),
@@ -491,23 +627,68 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
     life.journal
 }
 
-/// A step more, or one less, among the outermost ones.
-fn modification(state: &RunState, which: usize, child: &Workflow) -> Option<Command> {
+/// What `modification` does.
+const CHANGES: [&str; 7] =
+    ["one more", "one less", "rewired", "when", "attempts", "variables", "one that always follows"];
+
+/// A step more or one less among the outermost ones, others before one, or another setting.
+fn modification(state: &RunState, which: usize, child: &Workflow) -> Option<Operation> {
     let mut definition = (**state.definition()?).clone();
-    let at = which % definition.steps.len();
-    if which.is_multiple_of(2) {
-        let after = definition.steps[at].id.clone();
-        definition.steps.insert(at, Step::task(format!("m{which}"), "t").after(after));
-    } else {
-        definition.steps.remove(at);
-    }
-    let workflow = Box::new(Workflow::from_definition(definition).ok()?);
-    let operation = Operation::Modify {
-        workflow,
-        linked: vec![child.clone()],
-        revision: state.revision() + u32::from(which.is_multiple_of(11)),
+    let (kind, which) = (which % CHANGES.len(), which / CHANGES.len());
+    let open = state.steps().filter(|(step, status)| {
+        step.scope == 0 && matches!(status, StepStatus::Pending | StepStatus::Ready)
+    });
+    let open: Vec<usize> = open.map(|(step, _)| step.step as usize).collect();
+    // Now and then one that has begun, which is refused.
+    let at = match open.as_slice() {
+        [] => which % definition.steps.len(),
+        open if !which.is_multiple_of(5) => open[which % open.len()],
+        _ => which % definition.steps.len(),
     };
-    Some(Command::Operate { operation: Box::new(operation), by: Box::default() })
+    let before = which / 3 % (at + 1);
+    let id = definition.steps[before].id.clone();
+    let step = &mut definition.steps[at];
+    match kind {
+        0 => {
+            let after = step.id.clone();
+            definition.steps.insert(at, Step::task(format!("m{which}"), "t").after(after));
+        }
+        1 => {
+            let gone = definition.steps.remove(at).id;
+            for step in &mut definition.steps {
+                let lists = [&mut step.after, &mut step.on_failure, &mut step.otherwise];
+                for ids in lists.into_iter().chain([&mut step.always]) {
+                    ids.retain(|id| *id != gone);
+                }
+                step.on_error.retain(|_, ids| !ids.contains(&gone));
+            }
+        }
+        // Often a circle, or after what it may not be after.
+        2 if step.after.contains(&id) => step.after.retain(|other| *other != id),
+        2 => step.after.push(id),
+        3 => {
+            step.priority = Priority::Urgent;
+            step.when = Some("vars.count != 2".into());
+            step.trigger = if which % 2 == 0 { None } else { Some(Trigger::AllDone) };
+        }
+        4 => {
+            step.after.clear();
+            *step = step.clone().retry(RetryConfig::attempts(2)).set("count", "output");
+        }
+        5 => {
+            let variable = Variable::of(VariableType::Any).default_value(which);
+            definition.variables.insert("extra".into(), variable);
+            definition.variables.remove("most");
+        }
+        _ => {
+            definition.steps[before].always.push(format!("a{which}").as_str().into());
+            definition.steps.push(Step::wait(format!("a{which}"), Wait::signal("more")));
+        }
+    }
+    definition.metadata.insert("change".into(), CHANGES[kind].into());
+    let workflow = Box::new(Workflow::from_definition(definition).ok()?);
+    let revision = state.revision() + u32::from(which.is_multiple_of(11));
+    Some(Operation::Modify { workflow, linked: vec![child.clone()], revision })
 }
 
 /// The outermost steps of which the workflow warns that they can never start.
@@ -519,6 +700,31 @@ fn never_started(workflow: &Workflow) -> Vec<String> {
         (!id.contains('.')).then(|| id.to_string())
     });
     named.collect()
+}
+
+/// What there is more to an event than its name.
+fn details(event: &Event) -> Vec<&'static str> {
+    match event {
+        Event::SignalTaken { signal, .. } => [
+            (signal.transient, "a transient signal is taken"),
+            (signal.name.contains('['), "a keyed signal is taken"),
+        ]
+        .into_iter()
+        .filter_map(|(there, name)| there.then_some(name))
+        .collect(),
+        Event::StepFailed { failure, .. }
+            if failure.causes.contains(&GiveUp::BudgetExhausted.to_string()) =>
+        {
+            vec!["the retry budget denies"]
+        }
+        Event::WorkflowModified(modified) => {
+            let change = &modified.workflow.definition().metadata["change"];
+            CHANGES.into_iter().filter(|name| change == name).collect()
+        }
+        Event::VariablesSet { step: Some(_), .. } => vec!["set by a step"],
+        Event::VariablesSet { step: None, .. } => vec!["set by somebody"],
+        _ => Vec::new(),
+    }
 }
 
 #[test]
@@ -533,19 +739,22 @@ fn the_properties_hold_over_random_workflows_and_commands() {
     );
     runner
         .run(&strategy, |(steps, policy, dice)| {
-            let built = Workflow::builder("w").steps(steps.clone()).build();
+            let built = flow(steps.clone(), policy);
             let warned = built.is_ok_and(|workflow| !never_started(&workflow).is_empty());
             *seen.borrow_mut().entry("never started".into()).or_insert(0) += u32::from(warned);
             for recorded in live(steps, policy, &dice) {
                 let name = format!("{:?}", recorded.event);
                 let name = name.split([' ', '(', '{']).next().unwrap().to_string();
                 *seen.borrow_mut().entry(name).or_insert(0) += 1;
+                for more in details(&recorded.event) {
+                    *seen.borrow_mut().entry(more.into()).or_insert(0) += 1;
+                }
             }
             Ok(())
         })
         .unwrap();
     let seen = seen.into_inner();
-    for name in [
+    for name in CHANGES.into_iter().chain([
         "never started",
         "AttemptFailed",
         "ItemsListed",
@@ -576,7 +785,16 @@ fn the_properties_hold_over_random_workflows_and_commands() {
         "StepStarted",
         "StepSucceeded",
         "WaitStarted",
-    ] {
+        "RunQuarantined",
+        "SecretsResealed",
+        "StepSuspended",
+        "VariablesSet",
+        "a transient signal is taken",
+        "a keyed signal is taken",
+        "the retry budget denies",
+        "set by a step",
+        "set by somebody",
+    ]) {
         assert!(seen.get(name).is_some_and(|count| *count > 20), "{name}: {seen:?}");
     }
 }

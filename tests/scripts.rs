@@ -166,6 +166,7 @@ impl Script {
                 open.map(|(path, open)| format!("{path}: {}", serde_json::to_string(open).unwrap()))
                     .collect()
             }
+            "quarantine" => self.decide(Command::Quarantine { recoveries: 6 }),
             "pause" => self.decide(Command::Pause(Reason::new("ann", "look").into())),
             "resume" => self.decide(Command::Resume(Reason::new("ann", "go").into())),
             "cancel" => {
@@ -306,6 +307,9 @@ impl Script {
                 format!("scope {scope} opened to undo a step of scope {of}")
             }
             Event::RunPaused { by } => format!("run paused {by}"),
+            Event::RunQuarantined { recoveries } => {
+                format!("run in quarantine, taken over {recoveries} times")
+            }
             Event::RunResumed { by, deadline } => format!("run resumed {by}, limit {deadline}"),
             Event::RunCancelRequested { by, .. } => format!("run cancelling {by}"),
             Event::RunLimitReached => "run over its time limit".into(),

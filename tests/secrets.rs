@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
 use serde_json::json;
+use stepwell::engine::EngineLimits;
 use stepwell::executor::LogLevel;
-use stepwell::journal::Reason;
+use stepwell::journal::{Operation, Reason, Vote};
 use stepwell::runtime::Runtime as _;
 use stepwell::secret::{Key, Keyring, Secret};
-use stepwell::storage::{Memory, Storage};
+use stepwell::storage::{BlobStore, Memory, MemoryBlobs, Reply, Storage};
 use stepwell::testing::VirtualRuntime;
-use stepwell::workflow::{Variable, VariableType};
+use stepwell::workflow::{Approval, Lock, Priority, Variable, VariableType};
 use stepwell::{
-    Engine, ErrorKind, Outcome, RunStatus, StartOptions, Step, StepError, Workflow, executor_fn,
+    Engine, ErrorKind, Outcome, RunHandle, RunId, RunStatus, StartOptions, Step, StepError,
+    Trigger, Wait, Workflow, executor_fn,
 };
 
 #[cfg(feature = "request")]
@@ -60,11 +62,136 @@ impl tracing::Subscriber for Logged {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
+/// A store that answers at once, and tells what was put into it.
+#[derive(Clone, Debug)]
+struct Kept {
+    blobs: Arc<dyn BlobStore>,
+    names: Arc<Mutex<Vec<(RunId, String)>>>,
+}
+
+impl Kept {
+    fn new(blobs: impl BlobStore) -> Self {
+        Self { blobs: Arc::new(blobs), names: Arc::default() }
+    }
+
+    /// Every name, with the bytes under it.
+    fn bytes(&self) -> String {
+        let mut all = String::new();
+        for (run, name) in self.names.lock().unwrap().iter() {
+            let bytes = futures::executor::block_on(self.blobs.get(run, name)).unwrap().unwrap();
+            let _ = writeln!(all, "{run} {name}: {}", String::from_utf8(bytes).unwrap());
+        }
+        all
+    }
+}
+
+impl BlobStore for Kept {
+    fn put(&self, run: &RunId, name: &str, bytes: Vec<u8>) -> Reply<stepwell::Result<()>> {
+        self.names.lock().unwrap().push((run.clone(), name.into()));
+        // Virtual time would go on before a file is written.
+        Reply::ready(futures::executor::block_on(self.blobs.put(run, name, bytes)))
+    }
+
+    fn get(&self, run: &RunId, name: &str) -> Reply<stepwell::Result<Option<Vec<u8>>>> {
+        Reply::ready(futures::executor::block_on(self.blobs.get(run, name)))
+    }
+
+    fn delete_run(&self, run: &RunId) -> Reply<stepwell::Result<()>> {
+        self.blobs.delete_run(run)
+    }
+}
+
 #[test]
 fn the_canary_is_seen_by_nobody() {
-    let time = VirtualRuntime::new(1);
-    let (storage, logged) = (Memory::new(), Logged::default());
-    let engine = Engine::builder()
+    assert_hidden(&canary(None));
+}
+
+#[test]
+fn the_canary_is_in_no_byte_that_is_kept_elsewhere() {
+    let kept = Kept::new(MemoryBlobs::new());
+    let mut seen = canary(Some(kept.clone()));
+    let bytes = kept.bytes();
+    assert!(bytes.matches("Bearer [secret]").count() >= 2, "{bytes}");
+    seen.push_str(&bytes);
+    assert_hidden(&seen);
+}
+
+#[cfg(feature = "files")]
+#[test]
+fn the_canary_is_in_no_file() {
+    let folder = std::env::temp_dir().join(format!("stepwell-canary-{}", std::process::id()));
+    let kept = Kept::new(stepwell::storage::FileBlobs::open(&folder).unwrap());
+    let mut seen = canary(Some(kept.clone()));
+    let (mut folders, mut files) = (vec![folder.clone()], 0);
+    while let Some(inside) = folders.pop() {
+        for entry in std::fs::read_dir(inside).unwrap() {
+            let path = entry.unwrap().path();
+            let _ = writeln!(seen, "{}", path.display());
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files += 1;
+                seen.push_str(&String::from_utf8(std::fs::read(path).unwrap()).unwrap());
+            }
+        }
+    }
+    assert_eq!(files, kept.names.lock().unwrap().len());
+    std::fs::remove_dir_all(folder).unwrap();
+    assert_hidden(&seen);
+}
+
+/// Steps that say a secret wherever something can be said.
+fn leaking() -> Workflow {
+    let task = |id: &str, kind: &str| Step::task(id, kind).input("token", "vars.token");
+    let show = Approval::by(["ann"]).show("[leaks.copy, vars.token, vars.shown]");
+    let undo = task("undo", "fails").input("what", "output");
+    let mut steps = vec![
+        task("leaks", "leaks")
+            .output("copy", "output")
+            .output("sealed", "vars.token")
+            .output("text", "'x'")
+            .set("shown", "output"),
+        task("fails", "fails").on_failure("after"),
+        task("panics", "fails").on_failure("after"),
+        task("asks", "fails").on_failure("after"),
+        task("plans", "plans"),
+        Step::dynamic("made", "plans").on_failure("after"),
+        task("misplans", "plans"),
+        Step::dynamic("not_made", "misplans").on_failure("after"),
+        task("names", "names").set("name", "output").on_failure("after"),
+        // It holds what the next one waits for.
+        Step::wait("decide", Wait::approval(show))
+            .after("leaks")
+            .after("names")
+            .trigger(Trigger::AllDone)
+            .lock(Lock::new("l").key("vars.name")),
+        task("locked", "leaks")
+            .after("names")
+            .trigger(Trigger::AllDone)
+            .priority(Priority::Low)
+            .lock(Lock::new("l").key("vars.name")),
+        Step::sequence("undone", [task("done", "leaks").compensate(undo), task("b", "fails")])
+            .on_failure("after"),
+        Step::task("after", "leaks").input("token", "leaks.sealed").input("why", "fails.error"),
+    ];
+    if cfg!(feature = "template") {
+        let text = task("text", "leaks").input("text", "{{ vars.token }}");
+        steps.insert(0, text.on_failure("after"));
+        let text = task("other_text", "leaks").input("text", "got {{ leaks.copy.token }}");
+        steps.insert(0, text.on_failure("after"));
+    }
+    Workflow::builder("w")
+        .variable("token", secret())
+        .variable("shown", Variable::of(VariableType::Any))
+        .variable("name", Variable::of(VariableType::String).default_value("n"))
+        .steps(steps)
+        .build()
+        .unwrap()
+}
+
+fn leaking_engine(time: &VirtualRuntime, storage: &Memory, blobs: Option<Kept>) -> Engine {
+    let limits = EngineLimits { spill_over: 0, ..EngineLimits::default() };
+    let builder = Engine::builder()
         .runtime(time.clone())
         .storage(storage.clone())
         .keys(keys("old"))
@@ -82,6 +209,27 @@ fn the_canary_is_seen_by_nobody() {
             }),
         )
         .executor(
+            "plans",
+            executor_fn(|ctx| async move {
+                let token = ctx.secret("token")?;
+                let config = json!({"token": token.expose()});
+                let text = token.expose();
+                let when = match ctx.step().as_str() {
+                    "plans" => format!("'{text}' == ''"),
+                    _ => format!("'{text}' == 1"),
+                };
+                Ok(json!([
+                    {"id": "one", "task": "says", "config": config, "description": text},
+                    {"id": "two", "task": "says", "when": when},
+                ]))
+            }),
+        )
+        .executor(
+            "names",
+            executor_fn(|ctx| async move { Ok(ctx.secret("token")?.expose().to_string()) }),
+        )
+        .executor("says", executor_fn(|ctx| async move { Ok(ctx.config().clone()) }))
+        .executor(
             "fails",
             executor_fn(|ctx| async move {
                 let token = ctx.secret("token")?;
@@ -93,23 +241,22 @@ fn the_canary_is_seen_by_nobody() {
                     _ => Err(StepError::fatal(format!("{} was refused", token.expose()))),
                 }
             }),
-        )
-        .build()
-        .unwrap();
-    let task = |id: &str, kind: &str| Step::task(id, kind).input("token", "vars.token");
-    let flow = Workflow::builder("w")
-        .variable("token", secret())
-        .step(task("leaks", "leaks").output("copy", "output").output("sealed", "vars.token"))
-        .step(task("fails", "fails").on_failure("after"))
-        .step(task("panics", "fails").on_failure("after"))
-        .step(task("asks", "fails").on_failure("after"))
-        .step(
-            Step::task("after", "leaks").input("token", "leaks.sealed").input("why", "fails.error"),
-        )
-        .build()
-        .unwrap();
+        );
+    match blobs {
+        Some(blobs) => builder.blobs(blobs).limits(limits).build().unwrap(),
+        None => builder.build().unwrap(),
+    }
+}
+
+/// Everything that can be seen of a run whose steps say their secret.
+fn canary(blobs: Option<Kept>) -> String {
+    let time = VirtualRuntime::new(1);
+    let (storage, logged) = (Memory::new(), Logged::default());
+    let engine = leaking_engine(&time, &storage, blobs);
+    let flow = leaking();
     let options = StartOptions::id("r").secret("token", CANARY);
-    let mut seen = format!("{options:?} {engine:?}");
+    let mut seen = format!("{options:?} {engine:?} {flow:?} {:?}", flow.plan());
+    let _ = write!(seen, "{} {}", flow.plan().to_svg(), flow.plan().to_dot());
     let run = tracing::subscriber::with_default(logged.clone(), || {
         time.block_on(async {
             let handle = engine.start_with(&flow, (), options).await.unwrap();
@@ -120,24 +267,97 @@ fn the_canary_is_seen_by_nobody() {
                     .runtime()
                     .sleep_until(engine.runtime().now() + std::time::Duration::from_secs(60));
                 futures::future::select(outcome, nap).await;
-                let asks = handle.explain("asks").unwrap();
+                let meanwhile = looked_at(&handle);
+                let waits = handle.explain("locked").unwrap().to_string();
+                assert!(waits.contains("is held by r"), "{waits}");
+                let open = handle.approvals();
+                assert_eq!(open.len(), 1);
+                handle.approve(&open[0].id, Vote::approve("ann").comment("fine")).await.unwrap();
                 handle.signal("go", ()).await.unwrap();
-                (asks, handle.outcome().await.unwrap())
+                (meanwhile, handle.outcome().await.unwrap())
             };
-            let (events, (asks, outcome)) = futures::join!(events.collect::<Vec<_>>(), driven);
-            let snapshot = handle.snapshot();
-            let _ = write!(seen, "{events:?} {asks:?} {outcome:?} {outcome} {snapshot:?}");
-            let _ = write!(seen, "{} {:?}", snapshot.summary(), handle);
+            let (events, (meanwhile, outcome)) = futures::join!(events.collect::<Vec<_>>(), driven);
+            let _ = write!(seen, "{events:?} {meanwhile} {outcome:?} {outcome}");
+            seen.push_str(&looked_at(&handle));
+            let again = Operation::rerun("asks");
+            let again =
+                engine.reopen(handle.id(), again, Reason::new("ann", "again")).await.unwrap();
+            seen.push_str(&looked_at(&again));
             outcome
         })
         .unwrap()
     });
     assert!(matches!(run, Outcome::Succeeded(_)), "{run}");
-    let stored = time.block_on(storage.load(&stepwell::RunId::new("r").unwrap())).unwrap().unwrap();
+    let stored = time.block_on(storage.load(&RunId::new("r").unwrap())).unwrap().unwrap();
     let stored = stored.unwrap();
     let _ = write!(seen, "{stored:?} {}", serde_json::to_string(&stored.journal).unwrap());
-    let _ = write!(seen, "{} {}", flow.to_json().unwrap(), logged.0.lock().unwrap());
-    assert_hidden(&seen);
+    let _ = write!(seen, "{storage:?} {} {}", flow.to_json().unwrap(), logged.0.lock().unwrap());
+    seen
+}
+
+/// Everything that a handle shows of a run.
+fn looked_at(handle: &RunHandle) -> String {
+    let run = handle.snapshot();
+    let mut seen = format!("{handle:?} {run:?} {} {:?}", run.summary(), run.progress());
+    let _ = write!(seen, "{:?} {:?}", run.outcome(), run.error_history());
+    let _ = write!(seen, "{} {} {}", run.to_svg(), run.to_dot(), run.to_mermaid());
+    let _ = write!(seen, "{:?} {:?}", handle.approvals(), handle.definition());
+    for step in &handle.definition().0.steps {
+        let path = step.id.to_string();
+        let _ = write!(seen, "{:?} {:?}", run.step_output(&path), handle.explain(&path));
+        for operation in [
+            Operation::rerun(&path),
+            Operation::skip([&path]),
+            Operation::cancel([&path]),
+            Operation::RetryFailed,
+        ] {
+            let preview = handle.preview(&operation);
+            let _ = write!(seen, "{operation} {operation:?} {preview:?}");
+            if let Err(refused) = preview {
+                let _ = write!(seen, "{refused}");
+            }
+        }
+    }
+    seen
+}
+
+#[test]
+fn where_a_long_message_is_cut_no_half_of_a_secret_is_left() {
+    // Text without a period, so that any part of it can be told.
+    let long: String = (0..200).map(|n| format!("{n:03}+")).collect();
+    let time = VirtualRuntime::new(1);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .keys(keys("old"))
+        .executor(
+            "fails",
+            executor_fn(|ctx| async move {
+                let token = ctx.secret("token")?;
+                let message = format!("{}{}", "x".repeat(3_700), token.expose());
+                match ctx.step().as_str() {
+                    "panics" => panic!("{message}"),
+                    "converts" => Err::<(), _>(std::io::Error::other(message).into()),
+                    _ => Err(StepError::fatal(message)),
+                }
+            }),
+        )
+        .build()
+        .unwrap();
+    let steps = ["fails", "panics", "converts"]
+        .map(|id| Step::task(id, "fails").input("token", "vars.token"));
+    let flow = Workflow::builder("w").variable("token", secret()).steps(steps).build().unwrap();
+    let options = StartOptions::default().secret("token", &*long);
+    let run = time.block_on(async {
+        let handle = engine.start_with(&flow, (), options).await.unwrap();
+        handle.outcome().await.unwrap();
+        handle.snapshot()
+    });
+    let failures = run.unwrap().error_history();
+    assert_eq!(failures.len(), 3);
+    for (step, failed) in failures {
+        let message = &failed.failure.message;
+        assert!(message.ends_with("xx[secret]"), "{step}: {}", &message[3_600..]);
+    }
 }
 
 fn assert_hidden(seen: &str) {
@@ -521,6 +741,56 @@ fn rotation_leaves_nothing_that_needs_the_old_key() {
         assert_eq!((ended, new.run(&id).await.unwrap().status()), (0, RunStatus::Succeeded));
         let lost = engine("old").reseal(&id, Reason::new("ann", "wrong key")).await.unwrap_err();
         assert_eq!(lost.kind(), ErrorKind::Configuration);
+    })
+    .unwrap();
+}
+
+#[test]
+fn rotation_reaches_what_could_not_be_undone_yet() {
+    let time = VirtualRuntime::new(1);
+    let storage = Memory::new();
+    let engine = |current: &str, undoes: bool| {
+        Engine::builder()
+            .runtime(time.clone())
+            .storage(storage.clone())
+            .keys(keys(current))
+            .executor("works", executor_fn(|_| async { Ok(()) }))
+            .executor("fails", executor_fn(|_| async { Err::<(), _>(StepError::fatal("no")) }))
+            .executor(
+                "undoes",
+                executor_fn(move |ctx| async move {
+                    ctx.secret("token")?;
+                    if undoes { Ok(()) } else { Err(StepError::fatal("not now")) }
+                }),
+            )
+            .build()
+            .unwrap()
+    };
+    let undo = Step::task("undo", "undoes").input("token", "vars.token");
+    let flow = Workflow::builder("w")
+        .variable("token", secret())
+        .step(Step::task("a", "works").compensate(undo))
+        .step(Step::task("b", "fails").after("a"))
+        .build()
+        .unwrap();
+    time.block_on(async {
+        let options = StartOptions::id("r").secret("token", CANARY);
+        let first = engine("both", false);
+        let handle = engine("old", false).start_with(&flow, (), options).await.unwrap();
+        let outcome = handle.outcome().await.unwrap().to_string();
+        assert!(outcome.contains("`a` was not undone: fatal: not now"), "{outcome}");
+        let id = handle.id().clone();
+        drop(handle);
+        assert_eq!(first.reseal(&id, Reason::new("ann", "rotation")).await.unwrap(), 1);
+        drop(first);
+        let again = Operation::rerun_alone("b");
+        let handle =
+            engine("new", true).reopen(&id, again, Reason::new("ann", "again")).await.unwrap();
+        let outcome = handle.outcome().await.unwrap().to_string();
+        assert!(!outcome.contains("was not undone"), "{outcome}");
+        let failed: Vec<String> =
+            handle.snapshot().error_history().into_iter().map(|(path, _)| path).collect();
+        assert_eq!(failed, ["a[undo]/undo", "b", "b"]);
     })
     .unwrap();
 }

@@ -27,8 +27,8 @@ pub struct EngineLimits {
     pub cancel_grace: std::time::Duration,
     /// When a type's circuit breaker opens; none has no breaker.
     pub breaker: Option<BreakerConfig>,
-    /// Outputs of more bytes than this, as JSON, go to the blob store, if the engine has one; default
-    /// 256 KiB.
+    /// Outputs of more bytes than this, as JSON, go to the blob store, if the engine has one, and so
+    /// do those that `limits.max_value_bytes` of the workflow refuses; default 256 KiB.
     pub spill_over: usize,
     /// How long an engine may say nothing before the others on its storage take its runs over; the
     /// same for all of them. It says something three times as often. Default 30 s.

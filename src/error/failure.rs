@@ -128,14 +128,13 @@ impl Failure {
 
     /// A failure of this class; an over-long message is cut.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self {
-            class,
-            message: clip(message.into()),
-            causes: Vec::new(),
-            origin: None,
-            retry_after: None,
-        }
+        uncut(class, clip(message.into()))
     }
+}
+
+/// A failure whose message is still to be cut: half a secret at its end would not be found any more.
+const fn uncut(class: ErrorClass, message: String) -> Failure {
+    Failure { class, message, causes: Vec::new(), origin: None, retry_after: None }
 }
 
 impl fmt::Display for Failure {
@@ -190,7 +189,7 @@ pub struct Suspension {
 impl StepError {
     /// A failure of this class.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self(Box::new(Cause::Failed(Failure::new(class, message), None)))
+        Self(Box::new(Cause::Failed(uncut(class, message.into()), None)))
     }
 
     /// A failure that may pass by itself.
@@ -286,7 +285,12 @@ impl StepError {
     /// The suspension, when this is not a failure but a wish to wait.
     pub fn into_failure(self) -> std::result::Result<Failure, Suspension> {
         match *self.0 {
-            Cause::Failed(failure, _) => Ok(failure),
+            Cause::Failed(mut failure, _) => {
+                for text in failure.causes.iter_mut().chain([&mut failure.message]) {
+                    *text = clip(std::mem::take(text));
+                }
+                Ok(failure)
+            }
             Cause::Suspended(suspension) => Err(suspension),
         }
     }
@@ -310,10 +314,10 @@ impl From<Failure> for StepError {
 // `StepError` is not itself a `std` error, which is what leaves room for this (as in `anyhow`).
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for StepError {
     fn from(error: E) -> Self {
-        let mut failure = Failure::new(ErrorClass::Unknown, error.to_string());
+        let mut failure = uncut(ErrorClass::Unknown, error.to_string());
         let mut cause = error.source();
         while let Some(error) = cause.filter(|_| failure.causes.len() < CAUSES_MAX) {
-            failure.causes.push(clip(error.to_string()));
+            failure.causes.push(error.to_string());
             cause = error.source();
         }
         Self(Box::new(Cause::Failed(failure, Some(Box::new(error)))))
@@ -347,7 +351,13 @@ mod tests {
 
     #[test]
     fn a_long_message_is_cut_at_a_letter() {
-        let failure = Failure::new(ErrorClass::Unknown, "ä".repeat(5000));
+        let long = "ä".repeat(5000);
+        let failure = Failure::new(ErrorClass::Unknown, &long);
         assert!(failure.message.len() <= MESSAGE_BYTES_MAX);
+        assert_eq!(StepError::fatal(&long).into_failure().unwrap().message, failure.message);
+        let caused = std::io::Error::other(std::io::Error::other(long));
+        let failure = StepError::from(caused).into_failure().unwrap();
+        assert!(failure.message.len() <= MESSAGE_BYTES_MAX);
+        assert!(failure.causes.iter().all(|cause| cause.len() <= MESSAGE_BYTES_MAX));
     }
 }

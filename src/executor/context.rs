@@ -375,7 +375,9 @@ impl Attempt {
     /// What the step came to, as the journal is to keep it.
     pub(crate) async fn keep(&self, output: Value) -> Result<Value, StepError> {
         let facilities = &self.run.facilities;
-        if output.bytes() <= facilities.spill_over {
+        // What the journal would refuse goes to the store, too.
+        let most = facilities.spill_over.min(self.run.state().most_value_bytes());
+        if output.bytes() <= most {
             return Ok(output);
         }
         let invalid = |why: String| StepError::new(ErrorClass::Validation, why);
@@ -395,7 +397,7 @@ impl Attempt {
         // An attempt that is late must not write over what another one has kept.
         let tag = self.run.runtime.random();
         let name = format!("{}@{}-{tag:016x}", self.instance(), self.begun.number);
-        facilities.spill(&self.run.id, &name, output).await
+        facilities.spill(&self.run.id, &name, output, most).await
     }
 
     pub(crate) fn is_aborted(&self) -> bool {

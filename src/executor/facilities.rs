@@ -35,15 +35,16 @@ impl Facilities {
         nonce
     }
 
-    /// Puts a value that is too large for a journal into the store, if there is one; what stands for
-    /// it there.
+    /// Puts a value of more than so many bytes into the store, if there is one; what stands for it in
+    /// the journal.
     pub(crate) async fn spill(
         &self,
         run: &RunId,
         name: &str,
         value: Value,
+        most: usize,
     ) -> Result<Value, StepError> {
-        let Some(blobs) = self.blobs.as_ref().filter(|_| value.bytes() > self.spill_over) else {
+        let Some(blobs) = self.blobs.as_ref().filter(|_| value.bytes() > most) else {
             return Ok(value);
         };
         let bytes = serde_json::to_vec(&*value)?;

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Failure, Suspension};
 use crate::id::StepKey;
 use crate::time::Timestamp;
-use crate::value::Value;
+use crate::value::{Value, bytes_as_json};
 use crate::workflow::Workflow;
 
 /// An event and when it happened.
@@ -288,26 +288,49 @@ impl Event {
         }
     }
 
-    /// The values that it carries.
-    pub(crate) fn values(&self) -> impl Iterator<Item = &Value> {
-        let (one, other) = match self {
-            Self::RunStarted(started) => (Some(&started.input), Some(&started.variables)),
-            Self::StepSucceeded { output, .. } => (Some(output), None),
-            Self::VariablesSet { values, .. } => (Some(values), None),
+    /// How many bytes of what steps, workflows and people have said it carries, about.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::RunStarted(started) => started.input.bytes() + started.variables.bytes(),
+            Self::StepSucceeded { output, .. } => output.bytes(),
+            Self::VariablesSet { values, .. } => values.bytes(),
+            Self::WaitStarted { wait, .. } => wait.bytes(),
+            Self::StepSuspended { suspended, .. } => {
+                suspended.suspension.prompt.bytes() + suspended.suspension.signal.len()
+            }
             Self::SignalReceived { signal } | Self::SignalTaken { signal, .. } => {
-                (Some(&signal.payload), None)
+                signal.name.len() + signal.payload.bytes()
             }
-            Self::Voted { vote, .. } => (Some(&vote.payload), None),
-            Self::ItemsListed { items, .. } => (Some(items), None),
-            Self::StepsMade { steps, .. } => (Some(steps), None),
-            Self::ScopeOpened { opened, .. } => (Some(&opened.input), Some(&opened.variables)),
+            Self::Voted { vote, .. } => vote.by.len() + vote.comment.len() + vote.payload.bytes(),
+            Self::ItemsListed { items, .. } => items.bytes(),
+            Self::StepsMade { steps, .. } => steps.bytes(),
+            Self::ScopeOpened { opened, .. } => opened.input.bytes() + opened.variables.bytes(),
             Self::ScopeClosed { outcome, .. } | Self::RunFinished { outcome } => {
-                (outcome.output(), None)
+                outcome.output().map_or(0, Value::bytes)
             }
-            Self::StepSuspended { suspended, .. } => (Some(&suspended.suspension.prompt), None),
-            _ => (None, None),
-        };
-        one.into_iter().chain(other)
+            Self::RunPaused { by } | Self::RunResumed { by, .. } => by.bytes(),
+            Self::RunCancelRequested { by, .. } => by.bytes(),
+            Self::Operated { operation, by } => operation.bytes() + by.bytes(),
+            Self::WorkflowModified(modified) => {
+                let Modified { workflow, linked, variables } = &**modified;
+                bytes_as_json(workflow) + bytes_as_json(linked) + variables.bytes()
+            }
+            Self::SecretsResealed { replaced } => operation::bytes_of(replaced),
+            Self::StepReady { .. }
+            | Self::StepStarted { .. }
+            | Self::AttemptFailed { .. }
+            | Self::StepFailed { .. }
+            | Self::StepSkipped { .. }
+            | Self::StepCancelRequested { .. }
+            | Self::StepCancelled { .. }
+            | Self::ScopeStopping { .. }
+            | Self::ScopeCompensating { .. }
+            | Self::CompensationStarted { .. }
+            | Self::RunQuarantined { .. }
+            | Self::RunLimitReached
+            | Self::RunReopened { .. }
+            | Self::StepReset { .. } => 0,
+        }
     }
 }
 
@@ -391,6 +414,10 @@ impl Reason {
     /// This person or program, for this reason.
     pub fn new(by: impl Into<String>, why: impl Into<String>) -> Self {
         Self { by: by.into(), why: why.into() }
+    }
+
+    fn bytes(&self) -> usize {
+        self.by.len() + self.why.len()
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::value::Value;
+use crate::value::{Value, bytes_as_json};
 use crate::workflow::Workflow;
 
 /// A change that somebody makes to a run. Steps are named by their paths, as in `build/tests[3]/unit`.
@@ -133,6 +133,28 @@ impl Operation {
             | Self::Cancel { .. }
             | Self::Reseal { .. }
             | Self::Modify { .. } => None,
+        }
+    }
+}
+
+/// How many bytes sealed texts and those in their place take.
+pub(super) fn bytes_of(replaced: &BTreeMap<String, String>) -> usize {
+    replaced.iter().map(|(old, new)| old.len() + new.len()).sum()
+}
+
+impl Operation {
+    /// How many bytes what it says takes in the journal, about.
+    pub(crate) fn bytes(&self) -> usize {
+        let all = |steps: &[String]| steps.iter().map(String::len).sum();
+        match self {
+            Self::Rerun { steps, .. } | Self::Skip { steps } | Self::Cancel { steps } => all(steps),
+            Self::RetryFailed => 0,
+            Self::Succeed { step, output } => step.len() + output.bytes(),
+            Self::Modify { workflow, linked, .. } => {
+                bytes_as_json(workflow) + bytes_as_json(linked)
+            }
+            Self::Reseal { replaced } => bytes_of(replaced),
+            Self::SetVariables { values } => values.bytes(),
         }
     }
 }

@@ -24,6 +24,21 @@ pub enum Waiting {
     First(Vec<(String, Self)>),
 }
 
+impl Waiting {
+    /// How many bytes what it says takes in the journal, about.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Until(_) | Self::Condition(_) => 0,
+            Self::Signal(name, _) => name.len(),
+            Self::Approval(open) => {
+                let approvers: usize = open.approvers.iter().map(String::len).sum();
+                open.prompt.as_ref().map_or(0, String::len) + open.show.bytes() + approvers
+            }
+            Self::First(ways) => ways.iter().map(|(label, wait)| label.len() + wait.bytes()).sum(),
+        }
+    }
+}
+
 /// A decision that is to be taken.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]

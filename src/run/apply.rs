@@ -22,7 +22,7 @@ impl RunState {
             // Nearly all events are these.
             Event::StepReady { .. } | Event::StepStarted { .. } => 0,
             Event::StepSucceeded { output, .. } => output.bytes(),
-            other => other.values().map(Value::bytes).sum(),
+            other => other.bytes(),
         });
         match event {
             Event::RunStarted(started) => {
@@ -312,7 +312,8 @@ impl RunState {
             return;
         };
         let (parent, index) = (scope.parent, scope.index);
-        let (owed, undoes) = (std::mem::take(&mut scope.owed), scope.undoes.take());
+        // What is kept of it is told by the path that this gives it.
+        let (owed, undoes) = (std::mem::take(&mut scope.owed), scope.undoes.clone());
         self.drop_scope(number);
         if let Some(undoes) = undoes {
             return self.close_compensation(&undoes, outcome);

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::RunState;
+use super::bounds;
 use super::command::Rejection;
 use super::turn::Turn;
 use super::wait::wait_of;
@@ -27,6 +28,10 @@ impl Turn<'_> {
             Some(expr) => names(value(expr)?)?,
             None => approval.approvers.clone(),
         };
+        // Nobody could vote by such a name.
+        for name in &approvers {
+            bounds::person(name).map_err(|wrong| wrong.to_string())?;
+        }
         let named = approvers.len() as u32;
         let quorum = approval.quorum.at_least(named).max(1);
         if named > 0 && quorum > named {

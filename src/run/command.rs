@@ -171,6 +171,16 @@ pub enum Rejection {
     /// It cannot be done as things stand.
     #[error("{0}")]
     Unsafe(String),
+    /// A text is longer than a journal is to keep.
+    #[error("{what} takes {bytes} bytes; the limit is {limit}")]
+    TooLong {
+        /// Which.
+        what: String,
+        /// How long it is.
+        bytes: usize,
+        /// How long it may be.
+        limit: usize,
+    },
     /// Too many signals wait for a step.
     #[error("{0} signals wait for a step already")]
     TooManySignals(usize),

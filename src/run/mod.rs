@@ -9,6 +9,7 @@
 
 mod apply;
 mod approval;
+mod bounds;
 mod command;
 mod compensate;
 mod composite;
@@ -29,6 +30,7 @@ mod turn;
 mod view;
 mod wait;
 
+pub use bounds::{PERSON_BYTES_MAX, REASON_BYTES_MAX, SIGNAL_NAME_BYTES_MAX};
 pub use command::{Command, Rejection, Report, RetryAllowance};
 pub use explain::{Dependency, Explanation};
 pub use explain_run::RunExplanation;

@@ -81,6 +81,11 @@ impl Turn<'_> {
         if self.state.stopping.is_some() && self.state.outcome.is_none() {
             return Err(Rejection::Stopping);
         }
+        // What only stops something, or has to be for a key, is let in all the same.
+        if !matches!(*operation, Operation::Cancel { .. } | Operation::Reseal { .. }) {
+            let room = self.fits_in_run(operation.bytes());
+            room.map_err(|wrong| Rejection::Payload(format!("what is asked {wrong}")))?;
+        }
         match &*operation {
             Operation::Rerun { steps, following, failed_items } => {
                 let steps = self.ended_steps(steps)?;

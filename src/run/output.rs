@@ -50,8 +50,13 @@ impl Turn<'_> {
                  engine a blob store)"
             ));
         }
-        if self.state.bytes.saturating_add(bytes) > limits.max_run_bytes {
-            let max = limits.max_run_bytes;
+        self.fits_in_run(bytes)
+    }
+
+    /// Whether the journal has room for so many bytes more.
+    pub(super) fn fits_in_run(&self, bytes: usize) -> Result<(), String> {
+        let max = self.state.program.unit(0).limits.max_run_bytes;
+        if self.state.bytes.saturating_add(bytes) > max {
             return Err(format!(
                 "would make the run's values more than {max} bytes (raise `limits.max_run_bytes`, or \
                  give the engine a blob store)"
@@ -116,6 +121,11 @@ impl Turn<'_> {
 }
 
 impl RunState {
+    /// How large a value may be to become part of the journal.
+    pub(crate) fn most_value_bytes(&self) -> usize {
+        self.program.unit(0).limits.max_value_bytes
+    }
+
     /// Gives variables new values: those of the workflow that a step belongs to, or of the run.
     pub(super) fn set_variables(&mut self, step: Option<StepKey>, values: &Value) {
         let at = self.workflow_of(step.map_or(0, |step| step.scope));

@@ -50,7 +50,7 @@ fn in_scope(scope: &mut Scope, change: &mut impl FnMut(&mut Value)) {
         change(&mut own.input);
         change(&mut own.variables);
     }
-    for owed in &mut scope.owed {
+    for owed in scope.owed.iter_mut().chain(&mut scope.left) {
         change(&mut owed.own.input);
         change(&mut owed.own.variables);
         change(&mut owed.locals);

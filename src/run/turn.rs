@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::RunState;
+use super::bounds;
 use super::command::{Command, Rejection, Report, RetryAllowance};
 use super::join::{self, Verdict};
 use super::scope::TimerKind;
@@ -60,6 +61,7 @@ impl<'a> Turn<'a> {
         if self.state.started.is_none() && !matches!(command, Command::Start { .. }) {
             return Err(Rejection::NotStarted);
         }
+        bounds::check(&command)?;
         match command {
             Command::Start { input, variables, seed, grace } => {
                 self.start(input, variables, seed, grace)?;
@@ -335,11 +337,13 @@ impl<'a> Turn<'a> {
             (_, Some(reason)) => self.end(step, Event::StepCancelled { step, reason }),
             (Report::Failed { failure, retry }, None) => self.attempt_failed(step, failure, retry),
             (Report::Suspended(suspension), None) => {
-                match self.fits_in(suspension.prompt.bytes()) {
+                let prompt = self.fits_in(suspension.prompt.bytes());
+                let prompt = prompt.map_err(|wrong| format!("the prompt {wrong}"));
+                let name = bounds::signal_name(&suspension.signal);
+                let name = name.map_err(|wrong| wrong.to_string());
+                match prompt.and(name) {
                     Ok(()) => self.suspend(step, *suspension),
-                    Err(wrong) => {
-                        self.fail(step, ErrorClass::Validation, format!("the prompt {wrong}"))
-                    }
+                    Err(wrong) => self.fail(step, ErrorClass::Validation, wrong),
                 }
             }
         }
@@ -450,7 +454,9 @@ impl<'a> Turn<'a> {
     }
 
     fn resume(&mut self, by: Box<Reason>) -> Result<(), Rejection> {
-        let since = self.state.paused.ok_or(Rejection::NotPaused)?;
+        // A run that is stopping is not paused, but what cleans up in it can be in quarantine.
+        let quarantined = self.state.quarantined.then_some(self.now);
+        let since = self.state.paused.or(quarantined).ok_or(Rejection::NotPaused)?;
         let deadline = self.state.started.as_ref().map_or(Timestamp::MAX, |start| start.deadline);
         let deadline = deadline + self.now.since(since);
         self.emit(Event::RunResumed { by, deadline });

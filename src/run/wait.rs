@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use super::bounds;
 use super::command::Rejection;
 use super::turn::Turn;
 use super::view::View;
@@ -60,7 +61,10 @@ impl Turn<'_> {
                 Waiting::Signal(name.clone(), until(timeout))
             }
             WaitFor::Signal { name, key: Some(key), timeout, .. } => {
-                Waiting::Signal(Signal::name_for(name, &value(key)?)?, until(timeout))
+                let name = Signal::name_for(name, &value(key)?)?;
+                // Nobody could send it.
+                bounds::signal_name(&name).map_err(|wrong| wrong.to_string())?;
+                Waiting::Signal(name, until(timeout))
             }
             WaitFor::Condition(_, timeout) => Waiting::Condition(until(timeout)),
             WaitFor::Approval(approval, timeout) => {

@@ -17,6 +17,8 @@ pub(super) const HOLDERS_NAMED: usize = 5;
 pub(super) struct Locks {
     locks: BTreeMap<String, Lock>,
     held: BTreeMap<(RunId, StepKey), Vec<String>>,
+    /// Locks that nobody holds and that are kept for their rate, by when it says nothing any more.
+    resting: BTreeSet<(Timestamp, String)>,
 }
 
 #[derive(Debug, Default)]
@@ -34,6 +36,8 @@ impl Locks {
         wants: Vec<Want>,
         now: Timestamp,
     ) -> Option<Denied> {
+        // More than this call can bring to rest, so that any crowd is caught up with.
+        self.forget(now, wants.len() + 1);
         let holder = (run.clone(), step);
         if let Some(denied) = wants.iter().find_map(|want| self.refuse(want, &holder, now)) {
             return Some(denied);
@@ -41,11 +45,24 @@ impl Locks {
         for want in wants {
             let lock = self.locks.entry(want.lock.clone()).or_default();
             if lock.holders.insert(holder.clone()) {
+                if let Some(next) = lock.next.filter(|_| lock.holders.len() == 1) {
+                    self.resting.remove(&(next, want.lock.clone()));
+                }
                 lock.next = taken(want.rate, lock.next, now);
                 self.held.entry(holder.clone()).or_default().push(want.lock);
             }
         }
         None
+    }
+
+    /// Drops so many locks, at most, of which nothing need be known any more.
+    fn forget(&mut self, now: Timestamp, most: usize) {
+        for _ in 0..most {
+            let over = |(next, _): &&(Timestamp, String)| *next <= now;
+            let Some((_, name)) = self.resting.first().filter(over).cloned() else { return };
+            self.resting.pop_first();
+            self.locks.remove(&name);
+        }
     }
 
     fn refuse(&self, want: &Want, holder: &(RunId, StepKey), now: Timestamp) -> Option<Denied> {
@@ -89,8 +106,10 @@ impl Locks {
         for name in self.held.remove(holder).unwrap_or_default() {
             if let Some(lock) = self.locks.get_mut(&name) {
                 lock.holders.remove(holder);
-                if lock.holders.is_empty() && lock.next.is_none() {
-                    self.locks.remove(&name);
+                match lock.next {
+                    _ if !lock.holders.is_empty() => {}
+                    Some(next) => drop(self.resting.insert((next, name))),
+                    None => drop(self.locks.remove(&name)),
                 }
             }
         }
@@ -123,4 +142,74 @@ pub(super) fn taken(
 /// How far apart at an even pace.
 fn apart(rate: Rate) -> Duration {
     rate.per / rate.count.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp::EPOCH + Duration::from_secs(second)
+    }
+
+    fn run() -> RunId {
+        RunId::new("r").unwrap()
+    }
+
+    /// Two in ten seconds, for this tenant.
+    fn rate(tenant: u32) -> Want {
+        let rate = Rate { count: 2, per: Duration::from_secs(10) };
+        Want { lock: format!("api[{tenant}]"), max: None, rate: Some(rate) }
+    }
+
+    fn take_and_give_back(locks: &mut Locks, want: Want, second: u64) -> Option<Timestamp> {
+        let denied = locks.acquire(&run(), StepKey::root(0), vec![want], at(second));
+        locks.release(&run(), &[StepKey::root(0)]);
+        denied.and_then(|denied| denied.until)
+    }
+
+    #[test]
+    fn a_rate_is_remembered_while_it_says_something_and_no_longer() {
+        let mut locks = Locks::default();
+        // A new tenant each second; five seconds after it was taken a rate says nothing any more.
+        for second in 0..1_000 {
+            let tenant = u32::try_from(second).unwrap();
+            assert_eq!(take_and_give_back(&mut locks, rate(tenant), second), None);
+            assert!(locks.locks.len() <= 6, "{} locks after {second} s", locks.locks.len());
+        }
+        assert_eq!(locks.locks.len(), locks.resting.len());
+        // A crowd that came at once is forgotten bit by bit.
+        for tenant in 0..1_000 {
+            assert_eq!(take_and_give_back(&mut locks, rate(tenant), 2_000), None);
+        }
+        assert!(locks.locks.len() >= 1_000);
+        for second in 3_000..4_000 {
+            take_and_give_back(&mut locks, rate(0), second * 10);
+        }
+        assert!(locks.locks.len() <= 2, "{} locks", locks.locks.len());
+    }
+
+    #[test]
+    fn what_is_forgotten_changes_no_answer() {
+        let mut locks = Locks::default();
+        for (second, until) in
+            [(0, None), (0, None), (0, Some(5)), (5, None), (6, Some(10)), (15, None), (15, None)]
+        {
+            let until = until.map(at);
+            assert_eq!(take_and_give_back(&mut locks, rate(1), second), until, "{second}");
+        }
+    }
+
+    #[test]
+    fn what_is_held_is_never_forgotten() {
+        let mut locks = Locks::default();
+        let (one, other) = (StepKey::root(1), StepKey::root(2));
+        let want = || vec![Want { max: Some(1), ..rate(1) }];
+        assert_eq!(locks.acquire(&run(), one, want(), at(0)), None);
+        locks.release(&run(), &[one]);
+        assert_eq!(locks.acquire(&run(), one, want(), at(1)), None);
+        assert!(locks.acquire(&run(), other, want(), at(1_000)).is_some());
+        locks.release(&run(), &[one]);
+        assert_eq!(locks.acquire(&run(), other, want(), at(1_000)), None);
+    }
 }
