@@ -228,7 +228,9 @@ mistakes! {
 }
 
 /// What random operations do not meet: threads, odd names, very many and very long things.
-pub(crate) const BY_CASES_ONLY: [Mistake; 26] = [
+pub(crate) const BY_CASES_ONLY: [Mistake; 28] = [
+    Mistake::HeldWithoutLimit,
+    Mistake::HeldFromTheFirst,
     Mistake::IdsAreCut,
     Mistake::IdsAreAscii,
     Mistake::CommitInTwoSteps,

@@ -27,9 +27,10 @@ fn place(rejection: &Rejection) -> usize {
         Rejection::Outdated { .. } => 15,
         Rejection::Unsafe(_) => 16,
         Rejection::TooManySignals(_) => 17,
+        Rejection::TooLong { .. } => 18,
     }
 }
-const PLACES: usize = 18;
+const PLACES: usize = 19;
 
 fn rejections() -> Vec<Rejection> {
     use Rejection as R;
@@ -64,6 +65,7 @@ fn rejections() -> Vec<Rejection> {
         R::Outdated { now: 2, given: 1 },
         R::Unsafe("step `a`".into()),
         R::TooManySignals(usize::MAX),
+        R::TooLong { what: "name".into(), bytes: usize::MAX, limit: 0 },
     ];
     all.extend(statuses.map(R::NotReady));
     all.extend(statuses.map(R::NotRunning));
