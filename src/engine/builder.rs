@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use super::admission::Slots;
+use super::patient::Patient;
 use super::{Engine, Inner, Placement, Shared, defaults, sampler, tend};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{ExecutorRegistry, Facilities, StepExecutor};
@@ -31,7 +32,8 @@ pub struct EngineLimits {
     /// do those that `limits.max_value_bytes` of the workflow refuses; default 256 KiB.
     pub spill_over: usize,
     /// How long an engine may say nothing before the others on its storage take its runs over; the
-    /// same for all of them. It says something three times as often. Default 30 s.
+    /// same for all of them. It says something three times as often. A storage that does not answer for
+    /// as long is taken for one that failed. Default 30 s.
     pub lease: std::time::Duration,
     /// How often a run may be taken over from engines that were gone without getting on, before it is
     /// put in quarantine; default 5.
@@ -182,9 +184,10 @@ impl EngineBuilder {
             blobs: self.blobs,
             spill_over: self.limits.spill_over,
         });
+        let storage = self.storage.unwrap_or_else(defaults::storage);
         let workflows = self.workflows.into_iter().map(|w| (w.id().to_string(), w)).collect();
         Ok(Engine(Arc::new(Shared(Arc::new(Inner {
-            storage: self.storage.unwrap_or_else(defaults::storage),
+            storage: Arc::new(Patient::new(storage, Arc::clone(&runtime), self.limits.lease)),
             registry: self.registry,
             workflows: Mutex::new(workflows),
             capabilities: self.capabilities,

@@ -12,6 +12,7 @@ mod desk;
 mod driver;
 mod flight;
 mod handle;
+mod patient;
 mod placement;
 mod prepare;
 mod report;

@@ -3,6 +3,7 @@
 //! A storage holds no rules. What to write is decided before it is called; it says yes or no to the
 //! whole.
 
+pub(crate) mod around;
 mod blob;
 #[cfg(feature = "files")]
 mod files;

@@ -8,14 +8,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{RunId, StepKey};
-use crate::journal::Recorded;
-use crate::run::Want;
-use crate::storage::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Reply, RunQuery,
-    Storage, StoredRun, Summary,
-};
-use crate::time::Timestamp;
+use crate::storage::around::around_storage;
+use crate::storage::{Reply, Storage};
 
 /// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,79 +152,9 @@ impl<S: fmt::Debug> fmt::Debug for Faulty<S> {
 }
 
 impl<S: Storage> Storage for Faulty<S> {
-    fn create(&self, run: NewRun) -> Reply<Result<Created>> {
-        self.call("create", |storage| storage.create(run))
-    }
-
-    fn commit(&self, run: &RunId, commit: Commit) -> Reply<Result<Vec<Recorded>>> {
-        self.call("commit", |storage| storage.commit(run, commit))
-    }
-
-    fn load(&self, run: &RunId) -> Reply<Result<Option<StoredRun>>> {
-        self.call("load", |storage| storage.load(run))
-    }
-
-    fn post(&self, run: &RunId, message: Message) -> Reply<Result<u64>> {
-        self.call("post", |storage| storage.post(run, message))
-    }
-
-    fn inbox(&self, run: &RunId) -> Reply<Result<Vec<(u64, Message)>>> {
-        self.call("inbox", |storage| storage.inbox(run))
-    }
-
-    fn answer(&self, run: &RunId, number: u64) -> Reply<Result<Option<Answer>>> {
-        self.call("answer", |storage| storage.answer(run, number))
-    }
-
-    fn acquire(
-        &self,
-        run: &RunId,
-        step: StepKey,
-        wants: Vec<Want>,
-        now: Timestamp,
-    ) -> Reply<Result<Option<Denied>>> {
-        self.call("acquire", |storage| storage.acquire(run, step, wants, now))
-    }
-
-    fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {
-        self.call("beat", |storage| storage.beat(owner))
-    }
-
-    fn retire(&self, owner: Owner) -> Reply<Result<()>> {
-        self.call("retire", |storage| storage.retire(owner))
-    }
-
-    fn mail(&self, owner: Owner, limit: usize) -> Reply<Result<Vec<RunId>>> {
-        self.call("mail", |storage| storage.mail(owner, limit))
-    }
-
-    fn held(&self, owner: Owner, after: Option<RunId>, limit: usize) -> Reply<Result<Vec<RunId>>> {
-        self.call("held", |storage| storage.held(owner, after, limit))
-    }
-
-    fn claim(&self, claim: Claim) -> Reply<Result<Vec<Claimed>>> {
-        self.call("claim", |storage| storage.claim(claim))
-    }
-
-    fn set_aside(
-        &self,
-        run: &RunId,
-        owner: Owner,
-        until: Timestamp,
-        why: String,
-    ) -> Reply<Result<()>> {
-        self.call("set_aside", |storage| storage.set_aside(run, owner, until, why))
-    }
-
-    fn next_due(&self) -> Reply<Result<Option<Timestamp>>> {
-        self.call("next_due", |storage| storage.next_due())
-    }
+    around_storage!();
 
     fn poll_every(&self) -> std::time::Duration {
         self.storage.poll_every()
-    }
-
-    fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {
-        self.call("list", |storage| storage.list(query))
     }
 }

@@ -1,0 +1,68 @@
+//! A storage that is not waited for without end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::Runtime;
+use crate::storage::around::around_storage;
+use crate::storage::{Reply, Storage};
+
+/// Takes a call that has no answer for so long for one that failed. It may have had its effect; those
+/// who hear so look at what is stored.
+pub(crate) struct Patient {
+    storage: Arc<dyn Storage>,
+    runtime: Arc<dyn Runtime>,
+    patience: Duration,
+}
+
+impl Patient {
+    pub(crate) fn new(
+        storage: Arc<dyn Storage>,
+        runtime: Arc<dyn Runtime>,
+        patience: Duration,
+    ) -> Self {
+        Self { storage, runtime, patience }
+    }
+
+    fn call<T: Send + Unpin + 'static>(
+        &self,
+        method: &'static str,
+        work: impl FnOnce(&dyn Storage) -> Reply<Result<T>>,
+    ) -> Reply<Result<T>> {
+        match work(&*self.storage) {
+            Reply::Later(answer) => {
+                let patience = self.patience;
+                let timer = self.runtime.sleep_until(self.runtime.now() + patience);
+                Reply::later(async move {
+                    match select(answer, timer).await {
+                        Either::Left((answer, _)) => answer,
+                        Either::Right(_) => {
+                            let message =
+                                format!("the storage has not answered `{method}` for {patience:?}");
+                            Err(Error::new(ErrorKind::Storage, message))
+                        }
+                    }
+                })
+            }
+            ready => ready,
+        }
+    }
+}
+
+impl Storage for Patient {
+    around_storage!();
+
+    fn poll_every(&self) -> Duration {
+        self.storage.poll_every()
+    }
+}
+
+impl fmt::Debug for Patient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.storage.fmt(f)
+    }
+}

@@ -1,0 +1,53 @@
+//! Storages around others.
+
+/// The methods of [`Storage`](crate::storage::Storage) for a type that has a method `call`, which is
+/// given the name of each and what it is to do with the storage inside.
+macro_rules! around_storage {
+    () => {
+        $crate::storage::around::around_storage! {
+            fn create(run: $crate::storage::NewRun) -> $crate::storage::Created;
+            fn commit(
+                run: &$crate::id::RunId,
+                commit: $crate::storage::Commit
+            ) -> Vec<$crate::journal::Recorded>;
+            fn load(run: &$crate::id::RunId) -> Option<$crate::storage::StoredRun>;
+            fn post(run: &$crate::id::RunId, message: $crate::storage::Message) -> u64;
+            fn inbox(run: &$crate::id::RunId) -> Vec<(u64, $crate::storage::Message)>;
+            fn answer(run: &$crate::id::RunId, number: u64) -> Option<$crate::storage::Answer>;
+            fn acquire(
+                run: &$crate::id::RunId,
+                step: $crate::id::StepKey,
+                wants: Vec<$crate::run::Want>,
+                now: $crate::time::Timestamp
+            ) -> Option<$crate::storage::Denied>;
+            fn beat(owner: $crate::storage::Owner) -> Vec<$crate::storage::Beat>;
+            fn retire(owner: $crate::storage::Owner) -> ();
+            fn mail(owner: $crate::storage::Owner, limit: usize) -> Vec<$crate::id::RunId>;
+            fn held(
+                owner: $crate::storage::Owner,
+                after: Option<$crate::id::RunId>,
+                limit: usize
+            ) -> Vec<$crate::id::RunId>;
+            fn claim(claim: $crate::storage::Claim) -> Vec<$crate::storage::Claimed>;
+            fn set_aside(
+                run: &$crate::id::RunId,
+                owner: $crate::storage::Owner,
+                until: $crate::time::Timestamp,
+                why: String
+            ) -> ();
+            fn next_due() -> Option<$crate::time::Timestamp>;
+            fn list(query: $crate::storage::RunQuery) -> Vec<$crate::storage::Summary>;
+        }
+    };
+    ($(fn $method:ident($($name:ident: $type:ty),*) -> $answer:ty;)*) => {
+        $(
+            fn $method(
+                &self,
+                $($name: $type),*
+            ) -> $crate::storage::Reply<$crate::error::Result<$answer>> {
+                self.call(stringify!($method), |storage| storage.$method($($name),*))
+            }
+        )*
+    };
+}
+pub(crate) use around_storage;
