@@ -4,7 +4,6 @@
 
 mod files;
 mod queries;
-mod same;
 mod shared;
 mod together;
 
