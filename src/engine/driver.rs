@@ -455,7 +455,8 @@ impl Driver {
         }
         let next = self.next(true);
         self.commit(next).await?;
-        Ok(true)
+        // This engine may have claimed it again before the answer came; then it is this driver's.
+        Ok(!self.site.run.has_mail.load(Ordering::Acquire))
     }
 
     fn end(&mut self) {

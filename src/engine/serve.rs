@@ -11,7 +11,7 @@ use futures::Stream;
 use futures::stream::FuturesUnordered;
 
 use super::driver::yield_now;
-use super::slot::Slot;
+use super::slot::{self, Slot};
 use super::{Engine, Inner, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::RunId;
@@ -42,7 +42,7 @@ impl Engine {
         let _served = Served(&self.0);
         let mut drives = FuturesUnordered::new();
         let known: Vec<Arc<Slot>> = lock(&self.0.runs).values().cloned().collect();
-        known.into_iter().for_each(|slot| drives.push(self.drive(slot)));
+        drives.extend(known.iter().filter_map(Slot::serve).map(|slot| self.drive(slot)));
         loop {
             self.0.tend().await?;
             let now = self.0.runtime.now();
@@ -63,16 +63,14 @@ impl Engine {
                     Some(slot) => {
                         slot.context.wake_driver();
                         // It was given up when another engine had it, and somebody has a handle.
-                        if !slot.context.is_driven() {
-                            drives.push(self.drive(slot));
-                        }
+                        drives.extend(slot.serve().map(|slot| self.drive(slot)));
                     }
                     None if self.take_over(&id, now).await => {}
                     None => rested = now + LEFT_ALONE,
                 }
             }
             let fresh = std::mem::take(&mut *lock(&self.0.fresh));
-            fresh.into_iter().for_each(|slot| drives.push(self.drive(slot)));
+            drives.extend(fresh.iter().filter_map(Slot::serve).map(|slot| self.drive(slot)));
             let due = self.0.storage.next_due().await?;
             let polls = self.0.tends_at();
             let next = if more { now } else { due.map_or(polls, |at| at.min(polls)) };
@@ -113,7 +111,8 @@ impl Engine {
     }
 
     /// Drives one run to its end or until it is parked, however often its storage fails.
-    async fn drive(&self, slot: Arc<Slot>) {
+    async fn drive(&self, served: slot::Served) {
+        let slot = &served.0;
         let mut pause = LEFT_ALONE;
         let run_id = &slot.context.id;
         // The same all the time, so that what runs is not dropped while the storage is not well.
@@ -121,7 +120,7 @@ impl Engine {
         loop {
             let Err(error) = (&mut driving).await else {
                 pause = LEFT_ALONE;
-                if self.lets_go(&slot) {
+                if self.lets_go(slot) {
                     return;
                 }
                 continue;
@@ -129,7 +128,7 @@ impl Engine {
             tracing::warn!(target: "stepwell", %run_id, %error, "driving failed");
             if error.kind() == ErrorKind::NotFound {
                 drop(driving);
-                self.lets_go(&slot);
+                self.lets_go(slot);
                 return;
             }
             let runtime = &self.0.runtime;
