@@ -32,30 +32,27 @@ fn engine(file: &Path) -> stepwell::Result<Engine> {
     let (shop, bank) = (witness_of(file), witness_of(file));
     Engine::builder()
         .storage(Sqlite::open(file)?)
-        .executor(
-            "shop",
-            executor_fn(move |ctx| {
-                let done = note(&shop, &ctx, "begins").and_then(|()| note(&shop, &ctx, "ends"));
-                async { done }
-            }),
-        )
+        .executor("shop", executor_fn(move |ctx| ask(shop.clone(), ctx, Duration::ZERO)))
         .executor(
             "bank",
             executor_fn(move |ctx| {
-                let bank = bank.clone();
-                async move {
-                    let known = fs::read_to_string(&bank).unwrap_or_default();
-                    note(&bank, &ctx, "begins")?;
-                    // This bank is slow, but answers at once if it has seen the key before. Ask yours
-                    // with the same key, too: then it pays once, however often it is asked.
-                    if !known.contains(&ctx.idempotency_key()) {
-                        ctx.sleep(Duration::from_secs(20)).await;
-                    }
-                    note(&bank, &ctx, "ends")
-                }
+                // This bank is slow, but answers at once if it has seen the key before. Ask yours
+                // with the same key, too: then it pays once, however often it is asked.
+                let known = fs::read_to_string(&bank).unwrap_or_default();
+                let takes = if known.contains(&ctx.idempotency_key()) { 0 } else { 20 };
+                ask(bank.clone(), ctx, Duration::from_secs(takes))
             }),
         )
         .build()
+}
+
+/// A step: something is done outside, and takes as long as it takes.
+async fn ask(witness: PathBuf, ctx: ExecutionContext, takes: Duration) -> Result<(), StepError> {
+    // So that what the step before has come to is printed first.
+    ctx.sleep(Duration::from_millis(50)).await;
+    note(&witness, &ctx, "begins")?;
+    ctx.sleep(takes).await;
+    note(&witness, &ctx, "ends")
 }
 
 /// The program that this is about: begins the order, or goes on with it.
