@@ -14,8 +14,8 @@ use stepwell::executor::RunEvent;
 use stepwell::journal::{Reason, Recorded};
 use stepwell::runtime::{ProcessUsage, Runtime};
 use stepwell::storage::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Memory, Message, NewRun, Owner, Reply, RunQuery,
-    Storage, StoredRun, Summary,
+    Answer, Beat, Claim, Claimed, Commit, Created, Holding, Memory, Message, NewRun, Owner, Reply,
+    RunQuery, Storage, StoredRun, Summary,
 };
 use stepwell::testing::VirtualRuntime;
 use stepwell::workflow::Limits;
@@ -48,6 +48,10 @@ struct Flaky {
     loads_late: Arc<Mutex<Option<VirtualRuntime>>>,
     /// The next message is there at once, and who posted it hears so late.
     posts_late: Arc<Mutex<Option<VirtualRuntime>>>,
+    /// The next run that is parked is so at once, and who parked it hears so late.
+    parks_late: Arc<Mutex<Option<VirtualRuntime>>>,
+    /// Otherwise every second.
+    polls_every: Option<Duration>,
 }
 
 fn late<T: Send + 'static>(time: Option<VirtualRuntime>, reply: Reply<T>) -> Reply<T> {
@@ -69,7 +73,9 @@ impl Storage for Flaky {
         if self.fails_before.swap(false, Ordering::SeqCst) {
             return failed();
         }
-        let done = self.memory.commit(run, commit);
+        let parks = matches!(commit.holding, Holding::Parked(_));
+        let time = if parks { self.parks_late.lock().unwrap().take() } else { None };
+        let done = late(time, self.memory.commit(run, commit));
         if self.fails_after.swap(false, Ordering::SeqCst) { failed() } else { done }
     }
 
@@ -138,6 +144,10 @@ impl Storage for Flaky {
         self.memory.next_due()
     }
 
+    fn poll_every(&self) -> Duration {
+        self.polls_every.unwrap_or(SECOND)
+    }
+
     fn list(&self, query: RunQuery) -> Reply<stepwell::Result<Vec<Summary>>> {
         self.memory.list(query)
     }
@@ -164,6 +174,75 @@ fn a_run_can_be_cancelled_while_its_outcome_is_set_aside() {
         }
     });
     assert_eq!(outcome.unwrap(), Outcome::Cancelled);
+}
+
+#[test]
+fn a_run_that_is_due_before_its_engine_hears_that_it_is_parked_goes_on() {
+    let time = VirtualRuntime::new(1);
+    let storage = Flaky::default();
+    *storage.parks_late.lock().unwrap() = Some(time.clone());
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .storage(storage.clone())
+        .executor("t", executor_fn(|_| async { Ok(()) }))
+        .build()
+        .unwrap();
+    let flow = plain([Step::wait("w", Wait::For(SECOND)), Step::task("a", "t").after("w")]);
+    time.block_on(async {
+        drop(engine.start(&flow, ()).await.unwrap());
+        engine.serve(nap(&engine, 60 * SECOND)).await.unwrap();
+        let run = engine.list(RunQuery::default()).await.unwrap().remove(0);
+        assert_eq!(run.status, RunStatus::Succeeded);
+    })
+    .unwrap();
+    assert!(storage.parks_late.lock().unwrap().is_none());
+}
+
+#[test]
+fn a_run_that_was_looked_at_before_it_was_taken_over_is_driven_once() {
+    let time = VirtualRuntime::new(1);
+    let storage = Flaky { polls_every: Some(8 * SECOND), ..Flaky::default() };
+    let begun = Arc::new(AtomicU32::new(0));
+    let engine = || {
+        let count = Arc::clone(&begun);
+        Engine::builder()
+            .runtime(time.clone())
+            .storage(storage.clone())
+            .executor(
+                "t",
+                executor_fn(move |ctx| {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    async move {
+                        ctx.sleep(100 * SECOND).await;
+                        Ok(())
+                    }
+                }),
+            )
+            .build()
+            .unwrap()
+    };
+    let flow = plain([Step::wait("w", Wait::For(62 * SECOND)), Step::task("a", "t").after("w")]);
+    time.block_on(async {
+        let first = engine();
+        let id = first.start(&flow, ()).await.unwrap().id().clone();
+        drop(first);
+        let second = engine();
+        // It hears of the one that is gone, and a minute later that there was no more to be heard.
+        let now = Step::wait("now", Wait::For(Duration::ZERO));
+        second.execute(&plain([now]), ()).await.unwrap();
+        nap(&second, 60 * SECOND).await;
+        drop(second.run(&id).await.unwrap());
+        *storage.parks_late.lock().unwrap() = Some(time.clone());
+        let done = async {
+            nap(&second, 50 * SECOND).await;
+            assert!(storage.parks_late.lock().unwrap().is_none());
+            assert_eq!(begun.load(Ordering::SeqCst), 1);
+            second.run(&id).await.unwrap().outcome().await.unwrap();
+        };
+        second.serve(done).await.unwrap();
+    })
+    .unwrap();
+    assert_eq!(begun.load(Ordering::SeqCst), 1);
 }
 
 #[test]

@@ -460,3 +460,30 @@ fn each_wait_has_an_id_by_which_it_alone_is_signalled() {
         .unwrap();
     assert_eq!(**outcome.output().unwrap(), json!([0, 1, 2]));
 }
+
+#[test]
+fn a_message_begins_nothing_that_nobody_goes_on_with() {
+    let world = World::new();
+    world
+        .time
+        .block_on(async {
+            let (first, second) = (world.engine("first"), world.engine("second"));
+            let steps = [work("a", 50), Step::wait("go", Wait::signal("go"))];
+            let id = {
+                let handle = first.start(&flow(steps), ()).await.unwrap();
+                assert!(handle.outcome().now_or_never().is_none());
+                handle.id().clone()
+            };
+            drop(first);
+            // Nobody drives it here: it is only told something.
+            second.run(&id).await.unwrap().signal("go", ()).await.unwrap();
+            assert_eq!(world.begun(), [("first", "a".to_string())]);
+            let done = async {
+                second.run(&id).await.unwrap().outcome().await.unwrap();
+            };
+            second.serve(done).await.unwrap();
+        })
+        .unwrap();
+    let begun: Vec<&str> = world.begun().iter().map(|(engine, _)| *engine).collect();
+    assert_eq!(begun, ["first", "second"]);
+}

@@ -49,6 +49,8 @@ pub(crate) struct Driver {
     taken_over: Vec<(StepKey, u32)>,
     /// It was taken over too often.
     is_poisoned: bool,
+    /// Attempts are to be taken over as soon as somebody drives the run.
+    adopts_later: bool,
     /// Attempts were taken over that the run may not want when they are to be started.
     adopted: bool,
     timer: Option<(Timestamp, BoxFuture<'static, ()>)>,
@@ -104,6 +106,7 @@ impl Driver {
             recoveries: 0,
             taken_over: Vec::new(),
             is_poisoned: false,
+            adopts_later: false,
             adopted: false,
             timer: None,
             audience,
@@ -130,6 +133,7 @@ impl Driver {
     pub(crate) async fn drive(&mut self) -> Result<()> {
         let (mut turns, mut conflicts) = (0, 0);
         loop {
+            self.uncertain |= self.adopts_later && self.site.run.is_driven();
             if self.uncertain && !Box::pin(self.recover()).await? {
                 if self.site.run.handles.load(Ordering::Acquire) == 0 {
                     return Ok(());
@@ -455,7 +459,8 @@ impl Driver {
         }
         let next = self.next(true);
         self.commit(next).await?;
-        Ok(true)
+        // This engine may have claimed it again before the answer came; then it is this driver's.
+        Ok(!self.site.run.has_mail.load(Ordering::Acquire))
     }
 
     fn end(&mut self) {

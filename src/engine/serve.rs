@@ -11,7 +11,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream};
 
 use super::driver::yield_now;
-use super::slot::Slot;
+use super::slot::{self, Slot};
 use super::{Engine, Inner, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::RunId;
@@ -44,7 +44,7 @@ impl Engine {
         let _served = Served(&self.0);
         let mut drives = FuturesUnordered::new();
         let known: Vec<Arc<Slot>> = lock(&self.0.runs).values().cloned().collect();
-        known.into_iter().for_each(|slot| drives.push(self.drive(slot)));
+        drives.extend(known.iter().filter_map(Slot::serve).map(|slot| self.drive(slot)));
         let mut round = Some(self.round().boxed());
         let mut timer = self.0.runtime.sleep_until(Timestamp::MAX);
         let mut pause = LEFT_ALONE;
@@ -72,7 +72,8 @@ impl Engine {
             match next {
                 Next::Stop => break,
                 Next::Fresh(fresh) => {
-                    fresh.into_iter().for_each(|slot| drives.push(self.drive(slot)))
+                    let new = fresh.iter().filter_map(Slot::serve);
+                    drives.extend(new.map(|slot| self.drive(slot)));
                 }
                 Next::Due => round = Some(self.round().boxed()),
                 Next::Round(done) => {
@@ -117,9 +118,7 @@ impl Engine {
                 Some(slot) => {
                     slot.context.wake_driver();
                     // It was given up when another engine had it, and somebody has a handle.
-                    if !slot.context.is_driven() {
-                        lock(&self.0.fresh).push(slot);
-                    }
+                    lock(&self.0.fresh).push(slot);
                 }
                 None if self.take_over(&id, now).await => {}
                 None => rested = now + LEFT_ALONE,
@@ -165,7 +164,8 @@ impl Engine {
     }
 
     /// Drives one run to its end or until it is parked, however often its storage fails.
-    async fn drive(&self, slot: Arc<Slot>) {
+    async fn drive(&self, served: slot::Served) {
+        let slot = &served.0;
         let mut pause = LEFT_ALONE;
         let run_id = &slot.context.id;
         // The same all the time, so that what runs is not dropped while the storage is not well.
@@ -173,7 +173,7 @@ impl Engine {
         loop {
             let Err(error) = (&mut driving).await else {
                 pause = LEFT_ALONE;
-                if self.lets_go(&slot) {
+                if self.lets_go(slot) {
                     return;
                 }
                 continue;
@@ -181,7 +181,7 @@ impl Engine {
             tracing::warn!(target: "stepwell", %run_id, %error, "driving failed");
             if error.kind() == ErrorKind::NotFound {
                 drop(driving);
-                self.lets_go(&slot);
+                self.lets_go(slot);
                 return;
             }
             let runtime = &self.0.runtime;

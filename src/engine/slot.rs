@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::task::{Context, Poll, Waker};
 
@@ -29,6 +29,17 @@ pub(crate) struct Slot {
     at_it: AtomicUsize,
     /// Those who found somebody else at it, to be woken when that one lets go.
     bounced: Mutex<Vec<Waker>>,
+    /// Whether [`Engine::serve`](super::Engine::serve) drives it.
+    served: AtomicBool,
+}
+
+/// A run that is driven by [`Engine::serve`](super::Engine::serve), until this is dropped.
+pub(super) struct Served(pub(super) Arc<Slot>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.served.store(false, Ordering::SeqCst);
+    }
 }
 
 enum Drive {
@@ -62,7 +73,13 @@ impl Slot {
             drive: Mutex::new(Drive::Fresh(inherited)),
             at_it: AtomicUsize::new(0),
             bounced: Mutex::default(),
+            served: AtomicBool::new(false),
         })
+    }
+
+    /// Once at a time: one would take the run out of memory, and the other would go on with it.
+    pub(super) fn serve(self: &Arc<Self>) -> Option<Served> {
+        (!self.served.swap(true, Ordering::SeqCst)).then(|| Served(Arc::clone(self)))
     }
 
     /// Drives the run until it has ended or is parked.

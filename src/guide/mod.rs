@@ -12,6 +12,11 @@ pub mod conditions {}
 #[doc = include_str!("data.md")]
 pub mod data {}
 
+#[doc = include_str!("durability.md")]
+#[cfg(feature = "sqlite")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
+pub mod durability {}
+
 #[doc = include_str!("failure.md")]
 pub mod failure {}
 

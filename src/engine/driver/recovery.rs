@@ -77,7 +77,11 @@ impl Driver {
         self.uncertain = false;
         run.has_mail.store(true, Ordering::SeqCst);
         self.disturb();
-        self.adopt();
+        // Nobody would go on with what is begun now, if somebody only says something to the run.
+        self.adopts_later = !run.is_driven();
+        if !self.adopts_later {
+            self.adopt();
+        }
         Ok(true)
     }
 

@@ -1,0 +1,243 @@
+//! Processes that are killed, and what is true afterwards.
+//!
+//! Each step notes in a witness file, which the engine knows nothing of, that it begins and ends. What
+//! it comes to is another text each time, so that a result tells which attempt it is of.
+#![cfg(feature = "sqlite")]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod check;
+mod points;
+mod random;
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use futures::executor::block_on;
+use serde_json::json;
+use stepwell::engine::EngineLimits;
+use stepwell::storage::{Sqlite, SqliteOptions, Synchronous};
+use stepwell::workflow::Lock;
+use stepwell::{
+    Engine, ExecutionContext, RetryConfig, RunHandle, RunId, RunStatus, StartOptions, Step,
+    StepError, Storage, Wait, Workflow, executor_fn,
+};
+
+/// Tells a child what it is, and where.
+const FOLDER: &str = "STEPWELL_TEST_KILL_FOLDER";
+
+/// Every run of a shape ends so, with so many steps that have a result.
+const SHAPES: [(&str, RunStatus, usize); 8] = [
+    ("chain", RunStatus::Succeeded, 4),
+    ("diamond", RunStatus::Succeeded, 5),
+    ("each", RunStatus::Succeeded, 7),
+    ("retry", RunStatus::Succeeded, 3),
+    ("timer", RunStatus::Succeeded, 2),
+    ("signal", RunStatus::Succeeded, 2),
+    ("undo", RunStatus::Failed, 4),
+    ("locked", RunStatus::Succeeded, 3),
+];
+
+fn work(id: &str) -> Step {
+    Step::task(id, "work")
+}
+
+fn shape(name: &str) -> Workflow {
+    let undo = |id| work(id).input("done", "output");
+    let steps = match name {
+        "chain" => vec![
+            work("a"),
+            work("b").input("a", "a"),
+            work("c").input("b", "b"),
+            work("d").input("c", "c"),
+        ],
+        "diamond" => vec![
+            work("a"),
+            work("b").input("a", "a"),
+            work("c").input("a", "a"),
+            work("d").input("a", "a"),
+            work("e").input("b", "b").input("c", "c").input("d", "d"),
+        ],
+        "each" => {
+            let body = [work("x"), work("y").input("x", "x")];
+            vec![Step::for_each("all", "input", body), work("z").after("all")]
+        }
+        "retry" => vec![
+            work("a"),
+            Step::task("b", "third_time")
+                .input("a", "a")
+                .retry(RetryConfig::attempts(3).base_delay(Duration::from_millis(5))),
+            work("c").input("b", "b"),
+        ],
+        "timer" => vec![
+            work("a"),
+            Step::wait("w", Wait::For(Duration::from_millis(30))).after("a"),
+            work("b").input("a", "a").after("w"),
+        ],
+        "signal" => vec![
+            work("a"),
+            Step::wait("go", Wait::signal("go")).after("a"),
+            work("b").input("a", "a").after("go"),
+        ],
+        "undo" => vec![
+            work("a").compensate(undo("undo_a")),
+            work("b").input("a", "a").compensate(undo("undo_b")),
+            Step::task("c", "never").after("b"),
+        ],
+        _ => vec![
+            work("a").lock(Lock::new("one")),
+            work("b").lock(Lock::new("one")),
+            work("c").input("a", "a").input("b", "b"),
+        ],
+    };
+    Workflow::builder(name).steps(steps).build().unwrap()
+}
+
+/// A folder with a database and a witness, which goes with the test.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let name = format!("stepwell-kill-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    /// The one that a child was told.
+    fn given() -> Option<Self> {
+        std::env::var_os(FOLDER).map(|path| Self(path.into()))
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("runs.db")
+    }
+
+    /// A kill takes nothing away that the system was given, so that the disk need not be waited for.
+    fn open(&self) -> Sqlite {
+        SqliteOptions::new().synchronous(Synchronous::Normal).open(self.file()).unwrap()
+    }
+
+    fn engine(&self, storage: impl Storage) -> Engine {
+        let step = |kind: &'static str| {
+            let witness = Witness(self.0.join("witness"));
+            executor_fn(move |ctx| body(witness.clone(), ctx, kind))
+        };
+        Engine::builder()
+            .storage(storage)
+            .limits(EngineLimits {
+                lease: LEASE,
+                // More kills than any program deserves.
+                max_recoveries: 1_000,
+                ..EngineLimits::default()
+            })
+            .executor("work", step("work"))
+            .executor("third_time", step("third_time"))
+            .executor("never", step("never"))
+            .build()
+            .unwrap()
+    }
+
+    fn witness(&self) -> Witness {
+        Witness(self.0.join("witness"))
+    }
+
+    /// This test once more, as a child that is given a part to play.
+    fn child(&self, test: &str, more: &[(&str, String)]) -> Command {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child
+            .args(["--exact", test, "--nocapture", "--test-threads=1"])
+            .env(FOLDER, OsString::from(&self.0))
+            .envs(more.iter().map(|(name, value)| (name, value)))
+            .stdout(Stdio::piped());
+        child
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // A child's is its parent's, and who looks into a failure wants to see it.
+        if std::env::var_os(FOLDER).is_none() && !std::thread::panicking() {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// Long enough for a machine that has other things to do.
+const LEASE: Duration = Duration::from_secs(3);
+
+/// What is outside.
+#[derive(Clone)]
+struct Witness(PathBuf);
+
+impl Witness {
+    /// In one call, so that a line is there as a whole or not at all.
+    fn note(&self, line: &str) {
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.0).unwrap();
+        file.write_all(format!("{line}\n").as_bytes()).unwrap();
+        std::io::stdout().write_all(format!("noted {line}\n").as_bytes()).unwrap();
+    }
+
+    /// From here on nothing of what ran before is at work.
+    fn over(&self) {
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.0).unwrap();
+        file.write_all(b"over\n").unwrap();
+    }
+
+    fn text(&self) -> String {
+        fs::read_to_string(&self.0).unwrap_or_default()
+    }
+}
+
+async fn body(witness: Witness, ctx: ExecutionContext, kind: &str) -> Result<String, StepError> {
+    static RESULTS: AtomicU32 = AtomicU32::new(0);
+    let note = |what: &str| {
+        let (run, step, key) = (ctx.execution_id(), ctx.step(), ctx.idempotency_key());
+        witness.note(&format!("{run} {step} {} {key} {what}", ctx.attempt()));
+    };
+    let taken = ctx.inputs().as_object().into_iter().flatten();
+    let taken: Vec<&str> = taken.filter_map(|(_, value)| value.as_str()).collect();
+    note(&format!("start {}", taken.join(",")));
+    ctx.sleep(Duration::from_millis(2)).await;
+    match kind {
+        "third_time" if ctx.attempt() < 3 => {
+            note("fail");
+            Err(StepError::retryable("not yet"))
+        }
+        "never" => {
+            note("fail");
+            Err(StepError::fatal("no"))
+        }
+        _ => {
+            let number = RESULTS.fetch_add(1, Ordering::Relaxed);
+            let result = format!("r{}-{number}", std::process::id());
+            note(&format!("end {result}"));
+            Ok(result)
+        }
+    }
+}
+
+async fn start(engine: &Engine, witness: &Witness, id: &str) -> stepwell::Result<RunHandle> {
+    let (name, _) = id.split_once('-').unwrap();
+    let handle = engine.start_with(&shape(name), json!([1, 2, 3]), StartOptions::id(id)).await?;
+    witness.note(&format!("started {id}"));
+    Ok(handle)
+}
+
+/// Starts these runs, or goes on with them, until all have ended.
+async fn finish(engine: &Engine, witness: &Witness, ids: &[String]) -> stepwell::Result<()> {
+    for id in ids {
+        drop(start(engine, witness, id).await?);
+    }
+    let all = async {
+        for id in ids {
+            engine.run(&RunId::new(id).unwrap()).await.unwrap().outcome().await.unwrap();
+        }
+    };
+    engine.serve(all).await
+}

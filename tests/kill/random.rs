@@ -1,0 +1,120 @@
+//! Killed at any moment, started again, until all runs have ended.
+
+use std::io::{BufRead, BufReader};
+use std::thread;
+
+use stepwell::ErrorKind;
+
+use super::check::{Snapshot, check};
+use super::*;
+
+/// How many kills there are to be, instead of as many as one round has.
+const KILLS: &str = "STEPWELL_TEST_KILLS";
+const KILLS_PER_ROUND: u64 = 20;
+const RUNS: usize = 20;
+
+/// Numbers that are the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (mixed ^ (mixed >> 27)) % bound
+    }
+}
+
+fn ids() -> Vec<String> {
+    (0..RUNS).map(|number| format!("{}-{number}", SHAPES[number % SHAPES.len()].0)).collect()
+}
+
+const TEST: &str = "random::nothing_is_lost_or_done_twice_when_a_process_is_killed_at_any_moment";
+
+#[test]
+fn nothing_is_lost_or_done_twice_when_a_process_is_killed_at_any_moment() {
+    if let Some(place) = Place::given() {
+        let engine = place.engine(place.open());
+        block_on(finish(&engine, &place.witness(), &ids())).unwrap();
+        return;
+    }
+    let kills = std::env::var(KILLS).map_or(KILLS_PER_ROUND, |count| count.parse().unwrap());
+    let (mut killed, mut seed) = (0, 0);
+    while killed < kills {
+        killed += round(seed);
+        seed += 1;
+    }
+}
+
+fn round(seed: u64) -> u64 {
+    let place = Place::new(&format!("random{seed}"));
+    let mut dice = Dice(seed);
+    let mut signals: Vec<String> = ids();
+    signals.retain(|id| id.starts_with("signal"));
+    let mut snapshots = Vec::new();
+    let mut kills = 0;
+    for life in 0.. {
+        let is_last = kills == KILLS_PER_ROUND;
+        let lines = if is_last { usize::MAX } else { 1 + dice.below(40) as usize };
+        // While it starts the runs, or some time after.
+        let starting = dice.below(5) == 0 && !is_last;
+        // Later on there may be nothing else left to wait for.
+        let some = match life {
+            2 => 1,
+            6.. => signals.len(),
+            _ => 0,
+        };
+        let given = signals.split_off(signals.len() - some);
+        // Beside the child that lives, or after its death.
+        let beside = dice.below(2) == 0 || life >= 6;
+        let mut child = place.child(TEST, &[]).spawn().unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let counts = |line: &String| {
+            line.contains("noted ") && (starting || !line.contains("noted started"))
+        };
+        let mut noted = said.filter(counts);
+        // By then it has opened the file.
+        let first = noted.next();
+        let visit = |ids: Vec<String>| {
+            let engine = place.engine(place.open());
+            thread::spawn(move || block_on(signal_from_here(&engine, ids)))
+        };
+        let (now, then) = if beside { (given, Vec::new()) } else { (Vec::new(), given) };
+        let visitor = (!now.is_empty()).then(|| visit(now));
+        let is_alive = first.is_some() && noted.take(lines - 1).count() == lines - 1;
+        if is_alive {
+            child.kill().unwrap();
+        }
+        let ended = child.wait().unwrap().success();
+        place.witness().over();
+        let visitor = visitor.or_else(|| (!then.is_empty()).then(|| visit(then)));
+        if let Some(visitor) = visitor {
+            signals.extend(visitor.join().unwrap());
+            place.witness().over();
+        }
+        if ended {
+            assert!(signals.is_empty());
+            break;
+        }
+        assert!(is_alive, "it died by itself");
+        kills += 1;
+        snapshots.push(Snapshot::take(&place, &place.open()));
+    }
+    check(&place, &snapshots);
+    kills
+}
+
+/// Through an engine of this process, which goes on with a run as far as it must if nobody else does.
+/// Those that were not there.
+async fn signal_from_here(engine: &Engine, ids: Vec<String>) -> Vec<String> {
+    let mut left = Vec::new();
+    for id in ids {
+        match engine.run(&RunId::new(&id).unwrap()).await {
+            Ok(run) => run.signal("go", "gone").await.unwrap(),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+                left.push(id);
+            }
+        }
+    }
+    left
+}
