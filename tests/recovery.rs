@@ -487,3 +487,19 @@ fn a_message_begins_nothing_that_nobody_goes_on_with() {
     let begun: Vec<&str> = world.begun().iter().map(|(engine, _)| *engine).collect();
     assert_eq!(begun, ["first", "second"]);
 }
+
+#[test]
+fn an_engine_that_is_served_again_goes_on_with_what_it_held() {
+    let world = World::new();
+    world
+        .time
+        .block_on(async {
+            let engine = world.engine("one");
+            let id = engine.start(&flow([work("a", 30)]), ()).await.unwrap().id().clone();
+            engine.serve(world.nap(5 * SECOND)).await.unwrap();
+            engine.serve(world.nap(40 * SECOND)).await.unwrap();
+            let stored = world.storage.load(&id).await.unwrap().unwrap();
+            assert_eq!(stored.status, RunStatus::Succeeded);
+        })
+        .unwrap();
+}

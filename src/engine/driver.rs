@@ -83,6 +83,9 @@ struct After {
 /// Commits in a row that may be refused, before who drives the run hears of it.
 const CONFLICTS_MAX: u32 = 3;
 
+/// A storage that wants to be asked less often is not one for several processes.
+const ALONE: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Turns in a row before others on the same thread get a chance.
 const TURNS_BEFORE_YIELD: u32 = 64;
 
@@ -131,6 +134,8 @@ impl Driver {
     /// Drives the run until it has ended, or until only time or a message can move it and nobody has
     /// a handle for it; then it is parked.
     pub(crate) async fn drive(&mut self) -> Result<()> {
+        // What it holds others take for left behind, if they have never heard of it.
+        Box::pin(self.introduce()).await?;
         let (mut turns, mut conflicts) = (0, 0);
         loop {
             self.uncertain |= self.adopts_later && self.site.run.is_driven();
@@ -427,7 +432,9 @@ impl Driver {
             _ => None,
         };
         // An engine that is not served says that it is alive from here.
-        let tends = (!idle && !site.engine.is_served.load(Ordering::Acquire))
+        // While nothing runs it asks for messages only where other processes leave some.
+        let asks = !idle || site.engine.storage.poll_every() < ALONE;
+        let tends = (asks && !site.engine.is_served.load(Ordering::Acquire))
             .then(|| site.engine.tends_at());
         let due = [site.run.state().next_due(now), room, tends].into_iter().flatten().min();
         match (&timer, due) {
@@ -465,6 +472,10 @@ impl Driver {
 
     fn end(&mut self) {
         self.release();
+        if self.site.run.has_mail.load(Ordering::Acquire) {
+            // It may have been claimed for a message that nobody has answered.
+            self.site.engine.doubt();
+        }
         self.site.run.end_observation();
         self.site.engine.forget(&self.site.run);
         tracing::debug!(target: "stepwell", run_id = %self.site.run.id, "run ended");

@@ -42,6 +42,8 @@ impl Engine {
             return Err(Error::new(ErrorKind::Rejected, "the engine is served already"));
         }
         let _served = Served(&self.0);
+        // It may have been served before, and have let go of runs that it holds still.
+        self.0.doubt();
         let mut drives = FuturesUnordered::new();
         let known: Vec<Arc<Slot>> = lock(&self.0.runs).values().cloned().collect();
         drives.extend(known.iter().filter_map(Slot::serve).map(|slot| self.drive(slot)));

@@ -19,8 +19,6 @@ const MAIL_AT_ONCE: usize = 1_000;
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
     introduced: AtomicBool,
-    /// Somebody is at it.
-    busy: AtomicBool,
     heard: Mutex<Heard>,
 }
 
@@ -30,15 +28,6 @@ struct Heard {
     beat_at: Duration,
     mail_at: Duration,
     last: BTreeMap<Owner, (u64, Duration)>,
-}
-
-/// At it, until this is dropped.
-struct Busy<'a>(&'a AtomicBool);
-
-impl Drop for Busy<'_> {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
 }
 
 impl Inner {
@@ -60,17 +49,17 @@ impl Inner {
     /// Says that this engine is alive, and looks for messages to the runs that it holds, as far as
     /// that is due.
     pub(crate) async fn tend(&self) -> Result<()> {
-        if self.pulse.busy.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        let _busy = Busy(&self.pulse.busy);
         let now = self.runtime.monotonic();
         let (beats, asks) = {
             let mut heard = lock(&self.pulse.heard);
             let beats = heard.beat_at <= now;
             let asks = heard.mail_at <= now;
+            // Before the questions, so that nobody else asks them too; and however it goes, who asks in
+            // vain, or stops waiting, asks again no sooner.
+            if beats {
+                heard.beat_at = now + self.beat_every();
+            }
             if asks {
-                // However it goes: who asks in vain asks again no sooner.
                 heard.mail_at = now + self.storage.poll_every();
             }
             (beats, asks)
@@ -89,8 +78,12 @@ impl Inner {
         Ok(())
     }
 
+    fn beat_every(&self) -> Duration {
+        self.limits.lease / BEATS_PER_LEASE
+    }
+
     async fn beat(&self) -> Result<()> {
-        let every = self.limits.lease / BEATS_PER_LEASE;
+        let every = self.beat_every();
         lock(&self.pulse.heard).beat_at = self.runtime.monotonic() + every;
         let beats = match self.storage.beat(self.owner).await {
             Ok(beats) => beats,

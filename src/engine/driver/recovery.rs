@@ -40,6 +40,8 @@ impl Driver {
                     seized = Some(self.seize().await?);
                 }
                 Holding::Held(other) => break (stored, other == owner),
+                // Others would begin the same when its time has come.
+                Holding::Aside(_) if seized.is_none() => seized = Some(self.seize().await?),
                 _ => break (stored, true),
             }
         };
@@ -52,7 +54,8 @@ impl Driver {
             // What was made, and not stored, is made again, and may be something else.
             self.site.prepared = Arc::new(self.site.prepared.first(known));
             self.expected = state.version();
-            if state.status().is_end() && !run.is_revived() {
+            // Of one that is ours the next turn says so, when it has answered what was said to it.
+            if !is_ours && state.status().is_end() && !run.is_revived() {
                 run.set_ended();
             }
             self.desk.reset(&self.site, &state);
@@ -125,6 +128,10 @@ impl Driver {
             if moved { Poll::Ready(()) } else { again.as_mut().poll(context) }
         })
         .await;
+    }
+
+    pub(super) async fn introduce(&mut self) -> Result<()> {
+        self.site.engine.introduce().await
     }
 
     /// Does what the whole engine owes the others, if nobody else does.

@@ -39,7 +39,8 @@ pub(super) fn open(
     let connection = connect(path, true, patience).map_err(|error| fault.opening(error))?;
     // Before anything is written, here or beside it.
     inspect(&connection, fault)?;
-    let alive = Alive::begin(path);
+    // By whatever name it was opened.
+    let alive = Alive::begin(path.canonicalize().as_deref().unwrap_or(path));
     let mode: String = connection
         .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
         .map_err(|error| fault.opening(error))?;
