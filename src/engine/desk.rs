@@ -82,8 +82,9 @@ impl Desk {
         }
     }
 
-    /// Tells errors apart, and takes opened secrets out of what has come. The classifier, and the error itself, are the host's code, so that the state
-    /// is not locked meanwhile, and a panic is theirs alone.
+    /// Tells errors apart, and takes opened secrets out of what has come. The classifier, and the error
+    /// itself, are the host's code, so that the state is not locked meanwhile, and a panic is theirs
+    /// alone.
     pub(crate) fn classify(&mut self, site: &Site) {
         for landed in &mut self.landed {
             match &mut landed.result {

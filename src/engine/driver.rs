@@ -135,7 +135,9 @@ impl Driver {
     /// a handle for it; then it is parked.
     pub(crate) async fn drive(&mut self) -> Result<()> {
         // What it holds others take for left behind, if they have never heard of it.
-        Box::pin(self.introduce()).await?;
+        if !self.site.engine.is_introduced() {
+            Box::pin(self.introduce()).await?;
+        }
         let (mut turns, mut conflicts) = (0, 0);
         loop {
             self.uncertain |= self.adopts_later && self.site.run.is_driven();
@@ -283,17 +285,19 @@ impl Driver {
         (status, holding): (RunStatus, Holding),
     ) -> (Reply<Result<Vec<Recorded>>>, After) {
         let events = std::mem::take(&mut self.desk.events);
+        // What operators do comes by mail only; most commits are about steps.
+        let came_mail = !self.desk.answers.is_empty();
         let resumes = |recorded: &Recorded| matches!(recorded.event, Event::RunResumed { .. });
         let after = After {
             count: events.len() as u64,
             observed: self.site.run.is_observed().then(|| events.clone()),
             disturbed: !self.in_air.is_empty() && events.iter().any(disturbs),
-            // It comes by mail.
-            resumed: !self.desk.answers.is_empty() && events.iter().any(resumes),
+            resumed: came_mail && events.iter().any(resumes),
             recovered: self.taken_over_lately() && self.has_recovered(&events),
             ended: status.is_end() && !self.site.run.is_revived(),
         };
-        if events.iter().any(|recorded| matches!(recorded.event, Event::WorkflowModified(_))) {
+        let modifies = |recorded: &Recorded| matches!(recorded.event, Event::WorkflowModified(_));
+        if came_mail && events.iter().any(modifies) {
             // Steps have other places now; what they hold they are given again.
             self.desk.granted.clear();
             self.desk.denied.clear();

@@ -33,10 +33,14 @@ struct Heard {
 impl Inner {
     /// Has beaten at least once before it holds anything, so that others can tell when it is gone.
     pub(crate) async fn introduce(&self) -> Result<()> {
-        if !self.pulse.introduced.load(Ordering::Acquire) {
+        if !self.is_introduced() {
             self.beat().await?;
         }
         Ok(())
+    }
+
+    pub(crate) fn is_introduced(&self) -> bool {
+        self.pulse.introduced.load(Ordering::Acquire)
     }
 
     /// When something is to be said or asked next.

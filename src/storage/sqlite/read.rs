@@ -1,7 +1,7 @@
 //! Reading runs, their inboxes, and lists of them.
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, Rows, params, params_from_iter};
 
 use super::rows::{
     corrupt, from_json, holding_of, integer, owner_bytes, recorded_of, status_of, status_word,
@@ -165,13 +165,7 @@ pub(super) fn mail(connection: &Connection, owner: Owner, limit: usize) -> Done<
     let mut find = connection.prepare_cached(
         "SELECT id FROM runs WHERE owner = ?1 AND inbox > 0 ORDER BY id LIMIT ?2",
     )?;
-    let rows =
-        find.query_map(params![owner_bytes(owner), integer(limit)], |row| row.get::<_, String>(0))?;
-    let mut runs = Vec::new();
-    for run in rows {
-        runs.extend(RunId::new(run?).ok());
-    }
-    Ok(Ok(runs))
+    ids(find.query(params![owner_bytes(owner), integer(limit)])?).map(Ok)
 }
 
 pub(super) fn held(
@@ -183,14 +177,16 @@ pub(super) fn held(
     let mut find = connection
         .prepare_cached("SELECT id FROM runs WHERE owner = ?1 AND id > ?2 ORDER BY id LIMIT ?3")?;
     let after = after.map_or("", RunId::as_str);
-    let rows = find.query_map(params![owner_bytes(owner), after, integer(limit)], |row| {
-        row.get::<_, String>(0)
-    })?;
+    ids(find.query(params![owner_bytes(owner), after, integer(limit)])?).map(Ok)
+}
+
+/// Ids of runs, from the first column; what nobody can name is passed over.
+fn ids(mut rows: Rows<'_>) -> rusqlite::Result<Vec<RunId>> {
     let mut runs = Vec::new();
-    for run in rows {
-        runs.extend(RunId::new(run?).ok());
+    while let Some(row) = rows.next()? {
+        runs.extend(RunId::new(row.get_ref(0)?.as_str()?).ok());
     }
-    Ok(Ok(runs))
+    Ok(runs)
 }
 
 pub(super) fn next_due(connection: &Connection) -> Done<Option<Timestamp>> {
