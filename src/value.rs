@@ -150,6 +150,7 @@ pub(crate) fn weigh(value: &Json, most: usize) -> Result<usize, TooBig> {
 
 impl Value {
     /// How many bytes it takes as JSON, about.
+    #[inline]
     pub(crate) fn bytes(&self) -> usize {
         match &**self {
             Json::Null | Json::Bool(_) => 4,
@@ -161,6 +162,7 @@ impl Value {
 
     /// Whether it nests deeper than [`NESTING_MAX`], which no run accepts.
     #[must_use]
+    #[inline]
     pub fn nests_too_deep(&self) -> bool {
         let plain = !matches!(**self, Json::Array(_) | Json::Object(_));
         !plain && weigh(self, usize::MAX) == Err(TooBig::Deep)

@@ -187,7 +187,7 @@ impl EngineBuilder {
         let storage = self.storage.unwrap_or_else(defaults::storage);
         let workflows = self.workflows.into_iter().map(|w| (w.id().to_string(), w)).collect();
         Ok(Engine(Arc::new(Shared(Arc::new(Inner {
-            storage: Arc::new(Patient::new(storage, Arc::clone(&runtime), self.limits.lease)),
+            storage: Patient::new(storage, Arc::clone(&runtime), self.limits.lease),
             registry: self.registry,
             workflows: Mutex::new(workflows),
             capabilities: self.capabilities,

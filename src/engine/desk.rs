@@ -14,6 +14,7 @@ use crate::id::StepKey;
 use crate::journal::{Event, Recorded};
 use crate::run::{Command, Rejection, Report, RetryAllowance, RunState};
 use crate::runtime::Runtime;
+use crate::storage::Message;
 use crate::time::Timestamp;
 use crate::value::{Json, NESTING_MAX, Value};
 use crate::workflow::Node;
@@ -88,33 +89,23 @@ impl Desk {
     pub(crate) fn classify(&mut self, site: &Site) {
         for landed in &mut self.landed {
             match &mut landed.result {
-                Some(Ok(output)) => *output = site.run.scrub(std::mem::take(output)),
-                Some(Err(error)) => {
-                    error.scrub(|text| site.run.scrub_text(text), |value| site.run.scrub(value));
-                }
+                Some(Ok(output)) => site.run.scrub(output),
+                Some(Err(error)) => landed.class = class_of(error, site),
                 None => {}
             }
-            let Some(Err(error)) = &mut landed.result else { continue };
-            if error.is_wait() {
-                if error.nests_too_deep() {
-                    let message = format!("the prompt nests deeper than {NESTING_MAX}");
-                    *error = StepError::new(ErrorClass::Validation, message);
-                }
-                continue;
-            }
-            let class = catch_unwind(AssertUnwindSafe(|| {
-                let class = site.engine.classifier.classify(error);
-                error.forget_source();
-                class
-            }));
-            match class {
-                Ok(class) => landed.class = Some(class),
-                Err(_) => tracing::warn!(
-                    target: "stepwell",
-                    run_id = %site.run.id,
-                    "the error classifier panicked; the error keeps its own class",
-                ),
-            }
+        }
+    }
+
+    /// Does what messages say, or notes why not.
+    pub(crate) fn answer(
+        &mut self,
+        state: &mut RunState,
+        mail: Vec<(u64, Message)>,
+        now: Timestamp,
+    ) {
+        for (number, message) in mail {
+            let answer = state.decide_into(command(message), now, &mut self.events);
+            self.answers.push((number, answer));
         }
     }
 
@@ -280,7 +271,8 @@ impl Desk {
         step: StepKey,
         now: Timestamp,
     ) -> Result<bool, Full> {
-        let locked = state.node(step).is_some_and(|node| !node.locks().is_empty());
+        let locks = |node: &Node| !node.locks().is_empty();
+        let locked = site.prepared.has_locks && state.node(step).is_some_and(locks);
         if locked && !self.granted.contains(&step) {
             let (why, at) = self.denied.get(&step).cloned().unwrap_or_else(|| {
                 self.asks = true;
@@ -299,7 +291,9 @@ impl Desk {
             }
             None => return Err(Full::Run("its definition is gone".into())),
         }
-        self.granted.remove(&step);
+        if locked {
+            self.granted.remove(&step);
+        }
         if state.decide_into(Command::Dispatch { step }, now, &mut self.events).is_err() {
             return Ok(false);
         }
@@ -372,6 +366,46 @@ impl Desk {
         let names = (key.scope > 0).then(|| Box::new((state.path(key), state.instance(key))));
         self.launches.push(Launch { begun: Begun { key, number, body, names }, inputs });
     }
+}
+
+fn command(message: Message) -> Command {
+    match message {
+        Message::Signal(signal) => Command::Signal(signal),
+        Message::Vote { approval, vote } => Command::Vote { approval, vote: Box::new(vote) },
+        Message::Pause(reason) => Command::Pause(Box::new(reason)),
+        Message::Resume(reason) => Command::Resume(Box::new(reason)),
+        Message::Operate { operation, by } => {
+            Command::Operate { operation: Box::new(operation), by: Box::new(by) }
+        }
+        Message::Cancel { by, grace } => Command::Cancel { by: Box::new(by), grace },
+        Message::Terminate(reason) => Command::Terminate(Box::new(reason)),
+    }
+}
+
+/// What kind of failure an error is; none for a wish to wait.
+#[cold]
+fn class_of(error: &mut StepError, site: &Site) -> Option<ErrorClass> {
+    error.scrub(|text| site.run.scrub_text(text), |value| site.run.scrub(value));
+    if error.is_wait() {
+        if error.nests_too_deep() {
+            let message = format!("the prompt nests deeper than {NESTING_MAX}");
+            *error = StepError::new(ErrorClass::Validation, message);
+        }
+        return None;
+    }
+    let class = catch_unwind(AssertUnwindSafe(|| {
+        let class = site.engine.classifier.classify(error);
+        error.forget_source();
+        class
+    }));
+    if class.is_err() {
+        tracing::warn!(
+            target: "stepwell",
+            run_id = %site.run.id,
+            "the error classifier panicked; the error keeps its own class",
+        );
+    }
+    class.ok()
 }
 
 /// The value of a step's inputs.

@@ -18,15 +18,15 @@ use super::Inner;
 use super::admission::Full;
 use super::audience::Audience;
 use super::desk::{Desk, Launch};
-use super::flight::{Flight, Landed};
-use super::placement::place;
+use super::flight::{Flight, Landed, Watched};
+use super::placement::{Placement, place};
 use super::prepare::Prepared;
 use crate::error::{ErrorKind, Result};
 use crate::executor::{Attempt, RunContext, RunEvent};
 use crate::id::StepKey;
 use crate::journal::{Event, Recorded, RunStatus};
 use crate::run::{Command, RunState};
-use crate::storage::{Commit, Holding, Message, Reply};
+use crate::storage::{Commit, Holding, Message, Reply, Storage};
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -208,8 +208,8 @@ impl Driver {
     /// the run has ended by it, or before.
     async fn turn(&mut self) -> Result<bool> {
         let mail = match self.site.run.has_mail.load(Ordering::Acquire) {
-            true => Box::pin(self.mail()).await?,
-            false => Vec::new(),
+            true => Some(Box::pin(self.mail()).await?),
+            false => None,
         };
         if self.site.prepared.has_locks && self.site.run.is_driven() {
             Box::pin(self.take_locks()).await?;
@@ -224,10 +224,8 @@ impl Driver {
                 (false, Some(_)) => *told = None,
                 _ => {}
             }
-            for (number, message) in mail {
-                let command = command(message);
-                let answer = state.decide_into(command, now, &mut desk.events);
-                desk.answers.push((number, answer));
+            if let Some(mail) = mail {
+                desk.answer(&mut state, mail, now);
             }
             if std::mem::take(&mut self.is_poisoned) {
                 let quarantine = Command::Quarantine { recoveries: self.recoveries };
@@ -311,7 +309,7 @@ impl Driver {
             expected: self.expected,
             events,
             status,
-            answers: self.desk.answers.clone(),
+            answers: if came_mail { self.desk.answers.clone() } else { Vec::new() },
             holding,
             released,
             recovered: after.recovered,
@@ -325,8 +323,8 @@ impl Driver {
         emptied.clear();
         self.desk.events = emptied;
         self.desk.stored();
-        for (number, answer) in self.desk.answers.drain(..) {
-            self.audience.give(number, answer);
+        if !self.desk.answers.is_empty() {
+            self.tell();
         }
         if self.site.prepared.has_locks {
             self.site.engine.wake_for_locks();
@@ -345,6 +343,13 @@ impl Driver {
         }
         if after.ended {
             self.site.run.set_ended();
+        }
+    }
+
+    /// Tells those who have said something what the run made of it.
+    fn tell(&mut self) {
+        for (number, answer) in self.desk.answers.drain(..) {
+            self.audience.give(number, answer);
         }
     }
 
@@ -394,22 +399,24 @@ impl Driver {
             }
             let config = task.config.clone();
             let attempt = Attempt::again(spare.take(), &site.run, begun, config, inputs);
-            let placed = place(site.parallel, task);
-            let mut flight = Flight::launch(attempt, task, &site.engine.runtime, placed);
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-            match flight.poll_once(Some(&task.executor), &mut context) {
-                Poll::Ready(result) => {
-                    let attempt = flight.into_attempt();
+            let (placement, measured) = place(site.parallel, task);
+            let mut watched = Watched::new(attempt, task, measured);
+            let flight = if placement == Placement::InPlace {
+                let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+                if let Poll::Ready(result) = watched.poll_once(Some(&task.executor), &mut context) {
+                    let attempt = watched.into_attempt();
                     desk.landed.push(Landed::new(&attempt.begun, result));
                     *spare = Some(attempt);
+                    continue;
                 }
-                Poll::Pending => {
-                    let attempt = Arc::clone(flight.attempt());
-                    in_air.insert((attempt.begun.key, attempt.begun.number), attempt);
-                    // Polled again with the real waker when the driver rests.
-                    flights.get_or_insert_default().push(flight);
-                }
-            }
+                Flight::Here(watched)
+            } else {
+                Flight::send(watched, task, &*site.engine.runtime, placement)
+            };
+            let attempt = Arc::clone(flight.attempt());
+            in_air.insert((attempt.begun.key, attempt.begun.number), attempt);
+            // Polled with the real waker when the driver rests.
+            flights.get_or_insert_default().push(flight);
         }
     }
 
@@ -488,7 +495,7 @@ impl Driver {
     /// Drops every attempt, and gives back what they hold.
     fn release(&mut self) {
         let Self { site, desk, flights, in_air, .. } = self;
-        for attempt in std::mem::take(in_air).into_values() {
+        while let Some((_, attempt)) = in_air.pop_first() {
             attempt.abort();
             desk.landed.push(Landed::new(&attempt.begun, None));
         }
@@ -534,20 +541,6 @@ fn land(
         moved = true;
     }
     moved
-}
-
-fn command(message: Message) -> Command {
-    match message {
-        Message::Signal(signal) => Command::Signal(signal),
-        Message::Vote { approval, vote } => Command::Vote { approval, vote: Box::new(vote) },
-        Message::Pause(reason) => Command::Pause(Box::new(reason)),
-        Message::Resume(reason) => Command::Resume(Box::new(reason)),
-        Message::Operate { operation, by } => {
-            Command::Operate { operation: Box::new(operation), by: Box::new(by) }
-        }
-        Message::Cancel { by, grace } => Command::Cancel { by: Box::new(by), grace },
-        Message::Terminate(reason) => Command::Terminate(Box::new(reason)),
-    }
 }
 
 /// Whether an event can make a running attempt unwanted.

@@ -53,24 +53,18 @@ pub(crate) enum Flight {
 }
 
 impl Flight {
-    /// Starts an attempt where it belongs.
-    pub(crate) fn launch(
-        attempt: Arc<Attempt>,
+    /// Starts an attempt elsewhere.
+    pub(crate) fn send(
+        mut watched: Watched,
         task: &Task,
-        runtime: &Arc<dyn Runtime>,
-        (placement, measured): (Placement, bool),
+        runtime: &dyn Runtime,
+        placement: Placement,
     ) -> Self {
-        let watched = Watched {
-            attempt,
-            executor: (placement != Placement::InPlace).then(|| Arc::clone(&task.executor)),
-            future: Guarded(None),
-            meter: measured.then(|| (Arc::clone(&task.kind), Duration::ZERO)),
-            span: tracing::Span::none(),
-        };
+        watched.executor = Some(Arc::clone(&task.executor));
         match placement {
             Placement::InPlace => Self::Here(watched),
-            Placement::Spawned => spawn(watched, &**runtime),
-            Placement::Blocking => block(watched, &**runtime),
+            Placement::Spawned => spawn(watched, runtime),
+            Placement::Blocking => block(watched, runtime),
         }
     }
 
@@ -81,21 +75,9 @@ impl Flight {
         }
     }
 
-    pub(crate) fn into_attempt(self) -> Arc<Attempt> {
+    pub(crate) fn poll_once(&mut self, context: &mut Context<'_>) -> Poll<Option<StepResult>> {
         match self {
-            Self::Here(watched) => watched.attempt,
-            Self::There { attempt, .. } => attempt,
-        }
-    }
-
-    /// Polls the attempt once; for the first time with its executor.
-    pub(crate) fn poll_once(
-        &mut self,
-        executor: Option<&Arc<dyn StepExecutor>>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<StepResult>> {
-        match self {
-            Self::Here(watched) => watched.poll_once(executor, context),
+            Self::Here(watched) => watched.poll_once(None, context),
             Self::There { result, inline, .. } => {
                 if inline.as_mut().is_some_and(|task| task.as_mut().poll(context).is_ready()) {
                     *inline = None;
@@ -142,7 +124,7 @@ impl Future for Flight {
     type Output = Landed;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Landed> {
-        let polled = self.poll_once(None, context);
+        let polled = self.poll_once(context);
         polled.map(|result| Landed::new(&self.attempt().begun, result))
     }
 }
@@ -159,6 +141,21 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
+    #[inline]
+    pub(crate) fn new(attempt: Arc<Attempt>, task: &Task, measured: bool) -> Self {
+        Self {
+            attempt,
+            executor: None,
+            future: Guarded(None),
+            meter: measured.then(|| (Arc::clone(&task.kind), Duration::ZERO)),
+            span: tracing::Span::none(),
+        }
+    }
+
+    pub(crate) fn into_attempt(self) -> Arc<Attempt> {
+        self.attempt
+    }
+
     fn advance(
         &mut self,
         executor: Option<&Arc<dyn StepExecutor>>,
@@ -181,7 +178,8 @@ impl Watched {
         }
     }
 
-    fn poll_once(
+    /// Polls the attempt once; for the first time with its executor.
+    pub(crate) fn poll_once(
         &mut self,
         executor: Option<&Arc<dyn StepExecutor>>,
         context: &mut Context<'_>,

@@ -22,7 +22,7 @@ use crate::journal::{
     OpenApproval, Operation, Outcome, Reason, RunStatus, Signal, StepStatus, Vote,
 };
 use crate::run::{Explanation, OpenWait, Preview, Progress, Rejection, RunExplanation};
-use crate::storage::Message;
+use crate::storage::{Message, Storage};
 use crate::value::{NESTING_MAX, Value};
 use crate::workflow::{Definition, Metadata, Workflow};
 

@@ -27,10 +27,12 @@ pub use handle::{RunHandle, StartOptions};
 pub use placement::Placement;
 pub use report::Run;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustc_hash::FxHashMap;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{ExecutorRegistry, Facilities, RunContext};
@@ -45,6 +47,7 @@ use crate::storage::{Created, Holding, NewRun, Owner, RunQuery, Storage, Summary
 use crate::value::{NESTING_MAX, Value};
 use crate::workflow::{Program, Variables, Workflow};
 use admission::{Slots, TypeState};
+use patient::Patient;
 use prepare::Prepared;
 use slot::{Inherited, Slot};
 
@@ -71,7 +74,7 @@ use slot::{Inherited, Slot};
 pub struct Engine(Arc<Shared>);
 
 pub(crate) struct Inner {
-    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) storage: Patient,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) facilities: Arc<Facilities>,
     registry: ExecutorRegistry,
@@ -84,10 +87,10 @@ pub(crate) struct Inner {
     pub(crate) sampler: sampler::Sampler,
     types: Mutex<BTreeMap<String, Arc<TypeState>>>,
     placements: BTreeMap<String, Placement>,
-    prepared: Mutex<HashMap<usize, ForProgram>>,
+    prepared: Mutex<FxHashMap<usize, ForProgram>>,
     pub(crate) owner: Owner,
     pub(crate) pulse: tend::Pulse,
-    pub(crate) runs: Mutex<HashMap<RunId, Arc<Slot>>>,
+    pub(crate) runs: Mutex<FxHashMap<RunId, Arc<Slot>>>,
     /// Runs that wait for a lock.
     lock_waiters: Mutex<Vec<Arc<RunContext>>>,
     lock_releases: AtomicU64,

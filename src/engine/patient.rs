@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{Either, select};
+use futures::future::{BoxFuture, Either, select};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::Runtime;
@@ -28,28 +28,36 @@ impl Patient {
         Self { storage, runtime, patience }
     }
 
+    /// Inlined, as an answer that is there already costs next to nothing.
+    #[inline]
     fn call<T: Send + Unpin + 'static>(
         &self,
         method: &'static str,
         work: impl FnOnce(&dyn Storage) -> Reply<Result<T>>,
     ) -> Reply<Result<T>> {
         match work(&*self.storage) {
-            Reply::Later(answer) => {
-                let patience = self.patience;
-                let timer = self.runtime.sleep_until(self.runtime.now() + patience);
-                Reply::later(async move {
-                    match select(answer, timer).await {
-                        Either::Left((answer, _)) => answer,
-                        Either::Right(_) => {
-                            let message =
-                                format!("the storage has not answered `{method}` for {patience:?}");
-                            Err(Error::new(ErrorKind::Storage, message))
-                        }
-                    }
-                })
-            }
+            Reply::Later(answer) => self.limited(method, answer),
             ready => ready,
         }
+    }
+
+    fn limited<T: Send + Unpin + 'static>(
+        &self,
+        method: &'static str,
+        answer: BoxFuture<'static, Result<T>>,
+    ) -> Reply<Result<T>> {
+        let patience = self.patience;
+        let timer = self.runtime.sleep_until(self.runtime.now() + patience);
+        Reply::later(async move {
+            match select(answer, timer).await {
+                Either::Left((answer, _)) => answer,
+                Either::Right(_) => {
+                    let message =
+                        format!("the storage has not answered `{method}` for {patience:?}");
+                    Err(Error::new(ErrorKind::Storage, message))
+                }
+            }
+        })
     }
 }
 

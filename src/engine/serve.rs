@@ -15,7 +15,7 @@ use super::slot::{self, Slot};
 use super::{Engine, Inner, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::RunId;
-use crate::storage::{Claim, Claimed};
+use crate::storage::{Claim, Claimed, Storage};
 use crate::time::Timestamp;
 
 /// Runs taken over at once, so that one engine does not grab everything after another's death.

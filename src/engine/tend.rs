@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{Inner, lock};
 use crate::error::Result;
-use crate::storage::{Beat, Owner};
+use crate::storage::{Beat, Owner, Storage};
 use crate::time::Timestamp;
 
 /// Beats in the time after which an engine that has not beaten is taken for gone.

@@ -253,11 +253,7 @@ impl StepError {
     }
 
     /// Changes every text and value that it carries.
-    pub(crate) fn scrub(
-        &mut self,
-        text: impl Fn(String) -> String,
-        value: impl Fn(Value) -> Value,
-    ) {
+    pub(crate) fn scrub(&mut self, text: impl Fn(String) -> String, value: impl Fn(&mut Value)) {
         match &mut *self.0 {
             Cause::Failed(failure, _) => {
                 failure.message = text(std::mem::take(&mut failure.message));
@@ -266,7 +262,7 @@ impl StepError {
                 }
             }
             Cause::Suspended(suspension) => {
-                suspension.prompt = value(std::mem::take(&mut suspension.prompt));
+                value(&mut suspension.prompt);
                 suspension.signal = text(std::mem::take(&mut suspension.signal));
             }
         }

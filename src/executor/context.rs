@@ -115,14 +115,16 @@ impl RunContext {
         self.has_opened.store(true, Ordering::Release);
     }
 
-    /// A value without the secrets that steps have opened.
+    /// Takes the secrets that steps have opened out of a value.
     #[cfg(feature = "secrets")]
-    pub(crate) fn scrub(&self, value: Value) -> Value {
-        if !self.has_opened.load(Ordering::Acquire) {
-            return value;
+    #[inline]
+    pub(crate) fn scrub(&self, value: &mut Value) {
+        if self.has_opened.load(Ordering::Acquire) {
+            let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(scrubbed) = opened.json(value) {
+                *value = scrubbed.into();
+            }
         }
-        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        opened.json(&value).map_or(value, Value::from)
     }
 
     #[cfg(not(feature = "secrets"))]
@@ -131,9 +133,7 @@ impl RunContext {
     }
 
     #[cfg(not(feature = "secrets"))]
-    pub(crate) fn scrub(&self, value: Value) -> Value {
-        value
-    }
+    pub(crate) const fn scrub(&self, _: &mut Value) {}
 
     pub(crate) fn observe(&self, observer: UnboundedSender<RunEvent>) {
         let mut observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -373,7 +373,7 @@ impl Attempt {
     }
 
     /// What the step came to, as the journal is to keep it.
-    pub(crate) async fn keep(&self, output: Value) -> Result<Value, StepError> {
+    pub(crate) async fn keep(&self, mut output: Value) -> Result<Value, StepError> {
         let facilities = &self.run.facilities;
         // What the journal would refuse goes to the store, too.
         let most = facilities.spill_over.min(self.run.state().most_value_bytes());
@@ -385,7 +385,7 @@ impl Attempt {
             return Err(invalid(format!("the output nests deeper than {NESTING_MAX}")));
         }
         // Before anything quotes it.
-        let output = self.run.scrub(output);
+        self.run.scrub(&mut output);
         // Nobody can look into it afterwards.
         let schema = {
             let state = self.run.state();

@@ -17,12 +17,14 @@ pub struct ReadyQueue {
 
 impl ReadyQueue {
     /// Adds a step behind all others of its priority.
+    #[inline]
     pub fn push(&mut self, step: StepKey, priority: Priority) {
         self.lane(priority).push_back(step);
         self.len += 1;
     }
 
     /// Takes a step out.
+    #[inline]
     pub fn remove(&mut self, step: StepKey, priority: Priority) {
         let lane = self.lane(priority);
         if lane.front() == Some(&step) {
@@ -35,6 +37,7 @@ impl ReadyQueue {
         self.len -= 1;
     }
 
+    #[inline]
     fn lane(&mut self, priority: Priority) -> &mut VecDeque<StepKey> {
         match priority {
             Priority::Normal => &mut self.normal,
@@ -64,11 +67,11 @@ impl ReadyQueue {
 
     /// The step that is to start first.
     #[must_use]
+    #[inline]
     pub fn first(&self) -> Option<StepKey> {
-        match (self.len, &self.others) {
-            (0, _) => None,
-            (_, None) => self.normal.front().copied(),
-            (_, Some(_)) => self.iter().next(),
+        match &self.others {
+            None => self.normal.front().copied(),
+            Some(_) => self.iter().next(),
         }
     }
 

@@ -18,12 +18,20 @@ impl RunState {
         if self.has_locks {
             self.note_release(event);
         }
-        self.bytes = self.bytes.saturating_add(match event {
+        match event {
             // Nearly all events are these.
-            Event::StepReady { .. } | Event::StepStarted { .. } => 0,
-            Event::StepSucceeded { output, .. } => output.bytes(),
-            other => other.bytes(),
-        });
+            Event::StepReady { step } => {
+                self.clear_timers(*step);
+                self.set(*step, StepStatus::Ready, at);
+            }
+            Event::StepStarted { step, attempt } => self.started(*step, *attempt, at),
+            Event::StepSucceeded { step, output } => self.succeeded(*step, output, at),
+            other => self.apply_other(at, other),
+        }
+    }
+
+    fn apply_other(&mut self, at: Timestamp, event: &Event) {
+        self.bytes = self.bytes.saturating_add(event.bytes());
         match event {
             Event::RunStarted(started) => {
                 self.started = Some(Start {
@@ -34,20 +42,6 @@ impl RunState {
                     deadline: started.deadline,
                     grace: started.grace,
                 });
-            }
-            Event::StepReady { step } => {
-                self.clear_timers(*step);
-                self.set(*step, StepStatus::Ready, at);
-            }
-            Event::StepStarted { step, attempt } => self.started(*step, *attempt, at),
-            Event::StepSucceeded { step, output } => {
-                // Bodies inside are done with, and what they owe is owed here.
-                if self.ended(*step, Ended::As(StepStatus::Succeeded), at) {
-                    if let Some(cell) = self.cell_mut(*step) {
-                        cell.output = output.clone();
-                    }
-                    self.owe(*step, output, at);
-                }
             }
             Event::AttemptFailed { step, failed } => {
                 self.clear_attempt_timers(*step);
@@ -171,6 +165,22 @@ impl RunState {
             Event::RunReopened { deadline } => self.reopen(*deadline, at),
             Event::StepReset { step, failed_items } => self.reset(*step, *failed_items, at),
             Event::RunFinished { outcome } => self.finish(outcome, at),
+            // Dealt with before.
+            Event::StepReady { .. } | Event::StepStarted { .. } | Event::StepSucceeded { .. } => {}
+        }
+    }
+
+    fn succeeded(&mut self, step: StepKey, output: &Value, at: Timestamp) {
+        self.bytes = self.bytes.saturating_add(output.bytes());
+        // Bodies inside are done with, and what they owe is owed here.
+        if self.ended(step, Ended::As(StepStatus::Succeeded), at)
+            && let Some(Scope { body, cells, .. }) = self.scope_mut(step.scope)
+            && let Some(cell) = cells.get_mut(step.step as usize)
+        {
+            cell.output = output.clone();
+            if let Some(undo) = body.node(step.step).compensation() {
+                self.owe(step, undo, output, at);
+            }
         }
     }
 

@@ -99,10 +99,7 @@ impl Turn<'_> {
 
 impl RunState {
     /// Notes that a step was done that can be undone.
-    pub(super) fn owe(&mut self, step: StepKey, output: &Value, at: Timestamp) {
-        let Some(body) = self.node(step).and_then(|node| node.compensation()) else {
-            return;
-        };
+    pub(super) fn owe(&mut self, step: StepKey, body: u32, output: &Value, at: Timestamp) {
         let view = View::new(self, step.scope, at);
         let mut locals = Map::new();
         locals.insert("output".into(), (**output).clone());

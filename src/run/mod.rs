@@ -332,6 +332,7 @@ impl RunState {
 
     /// The step that should start first, if any may.
     #[must_use]
+    #[inline]
     pub fn first_ready(&self) -> Option<StepKey> {
         self.ready.first()
     }
@@ -363,8 +364,7 @@ impl RunState {
         }
         let timer = self.timers.first().map(|(at, ..)| *at);
         let limit = self.limit();
-        let asks = self.condition_waits.iter().any(|step| self.reads_now(*step));
-        let recheck = asks.then(|| now + RECHECK_EVERY);
+        let recheck = self.asks_the_clock().then(|| now + RECHECK_EVERY);
         [timer, limit, recheck].into_iter().flatten().min().filter(|at| *at < Timestamp::MAX)
     }
 
@@ -380,7 +380,14 @@ impl RunState {
         let past = |at: &Timestamp| *at <= now;
         let due = self.limit().as_ref().is_some_and(past)
             || self.timers.first().is_some_and(|(at, ..)| past(at));
-        self.outcome.is_none() && (due || self.condition_waits.iter().any(|s| self.reads_now(*s)))
+        self.outcome.is_none() && (due || self.asks_the_clock())
+    }
+
+    /// Whether a waiting condition reads the clock.
+    #[inline]
+    fn asks_the_clock(&self) -> bool {
+        !self.condition_waits.is_empty()
+            && self.condition_waits.iter().any(|step| self.reads_now(*step))
     }
 
     /// Whether nothing can happen to it but by time or from outside, so that nobody need hold it.
@@ -474,6 +481,7 @@ impl RunState {
 
     /// The compiled step.
     #[must_use]
+    #[inline]
     pub fn node(&self, step: StepKey) -> Option<&Node> {
         let scope = self.scope(step.scope)?;
         scope.body.nodes.get(step.step as usize)
@@ -631,6 +639,7 @@ impl RunState {
         })
     }
 
+    #[inline]
     fn scope(&self, scope: u32) -> Option<&Scope> {
         if scope == 0 { Some(&self.root) } else { self.inner.get(&scope) }
     }
@@ -648,20 +657,24 @@ impl RunState {
         at
     }
 
+    #[inline]
     fn scope_mut(&mut self, scope: u32) -> Option<&mut Scope> {
         scope_in(&mut self.root, &mut self.inner, scope)
     }
 
+    #[inline]
     fn cell(&self, step: StepKey) -> Option<&Cell> {
         self.scope(step.scope)?.cells.get(step.step as usize)
     }
 
+    #[inline]
     fn cell_mut(&mut self, step: StepKey) -> Option<&mut Cell> {
         self.scope_mut(step.scope)?.cells.get_mut(step.step as usize)
     }
 }
 
 /// The same for callers that have the rest of the state in hand.
+#[inline]
 fn scope_in<'a>(
     root: &'a mut Scope,
     inner: &'a mut BTreeMap<u32, Scope>,

@@ -14,15 +14,19 @@ use crate::workflow::Formula;
 
 impl Turn<'_> {
     /// A step has come to this. It succeeds, unless that is not what it may come to.
+    #[inline(always)]
     pub(super) fn succeed(&mut self, step: StepKey, raw: Value) {
+        let plain = self.state.node(step).is_some_and(|node| node.more.is_none());
+        if plain && self.has_room(raw.bytes()) {
+            return self.end(step, Event::StepSucceeded { step, output: raw });
+        }
+        self.succeed_with(step, raw);
+    }
+
+    #[cold]
+    fn succeed_with(&mut self, step: StepKey, raw: Value) {
         if let Err(too_large) = self.fits_in(raw.bytes()) {
             return self.fail(step, ErrorClass::Validation, format!("the output {too_large}"));
-        }
-        let Some(node) = self.state.node(step) else {
-            return;
-        };
-        if node.more.is_none() {
-            return self.end(step, Event::StepSucceeded { step, output: raw });
         }
         match self.results(step, &raw) {
             Ok((output, set)) => {
@@ -38,6 +42,13 @@ impl Turn<'_> {
             }
             Err(wrong) => self.fail(step, ErrorClass::Validation, wrong),
         }
+    }
+
+    #[inline]
+    fn has_room(&self, bytes: usize) -> bool {
+        let limits = &self.state.program.unit(0).limits;
+        let all = self.state.bytes.saturating_add(bytes);
+        bytes <= limits.max_value_bytes && all <= limits.max_run_bytes
     }
 
     /// Whether a value of so many bytes may become part of the journal.

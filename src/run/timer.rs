@@ -28,7 +28,12 @@ impl RunState {
         self.clear_where(step, |kind| kind == TimerKind::AttemptTimeout);
     }
 
+    #[inline]
     fn clear_where(&mut self, step: StepKey, which: impl Fn(TimerKind) -> bool) {
+        // As for most runs most of the time.
+        if self.timers.is_empty() {
+            return;
+        }
         let Some(more) = self.cell_mut(step).and_then(|cell| cell.more.as_mut()) else {
             return;
         };

@@ -8,14 +8,15 @@ use super::ProcessUsage;
 use crate::time::Timestamp;
 
 pub(super) fn now() -> Timestamp {
-    let since = |earlier: SystemTime, later: SystemTime| {
-        i64::try_from(later.duration_since(earlier).unwrap_or_default().as_micros())
-            .unwrap_or(i64::MAX)
+    let micros = |span: Duration| {
+        let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        seconds.saturating_mul(1_000_000).saturating_add(i64::from(span.subsec_micros()))
     };
-    let now = SystemTime::now();
-    let micros = since(SystemTime::UNIX_EPOCH, now);
-    // A clock set before 1970 is wrong, but it is the clock.
-    Timestamp::from_micros(if micros == 0 { -since(now, SystemTime::UNIX_EPOCH) } else { micros })
+    Timestamp::from_micros(match SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => micros(since),
+        // A clock set before 1970 is wrong, but it is the clock.
+        Err(before) => -micros(before.duration()),
+    })
 }
 
 pub(super) fn monotonic() -> Duration {

@@ -41,6 +41,7 @@ macro_rules! around_storage {
     };
     ($(fn $method:ident($($name:ident: $type:ty),*) -> $answer:ty;)*) => {
         $(
+            #[inline]
             fn $method(
                 &self,
                 $($name: $type),*

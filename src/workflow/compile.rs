@@ -40,6 +40,7 @@ pub(super) fn compile(definition: &Definition, problems: &mut Problems) -> Optio
     }
     let Compiler { executors, bodies, retry, .. } = compiler;
     let has_locks = takes_locks(&bodies);
+    let has_sub_workflows = names_workflows(&bodies);
     Some(Unit {
         workflow: definition.id.clone(),
         executors,
@@ -50,12 +51,22 @@ pub(super) fn compile(definition: &Definition, problems: &mut Problems) -> Optio
         on_failure: definition.on_failure,
         retry,
         has_locks,
+        has_sub_workflows,
         source: None,
     })
 }
 
 fn takes_locks(bodies: &[Body]) -> bool {
     bodies.iter().flat_map(|body| &body.nodes).any(|node| !node.locks().is_empty())
+}
+
+fn names_workflows(bodies: &[Body]) -> bool {
+    let names = |kind: &NodeKind| match kind {
+        NodeKind::Workflow { .. } => true,
+        NodeKind::Dynamic { workflows, .. } => !workflows.is_empty(),
+        _ => false,
+    };
+    bodies.iter().flat_map(|body| &body.nodes).any(|node| names(&node.kind))
 }
 
 /// The compiled form of steps that were made while a run goes on, inside one of its workflows.
@@ -73,6 +84,7 @@ pub(super) fn compile_dynamic(
     compiler.body(steps, None, "steps", Shape::Graph)?;
     let Compiler { executors, bodies, .. } = compiler;
     let has_locks = takes_locks(&bodies);
+    let has_sub_workflows = names_workflows(&bodies);
     let unit = Unit {
         workflow: base.workflow.clone(),
         executors,
@@ -83,6 +95,7 @@ pub(super) fn compile_dynamic(
         on_failure: base.on_failure,
         retry: base.retry.clone(),
         has_locks,
+        has_sub_workflows,
         source: None,
     };
     for (path, name, _) in unit.sub_workflows() {

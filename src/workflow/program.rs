@@ -45,6 +45,8 @@ pub struct Unit {
     pub retry: Option<Arc<RetryConfig>>,
     /// Whether a step of it takes a lock.
     pub has_locks: bool,
+    /// Whether a step of it names a workflow.
+    pub has_sub_workflows: bool,
     /// What it was compiled from; none for steps that were made while a run goes on.
     pub source: Option<Arc<Definition>>,
 }
@@ -285,7 +287,7 @@ impl Program {
         known: impl Fn() -> Vec<&'a str>,
     ) -> Result<Arc<Self>> {
         let own = workflow.program();
-        if !own.units.iter().any(|unit| unit.sub_workflows().next().is_some()) {
+        if !own.units.iter().any(|unit| unit.has_sub_workflows) {
             return Ok(Arc::clone(own));
         }
         let mut program = Self { units: vec![Arc::clone(&own.units[0])], links: Vec::new() };

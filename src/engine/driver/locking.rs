@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::id::{RunId, StepKey};
 use crate::journal::StepStatus;
 use crate::run::Want;
-use crate::storage::Denied;
+use crate::storage::{Denied, Storage};
 use crate::time::Timestamp;
 
 /// Questions in one turn.

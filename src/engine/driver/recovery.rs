@@ -13,7 +13,7 @@ use crate::executor::Attempt;
 use crate::id::StepKey;
 use crate::journal::{Event, Recorded, StepStatus};
 use crate::run::RunState;
-use crate::storage::{Claim, Holding};
+use crate::storage::{Claim, Holding, Storage};
 
 impl Driver {
     /// Goes on with what was begun before. If attempts were under way, the journal is looked at once
