@@ -13,7 +13,7 @@ use stepwell::engine::EngineLimits;
 use stepwell::journal::{Reason, Signal, Vote};
 use stepwell::run::{Explanation, RunExplanation};
 use stepwell::runtime::Runtime as _;
-use stepwell::storage::{Memory, RunQuery, Storage};
+use stepwell::storage::{Memory, Owner, RunQuery, Storage};
 use stepwell::testing::VirtualRuntime;
 use stepwell::workflow::Limits;
 use stepwell::{
@@ -131,6 +131,34 @@ fn a_living_engine_keeps_its_runs_however_long_they_take() {
         })
         .unwrap();
     assert_eq!(world.begun(), [("first", "a".to_string())]);
+}
+
+#[test]
+fn a_clock_that_is_set_back_makes_no_engine_look_gone() {
+    for served in [true, false] {
+        let world = World::new();
+        let beats = async || {
+            let all = world.storage.beat(Owner(7)).await.unwrap();
+            all.iter().find(|beat| beat.owner != Owner(7)).unwrap().count
+        };
+        let test = async {
+            let engine = world.engine("first");
+            let handle = engine.start(&flow([work("long", 3600)]), ()).await.unwrap();
+            let watch = async {
+                world.nap(10 * SECOND).await;
+                world.time.set_clock(-3600);
+                let before = beats().await;
+                world.time.sleep(10 * LEASE).await;
+                assert!(beats().await >= before + 29, "three beats in each lease");
+            };
+            if served {
+                engine.serve(watch).await.unwrap();
+            } else {
+                select(Box::pin(handle.outcome()), Box::pin(watch)).await;
+            }
+        };
+        world.time.block_on(test).unwrap();
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
+use std::time::Duration;
 
 use futures::Stream;
 use futures::future::BoxFuture;
@@ -54,6 +55,8 @@ pub(crate) struct Driver {
     /// Attempts were taken over that the run may not want when they are to be started.
     adopted: bool,
     timer: Option<(Timestamp, BoxFuture<'static, ()>)>,
+    /// When the others are to hear of this engine, by the clock that only goes forward.
+    pulse: Option<(Duration, BoxFuture<'static, ()>)>,
     audience: Arc<Audience>,
     /// The state as the observers have been told, for the paths of steps whose scopes are gone.
     told: Option<Box<RunState>>,
@@ -84,7 +87,7 @@ struct After {
 const CONFLICTS_MAX: u32 = 3;
 
 /// A storage that wants to be asked less often is not one for several processes.
-const ALONE: std::time::Duration = std::time::Duration::from_secs(10);
+const ALONE: Duration = Duration::from_secs(10);
 
 /// Turns in a row before others on the same thread get a chance.
 const TURNS_BEFORE_YIELD: u32 = 64;
@@ -112,6 +115,7 @@ impl Driver {
             adopts_later: false,
             adopted: false,
             timer: None,
+            pulse: None,
             audience,
             told: None,
         }
@@ -435,7 +439,7 @@ impl Driver {
 
     /// Waits until something has landed, is due, has come by mail, or there is room again.
     async fn rest(&mut self, idle: bool) {
-        let Self { site, desk, flights, in_air, timer, .. } = self;
+        let Self { site, desk, flights, in_air, timer, pulse, .. } = self;
         let now = site.engine.runtime.now();
         desk.count_first_attempts(&site.engine, now);
         let room = match &desk.full {
@@ -447,12 +451,14 @@ impl Driver {
         let asks = !idle || site.engine.storage.poll_every() < ALONE;
         let tends = (asks && !site.engine.is_served.load(Ordering::Acquire))
             .then(|| site.engine.tends_at());
-        let due = [site.run.state().next_due(now), room, tends].into_iter().flatten().min();
-        match (&timer, due) {
-            (Some((at, _)), Some(due)) if *at == due => {}
-            (_, due) => {
-                *timer = due.map(|at| (at, site.engine.runtime.sleep_until(at)));
-            }
+        let runtime = &site.engine.runtime;
+        let due = [site.run.state().next_due(now), room].into_iter().flatten().min();
+        if timer.as_ref().map(|(at, _)| *at) != due {
+            *timer = due.map(|at| (at, runtime.sleep_until(at)));
+        }
+        if pulse.as_ref().map(|(at, _)| *at) != tends {
+            let left = |at: Duration| at.saturating_sub(runtime.monotonic());
+            *pulse = tends.map(|at| (at, runtime.sleep(left(at))));
         }
         poll_fn(|context| {
             site.run.driver.register(context.waker());
@@ -463,6 +469,12 @@ impl Driver {
                 && waits.as_mut().poll(context).is_ready()
             {
                 *timer = None;
+                moved = true;
+            }
+            if let Some((_, waits)) = pulse
+                && waits.as_mut().poll(context).is_ready()
+            {
+                *pulse = None;
                 moved = true;
             }
             if moved { Poll::Ready(()) } else { Poll::Pending }

@@ -47,7 +47,7 @@ impl Patient {
         answer: BoxFuture<'static, Result<T>>,
     ) -> Reply<Result<T>> {
         let patience = self.patience;
-        let timer = self.runtime.sleep_until(self.runtime.now() + patience);
+        let timer = self.runtime.sleep(patience);
         Reply::later(async move {
             match select(answer, timer).await {
                 Either::Left((answer, _)) => answer,

@@ -56,7 +56,7 @@ impl RetryManager {
             match self.decide(attempt, previous, &failure, seed) {
                 RetryDecision::GiveUp(_) => return Err(failure.into()),
                 RetryDecision::RetryAfter(delay) => {
-                    runtime.sleep_until(runtime.now() + delay).await;
+                    runtime.sleep(delay).await;
                     previous = delay;
                     attempt += 1;
                 }

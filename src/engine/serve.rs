@@ -7,14 +7,16 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, Stream};
+use futures::{FutureExt, Stream, future};
 
 use super::driver::yield_now;
 use super::slot::{self, Slot};
 use super::{Engine, Inner, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::RunId;
+use crate::runtime::Runtime;
 use crate::storage::{Claim, Claimed, Storage};
 use crate::time::Timestamp;
 
@@ -48,7 +50,7 @@ impl Engine {
         let known: Vec<Arc<Slot>> = lock(&self.0.runs).values().cloned().collect();
         drives.extend(known.iter().filter_map(Slot::serve).map(|slot| self.drive(slot)));
         let mut round = Some(self.round().boxed());
-        let mut timer = self.0.runtime.sleep_until(Timestamp::MAX);
+        let mut timer = future::pending().boxed();
         let mut pause = LEFT_ALONE;
         loop {
             let next = poll_fn(|context| {
@@ -86,12 +88,12 @@ impl Engine {
                         }
                         Err(error) => {
                             tracing::warn!(target: "stepwell", %error, "the storage fails");
-                            let again = self.0.runtime.now() + pause;
+                            let again = Again { due: None, tends: pause, rest: pause };
                             pause = (pause * 2).min(LEFT_ALONE_MAX);
                             again
                         }
                     };
-                    (round, timer) = (None, self.0.runtime.sleep_until(again));
+                    (round, timer) = (None, again.wait(&self.0.runtime));
                 }
             }
             // However much there is to be claimed, the thread is not this engine's alone.
@@ -102,7 +104,7 @@ impl Engine {
     }
 
     /// Takes what there is to take; when to look again.
-    async fn round(&self) -> Result<Timestamp> {
+    async fn round(&self) -> Result<Again> {
         self.0.tend().await?;
         if self.0.in_doubt.swap(false, Ordering::SeqCst) {
             self.find_lost().await.inspect_err(|_| self.0.doubt())?;
@@ -113,7 +115,7 @@ impl Engine {
         let claimed = self.0.storage.claim(claim).await.inspect_err(|_| self.0.doubt())?;
         // There may be more: the rest belongs to the others as much, if they are quicker.
         let more = claimed.len() == CLAIMED_AT_ONCE;
-        let mut rested = now;
+        let mut rest = Duration::ZERO;
         for Claimed { run: id, .. } in claimed {
             let held = lock(&self.0.runs).get(&id).map(Arc::clone);
             match held {
@@ -123,13 +125,12 @@ impl Engine {
                     lock(&self.0.fresh).push(slot);
                 }
                 None if self.take_over(&id, now).await => {}
-                None => rested = now + LEFT_ALONE,
+                None => rest = LEFT_ALONE,
             }
         }
-        let due = self.0.storage.next_due().await?;
-        let polls = self.0.tends_at();
-        let next = if more { now } else { due.map_or(polls, |at| at.min(polls)) };
-        Ok(next.max(rested))
+        let due = if more { Some(now) } else { self.0.storage.next_due().await? };
+        let tends = self.0.tends_at().saturating_sub(self.0.runtime.monotonic());
+        Ok(Again { due, tends, rest })
     }
 
     /// Loads runs that the storage says this engine holds, and that it does not know of: it has not
@@ -186,8 +187,7 @@ impl Engine {
                 self.lets_go(slot);
                 return;
             }
-            let runtime = &self.0.runtime;
-            runtime.sleep_until(runtime.now() + pause).await;
+            self.0.runtime.sleep(pause).await;
             pause = (pause * 2).min(LEFT_ALONE_MAX);
         }
     }
@@ -223,8 +223,33 @@ impl Engine {
 enum Next {
     Stop,
     Fresh(Vec<Arc<Slot>>),
-    Round(Result<Timestamp>),
+    Round(Result<Again>),
     Due,
+}
+
+/// When to look again.
+struct Again {
+    /// By the wall clock: when something is due.
+    due: Option<Timestamp>,
+    /// When others are to hear of this engine, or may have left messages.
+    tends: Duration,
+    /// Not before this has passed, whatever is due.
+    rest: Duration,
+}
+
+impl Again {
+    fn wait(self, runtime: &Arc<dyn Runtime>) -> BoxFuture<'static, ()> {
+        let runtime = Arc::clone(runtime);
+        async move {
+            if !self.rest.is_zero() {
+                runtime.sleep(self.rest).await;
+            }
+            let tends = runtime.sleep(self.tends.saturating_sub(self.rest));
+            let due = runtime.sleep_until(self.due.unwrap_or(Timestamp::MAX));
+            drop(future::select(due, tends).await);
+        }
+        .boxed()
+    }
 }
 
 /// An engine that is served, until this is dropped.

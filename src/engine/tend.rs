@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::{Inner, lock};
 use crate::error::Result;
 use crate::storage::{Beat, Owner, Storage};
-use crate::time::Timestamp;
 
 /// Beats in the time after which an engine that has not beaten is taken for gone.
 const BEATS_PER_LEASE: u32 = 3;
@@ -43,11 +42,10 @@ impl Inner {
         self.pulse.introduced.load(Ordering::Acquire)
     }
 
-    /// When something is to be said or asked next.
-    pub(crate) fn tends_at(&self) -> Timestamp {
+    /// When something is to be said or asked next, by the clock that only goes forward.
+    pub(crate) fn tends_at(&self) -> Duration {
         let heard = lock(&self.pulse.heard);
-        let left = heard.beat_at.min(heard.mail_at).saturating_sub(self.runtime.monotonic());
-        self.runtime.now() + left
+        heard.beat_at.min(heard.mail_at)
     }
 
     /// Says that this engine is alive, and looks for messages to the runs that it holds, as far as

@@ -15,6 +15,9 @@ pub const BLOCKING_THREADS_MAX: usize = 512;
 /// Clock slices that a sleep is cut into, so that a clock that was set is noticed.
 const SLICE: Duration = Duration::from_secs(60);
 
+/// Longer sleeps end after this: what is added to the clock must not overflow it.
+const SLEEP_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
 /// A runtime that needs none: timers on a thread of their own, futures polled where they are
 /// awaited, so that a step's future stays on the thread and the reactor of your executor. Blocking
 /// steps get a thread each.
@@ -42,6 +45,10 @@ impl Runtime for Host {
                 futures_timer::Delay::new(left.min(SLICE)).await;
             }
         })
+    }
+
+    fn sleep(&self, length: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(futures_timer::Delay::new(length.min(SLEEP_MAX)))
     }
 
     fn spawn(&self, future: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {

@@ -38,6 +38,7 @@ pub type BlockingWork = Box<dyn FnOnce() + Send>;
 /// - `spawn` and `spawn_blocking` run the work to its end whoever drops what, or give it back.
 /// - A panic in spawned work ends that work only.
 /// - `monotonic` never goes back.
+/// - `sleep` completes when `monotonic` has gone on by that much, whatever becomes of the wall clock.
 pub trait Runtime: Send + Sync + fmt::Debug + 'static {
     /// The wall clock.
     fn now(&self) -> Timestamp;
@@ -45,8 +46,12 @@ pub trait Runtime: Send + Sync + fmt::Debug + 'static {
     /// Time since an arbitrary start: for measuring how long something takes.
     fn monotonic(&self) -> Duration;
 
-    /// Completes at this time.
+    /// Completes at this time by the wall clock: for what people have set a time for.
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()>;
+
+    /// Completes after this long, counted from the call: for what must not wait for an hour because
+    /// somebody has set the clock back by one.
+    fn sleep(&self, length: Duration) -> BoxFuture<'static, ()>;
 
     /// Runs a future on its own.
     ///

@@ -53,6 +53,10 @@ impl Runtime for Smol {
         self.host.sleep_until(at)
     }
 
+    fn sleep(&self, length: Duration) -> BoxFuture<'static, ()> {
+        self.host.sleep(length)
+    }
+
     fn spawn(&self, future: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
         let guarded = AssertUnwindSafe(future).catch_unwind().map(drop);
         match &self.executor {

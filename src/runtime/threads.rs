@@ -42,6 +42,10 @@ impl Runtime for Threads {
         self.host.sleep_until(at)
     }
 
+    fn sleep(&self, length: Duration) -> BoxFuture<'static, ()> {
+        self.host.sleep(length)
+    }
+
     fn spawn(&self, future: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
         self.pool.spawn_ok(AssertUnwindSafe(future).catch_unwind().map(drop));
         Ok(())

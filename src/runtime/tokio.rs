@@ -38,6 +38,10 @@ impl Runtime for Tokio {
         self.host.sleep_until(at)
     }
 
+    fn sleep(&self, length: Duration) -> BoxFuture<'static, ()> {
+        self.host.sleep(length)
+    }
+
     fn spawn(&self, future: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
         drop(self.handle.spawn(future));
         Ok(())

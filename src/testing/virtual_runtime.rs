@@ -42,6 +42,8 @@ struct World {
     monotonic: Duration,
     rng: StdRng,
     timers: BTreeMap<(Timestamp, u64), Waker>,
+    /// Sleeps that no setting of the clock moves.
+    alarms: BTreeMap<(Duration, u64), Waker>,
     next_timer: u64,
     spawned: Vec<Task>,
     usage: ProcessUsage,
@@ -80,6 +82,7 @@ impl VirtualRuntime {
             monotonic: Duration::ZERO,
             rng: StdRng::seed_from_u64(seed),
             timers: BTreeMap::new(),
+            alarms: BTreeMap::new(),
             next_timer: 0,
             spawned: Vec::new(),
             usage: ProcessUsage::default(),
@@ -135,11 +138,9 @@ impl VirtualRuntime {
         let mut world = self.world();
         world.now = world.now + length;
         world.monotonic += length;
-        let later = (world.now + Duration::from_micros(1), 0);
-        let due = world.timers.split_off(&later);
-        let fired = std::mem::replace(&mut world.timers, due);
+        let fired = world.fired();
         drop(world);
-        fired.into_values().for_each(Waker::wake);
+        fired.into_iter().for_each(Waker::wake);
     }
 
     /// Sets the wall clock by this much, forwards or back, while no time passes: as somebody does who
@@ -149,11 +150,9 @@ impl VirtualRuntime {
         world.now = Timestamp::from_micros(
             world.now.as_micros().saturating_add(seconds.saturating_mul(1_000_000)),
         );
-        let later = (world.now + Duration::from_micros(1), 0);
-        let due = world.timers.split_off(&later);
-        let fired = std::mem::replace(&mut world.timers, due);
+        let fired = world.fired();
         drop(world);
-        fired.into_values().for_each(Waker::wake);
+        fired.into_iter().for_each(Waker::wake);
     }
 
     /// Sets what the process seems to use, for tests of limits.
@@ -164,25 +163,41 @@ impl VirtualRuntime {
     /// How many sleeps have not ended.
     #[must_use]
     pub fn pending_timers(&self) -> usize {
-        self.world().timers.len()
+        let world = self.world();
+        world.timers.len() + world.alarms.len()
     }
 
     fn advance_to_next(&self) -> Result<(), Stalled> {
-        let (now, next) = {
-            let world = self.world();
-            (world.now, world.timers.first_key_value().map(|((at, _), _)| *at))
-        };
-        match next.filter(|at| *at < Timestamp::MAX) {
-            Some(at) => {
-                self.advance(at.since(now));
-                Ok(())
-            }
-            None => Err(Stalled { at: now }),
-        }
+        let world = self.world();
+        let now = world.now;
+        let timer = world.timers.first_key_value().map(|((at, _), _)| *at);
+        let timer = timer.filter(|at| *at < Timestamp::MAX).map(|at| at.since(now));
+        let alarm = world.alarms.first_key_value();
+        let alarm = alarm.map(|((at, _), _)| at.saturating_sub(world.monotonic));
+        drop(world);
+        let next = timer.into_iter().chain(alarm).min().ok_or(Stalled { at: now })?;
+        self.advance(next);
+        Ok(())
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl World {
+    fn number(&mut self) -> u64 {
+        self.next_timer += 1;
+        self.next_timer
+    }
+
+    /// Takes out what is due: who has set a timer, then who sleeps.
+    fn fired(&mut self) -> Vec<Waker> {
+        let later = self.timers.split_off(&(self.now + Duration::from_micros(1), 0));
+        let timers = std::mem::replace(&mut self.timers, later);
+        let later = self.alarms.split_off(&(self.monotonic + Duration::from_nanos(1), 0));
+        let alarms = std::mem::replace(&mut self.alarms, later);
+        timers.into_values().chain(alarms.into_values()).collect()
     }
 }
 
@@ -196,7 +211,12 @@ impl Runtime for VirtualRuntime {
     }
 
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
-        Box::pin(Sleep { runtime: self.clone(), at, timer: None })
+        Box::pin(Timer { runtime: self.clone(), at, set: None })
+    }
+
+    fn sleep(&self, length: Duration) -> BoxFuture<'static, ()> {
+        let at = self.monotonic().saturating_add(length);
+        Box::pin(Alarm { runtime: self.clone(), at, set: None })
     }
 
     fn spawn(&self, future: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
@@ -230,13 +250,13 @@ impl fmt::Debug for VirtualRuntime {
     }
 }
 
-struct Sleep {
+struct Timer {
     runtime: VirtualRuntime,
     at: Timestamp,
-    timer: Option<(Timestamp, u64)>,
+    set: Option<(Timestamp, u64)>,
 }
 
-impl Future for Sleep {
+impl Future for Timer {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
@@ -246,19 +266,46 @@ impl Future for Sleep {
             return Poll::Ready(());
         }
         let at = self.at;
-        let timer = *self.timer.get_or_insert_with(|| {
-            world.next_timer += 1;
-            (at, world.next_timer)
-        });
-        world.timers.insert(timer, context.waker().clone());
+        let set = *self.set.get_or_insert_with(|| (at, world.number()));
+        world.timers.insert(set, context.waker().clone());
         Poll::Pending
     }
 }
 
-impl Drop for Sleep {
+impl Drop for Timer {
     fn drop(&mut self) {
-        if let Some(timer) = self.timer {
-            self.runtime.world().timers.remove(&timer);
+        if let Some(set) = self.set {
+            self.runtime.world().timers.remove(&set);
+        }
+    }
+}
+
+struct Alarm {
+    runtime: VirtualRuntime,
+    at: Duration,
+    set: Option<(Duration, u64)>,
+}
+
+impl Future for Alarm {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let runtime = self.runtime.clone();
+        let mut world = runtime.world();
+        if world.monotonic >= self.at {
+            return Poll::Ready(());
+        }
+        let at = self.at;
+        let set = *self.set.get_or_insert_with(|| (at, world.number()));
+        world.alarms.insert(set, context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if let Some(set) = self.set {
+            self.runtime.world().alarms.remove(&set);
         }
     }
 }
@@ -293,6 +340,19 @@ mod tests {
     fn waiting_for_nothing_is_reported() {
         let time = VirtualRuntime::new(1);
         assert_eq!(time.block_on(std::future::pending::<()>()), Err(Stalled { at: BEGIN }));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_moves_timers_and_no_sleeps() {
+        let time = VirtualRuntime::new(1);
+        let (mut timer, mut sleep) =
+            (time.sleep_until(BEGIN + Duration::from_secs(9)), time.sleep(Duration::from_secs(9)));
+        time.set_clock(60);
+        assert!((&mut timer).now_or_never().is_some());
+        assert!((&mut sleep).now_or_never().is_none());
+        time.set_clock(-3600);
+        time.block_on(sleep).unwrap();
+        assert_eq!(time.monotonic(), Duration::from_secs(9));
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Driver {
     pub(super) async fn wait_elsewhere(&mut self) {
         let Self { site, .. } = self;
         let runtime = &site.engine.runtime;
-        let mut again = runtime.sleep_until(runtime.now() + site.engine.storage.poll_every());
+        let mut again = runtime.sleep(site.engine.storage.poll_every());
         poll_fn(|context| {
             site.run.driver.register(context.waker());
             let mut moved = site.run.has_mail.swap(false, Ordering::AcqRel);
@@ -137,7 +137,9 @@ impl Driver {
     /// Does what the whole engine owes the others, if nobody else does.
     pub(super) async fn tend(&mut self) {
         let engine = &self.site.engine;
-        if engine.is_served.load(Ordering::Acquire) || engine.tends_at() > engine.runtime.now() {
+        if engine.is_served.load(Ordering::Acquire)
+            || engine.tends_at() > engine.runtime.monotonic()
+        {
             return;
         }
         if let Err(error) = Box::pin(engine.tend()).await {
