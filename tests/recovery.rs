@@ -13,7 +13,7 @@ use stepwell::engine::EngineLimits;
 use stepwell::journal::{Reason, Signal, Vote};
 use stepwell::run::{Explanation, RunExplanation};
 use stepwell::runtime::Runtime as _;
-use stepwell::storage::{Memory, Owner, RunQuery, Storage};
+use stepwell::storage::{ANSWERS_KEPT, Memory, Message, Owner, RunQuery, Storage};
 use stepwell::testing::VirtualRuntime;
 use stepwell::workflow::Limits;
 use stepwell::{
@@ -190,6 +190,35 @@ fn who_looks_at_another_engine_s_run_waits_for_it_and_is_answered() {
         })
         .unwrap();
     assert_eq!(world.begun(), [("first", "a".to_string())]);
+}
+
+#[test]
+fn who_asks_for_an_answer_that_nobody_keeps_is_told_so() {
+    let world = World::new();
+    let test = async {
+        let (first, second) = (world.engine("first"), world.engine("second"));
+        let steps = [work("a", 100), Step::wait("go", Wait::signal("go")).after("a")];
+        let mine = first.start(&flow(steps), ()).await.unwrap();
+        let watch = async {
+            world.nap(SECOND).await;
+            let theirs = second.run(mine.id()).await.unwrap();
+            // More than the storage keeps the answers of are answered in one commit.
+            let others = async {
+                for _ in 0..=ANSWERS_KEPT {
+                    let pause = Message::Resume(reason());
+                    world.storage.post(mine.id(), pause).await.unwrap();
+                }
+            };
+            join(theirs.signal("go", 1), others).await.0.unwrap_err()
+        };
+        match select(Box::pin(mine.outcome()), Box::pin(watch)).await {
+            Either::Left(_) => panic!("the run ended without an answer"),
+            Either::Right((error, _)) => error,
+        }
+    };
+    let error = world.time.block_on(test).unwrap();
+    assert_eq!(error.kind(), ErrorKind::Storage);
+    assert!(error.to_string().contains("not kept any more"), "{error}");
 }
 
 #[test]

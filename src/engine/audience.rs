@@ -57,6 +57,14 @@ impl Audience {
         awaited.map(|(number, _)| *number).collect()
     }
 
+    /// Nobody will ever know the answer.
+    pub(super) fn give_up(&self, number: u64) {
+        let mut answers = lock(&self.answers);
+        if matches!(answers.get(&number), Some(Answer::Awaited(_))) {
+            answers.remove(&number);
+        }
+    }
+
     pub(super) fn give(&self, number: u64, answer: Result<(), Rejection>) {
         let mut answers = lock(&self.answers);
         match answers.remove(&number) {

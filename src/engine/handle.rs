@@ -22,7 +22,7 @@ use crate::journal::{
     OpenApproval, Operation, Outcome, Reason, RunStatus, Signal, StepStatus, Vote,
 };
 use crate::run::{Explanation, OpenWait, Preview, Progress, Rejection, RunExplanation};
-use crate::storage::{Message, Storage};
+use crate::storage::{ANSWERS_KEPT, Message, Storage};
 use crate::value::{NESTING_MAX, Value};
 use crate::workflow::{Definition, Metadata, Workflow};
 
@@ -399,8 +399,11 @@ impl RunHandle {
         drop(posted);
         let answer = match self.answer_to(number).await? {
             Some(answer) => answer,
+            None if !self.has_message(number).await? => match self.slot.context.has_ended() {
+                true => Err(Rejection::Finished),
+                false => return Err(self.unknown()),
+            },
             // It ended before it saw the message, which may have it go on.
-            None if !self.has_message(number).await? => Err(Rejection::Finished),
             None => {
                 let (handle, revived) = self.engine.revive(self.id()).await?;
                 let answer = handle.answer_to(number).await?;
@@ -451,6 +454,14 @@ impl RunHandle {
 
     pub(super) fn is_of(&self, context: &Arc<crate::executor::RunContext>) -> bool {
         Arc::ptr_eq(&self.slot.context, context)
+    }
+
+    fn unknown(&self) -> Error {
+        let message = format!(
+            "the run has seen the message, but what it made of it is not kept any more (the last \
+             {ANSWERS_KEPT} answers are); look at the run"
+        );
+        Error::new(ErrorKind::Storage, message).of_run(self.id())
     }
 
     fn rejected(&self, rejection: &Rejection) -> Error {

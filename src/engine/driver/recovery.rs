@@ -107,10 +107,24 @@ impl Driver {
     async fn hear_answers(&mut self) -> Result<()> {
         let mut open = self.audience.awaited();
         open.extend(self.desk.answers.drain(..).map(|(number, _)| number));
+        let (storage, run) = (&self.site.engine.storage, &self.site.run.id);
+        let mut unheard = Vec::new();
         for number in open {
-            let answer = self.site.engine.storage.answer(&self.site.run.id, number).await?;
-            if let Some(answer) = answer {
-                self.audience.give(number, answer);
+            match storage.answer(run, number).await? {
+                Some(answer) => self.audience.give(number, answer),
+                None => unheard.push(number),
+            }
+        }
+        if unheard.is_empty() {
+            return Ok(());
+        }
+        let inbox = storage.inbox(run).await?;
+        unheard.retain(|number| !inbox.iter().any(|(other, _)| other == number));
+        for number in unheard {
+            // Answered since, or so long ago that nobody knows any more.
+            match storage.answer(run, number).await? {
+                Some(answer) => self.audience.give(number, answer),
+                None => self.audience.give_up(number),
             }
         }
         Ok(())
