@@ -132,6 +132,9 @@ fn plan_step(step: &Step) -> PlanStep<'_> {
             entry.leads_to.push((kind, ids));
         }
     }
+    if step.on_error.is_empty() {
+        return entry;
+    }
     let mut caught: Vec<&StepId> = Vec::new();
     for id in step.on_error.values().flatten() {
         // One edge, however many classes lead to it.
