@@ -45,6 +45,8 @@ pub(crate) struct Desk {
     pub(crate) asks: bool,
     /// Steps were made that have no executors yet.
     pub(crate) grown: bool,
+    /// Starts of what is not to be begun twice that may be stored, and that nobody has begun.
+    unbegun: Vec<Unbegun>,
     /// Begun steps that the retry budget has not counted yet.
     first_attempts: u64,
 }
@@ -53,7 +55,19 @@ pub(crate) struct Desk {
 #[derive(Debug)]
 pub(crate) struct Launch {
     pub(crate) begun: Begun,
+    /// When that was decided.
+    at: Timestamp,
     pub(crate) inputs: Result<Value, StepError>,
+}
+
+/// A start that was decided here and that nothing followed from.
+#[derive(Debug)]
+struct Unbegun {
+    step: StepKey,
+    number: u32,
+    body: (u32, u32),
+    /// What tells it from one that another engine has decided.
+    at: Timestamp,
 }
 
 /// Steps that one turn pays into the retry budget; more fill it anyway.
@@ -332,6 +346,16 @@ impl Desk {
     /// Forgets what was decided and not done, and takes back all room that is not in the air.
     pub(crate) fn forget_launches(&mut self, site: &Site) {
         self.events.clear();
+        let once = self.launches.iter().filter(|launch| {
+            let Begun { body, key, .. } = &launch.begun;
+            site.prepared.task(*body, key.step).is_some_and(|task| task.at_most_once)
+        });
+        self.unbegun.extend(once.map(|Launch { begun, at, .. }| Unbegun {
+            step: begun.key,
+            number: begun.number,
+            body: begun.body,
+            at: *at,
+        }));
         let begun = self.launches.drain(..).map(|launch| (launch.begun.body, launch.begun.key));
         let ended = self.landed.drain(..).map(|landed| (landed.body, landed.step));
         for (body, step) in begun.chain(ended) {
@@ -339,6 +363,20 @@ impl Desk {
                 self.held.give_back(task);
             }
         }
+    }
+
+    /// Whether the start of this attempt was decided here, and nobody has begun it.
+    pub(crate) fn is_unbegun(&self, state: &RunState, step: StepKey, number: u32) -> bool {
+        self.unbegun.iter().any(|start| {
+            start.number == number
+                && start.at == state.since(step)
+                && state.current(start.step, start.body) == Some(step)
+        })
+    }
+
+    /// Another engine may have begun what was not begun here, or it is begun now.
+    pub(crate) fn forget_unbegun(&mut self) {
+        self.unbegun.clear();
     }
 
     /// Forgets attempts that were taken over to be run again and that the run no longer wants.
@@ -364,7 +402,8 @@ impl Desk {
             _ => Ok(Value::NULL),
         };
         let names = (key.scope > 0).then(|| Box::new((state.path(key), state.instance(key))));
-        self.launches.push(Launch { begun: Begun { key, number, body, names }, inputs });
+        let at = state.since(key);
+        self.launches.push(Launch { begun: Begun { key, number, body, names }, at, inputs });
     }
 }
 

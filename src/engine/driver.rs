@@ -48,6 +48,8 @@ pub(crate) struct Driver {
     recoveries: u32,
     /// Attempts that were under way when it was taken over.
     taken_over: Vec<(StepKey, u32)>,
+    /// Attempts that nobody is at any more, and that are not to be begun again.
+    lost: Vec<(StepKey, u32)>,
     /// It was taken over too often.
     is_poisoned: bool,
     /// Attempts are to be taken over as soon as somebody drives the run.
@@ -111,6 +113,7 @@ impl Driver {
             uncertain: false,
             recoveries: 0,
             taken_over: Vec::new(),
+            lost: Vec::new(),
             is_poisoned: false,
             adopts_later: false,
             adopted: false,
@@ -227,6 +230,11 @@ impl Driver {
                 (true, None) => *told = Some(Box::new(state.clone())),
                 (false, Some(_)) => *told = None,
                 _ => {}
+            }
+            // Before what is said: somebody may say what became of them.
+            for (step, attempt) in self.lost.drain(..) {
+                // Refused only when it has ended meanwhile.
+                let _ = state.decide_into(Command::Lose { step, attempt }, now, &mut desk.events);
             }
             if let Some(mail) = mail {
                 desk.answer(&mut state, mail, now);
@@ -391,7 +399,7 @@ impl Driver {
     /// once, and only one that is not costs a place among the waiting.
     fn launch(&mut self) {
         let Self { site, desk, flights, in_air, spare, .. } = self;
-        for Launch { begun, inputs } in desk.launches.drain(..) {
+        for Launch { begun, inputs, .. } in desk.launches.drain(..) {
             let Some(task) = site.prepared.task(begun.body, begun.key.step) else { continue };
             let (inputs, wrong) = match inputs {
                 Ok(inputs) => (inputs, None),
@@ -561,6 +569,7 @@ const fn disturbs(recorded: &Recorded) -> bool {
         recorded.event,
         Event::StepFailed { .. }
             | Event::AttemptFailed { .. }
+            | Event::StepOutcomeUnknown { .. }
             | Event::StepCancelled { .. }
             | Event::StepCancelRequested { .. }
             | Event::RunFinished { .. }

@@ -233,7 +233,7 @@ fn with_store(
     context: ExecutionContext,
 ) -> BoxFuture<'static, StepResult> {
     Box::pin(async move {
-        attempt.load_inputs().await?;
+        attempt.load_inputs().await.map_err(StepError::nothing_done)?;
         let output = executor.attempt(&executor, context).await?;
         attempt.keep(output).await
     })

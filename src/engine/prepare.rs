@@ -31,6 +31,8 @@ pub(crate) struct Task {
     pub(crate) config: Value,
     pub(crate) resources: Resources,
     pub(crate) blocking: bool,
+    /// Not to be begun twice.
+    pub(crate) at_most_once: bool,
 }
 
 impl Prepared {
@@ -113,6 +115,7 @@ impl Found {
                     config: config.clone(),
                     resources: node.resources.clone(),
                     blocking: node.blocking,
+                    at_most_once: node.at_most_once().is_some(),
                 }));
             }
             bodies.push(tasks);

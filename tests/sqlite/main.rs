@@ -17,7 +17,9 @@ use stepwell::storage::{
     Beat, Claim, Commit, Created, Holding, Message, NewRun, Owner, Sqlite, SqliteOptions, Storage,
     StoredRun, Synchronous,
 };
-use stepwell::{Event, Result, RunId, RunStatus, Step, StepKey, Timestamp, Value, Workflow};
+use stepwell::{
+    ErrorClass, Event, Failure, Result, RunId, RunStatus, Step, StepKey, Timestamp, Value, Workflow,
+};
 
 const A: Owner = Owner(1);
 const B: Owner = Owner(u128::MAX);
