@@ -14,7 +14,7 @@ use crate::id::StepKey;
 use crate::journal::{Event, Recorded};
 use crate::run::{Command, Rejection, Report, RetryAllowance, RunState};
 use crate::runtime::Runtime;
-use crate::storage::Message;
+use crate::storage::{Message, RefusedWrite, StepWrites};
 use crate::time::Timestamp;
 use crate::value::{Json, NESTING_MAX, Value};
 use crate::workflow::Node;
@@ -26,6 +26,10 @@ pub(crate) struct Desk {
     pub(crate) landed: Vec<Landed>,
     /// Results that the run has heard of and that are not stored.
     unstored: Vec<Landed>,
+    /// What is written with them, and which of them that belongs to.
+    writes: Vec<(StepWrites, usize)>,
+    /// It could not be told whose writes were refused: those of one step at a time.
+    one_by_one: bool,
     /// Decided, not committed.
     pub(crate) events: Vec<Recorded>,
     /// What the run made of messages, not stored.
@@ -125,7 +129,12 @@ impl Desk {
 
     fn report(&mut self, site: &Site, state: &mut RunState, now: Timestamp) {
         let mut landed = std::mem::take(&mut self.landed);
-        for Landed { step, number, body, result, class } in landed.drain(..) {
+        let mut later = Vec::new();
+        for Landed { step, number, body, result, class, writes } in landed.drain(..) {
+            if self.one_by_one && writes.is_some() && !self.writes.is_empty() {
+                later.push(Landed { step, number, body, result, class, writes });
+                continue;
+            }
             let Some(task) = site.prepared.task(body, step.step) else { continue };
             self.held.give_back(task);
             let Some(result) = result else {
@@ -142,8 +151,8 @@ impl Desk {
                 }
                 Ok(output) => {
                     task.kind.ended(Ended::Well, now);
-                    let result = Some(Ok(output.clone()));
-                    self.unstored.push(Landed { step, number, body, result, class });
+                    let (result, writes) = (Some(Ok(output.clone())), writes.clone());
+                    self.unstored.push(Landed { step, number, body, result, class, writes });
                     Report::Succeeded(output)
                 }
                 Err(error) => {
@@ -162,8 +171,48 @@ impl Desk {
             if failed {
                 self.pay_for_retries(&site.engine, before..self.events.len(), now);
             }
+            if let Some(statements) = writes {
+                self.note_writes(StepWrites { step, statements }, before);
+            }
         }
+        self.one_by_one &= !later.is_empty();
+        // Usually empty, and a buffer to be filled again.
+        landed.append(&mut later);
         self.landed = landed;
+    }
+
+    /// Notes what a step writes if the events from this place on say that it has succeeded: what it
+    /// came to may have been refused, or nobody wants it any more.
+    fn note_writes(&mut self, writes: StepWrites, from: usize) {
+        let is_success = |recorded: &Recorded| matches!(recorded.event, Event::StepSucceeded { step, .. } if step == writes.step);
+        if self.events[from..].iter().any(is_success) {
+            self.writes.push((writes, self.unstored.len().saturating_sub(1)));
+        }
+    }
+
+    /// What steps write whose success is among the events.
+    pub(crate) fn take_writes(&self) -> Option<Box<[StepWrites]>> {
+        let writes = self.writes.iter().map(|(writes, _)| writes.clone());
+        (!self.writes.is_empty()).then(|| writes.collect())
+    }
+
+    /// The storage has refused what a step writes, and with it the commit: that step has failed. Whether
+    /// another commit will not be refused for the same.
+    pub(crate) fn refuse(&mut self, refused: &RefusedWrite) -> bool {
+        let whose = match (refused.step, self.writes.as_slice()) {
+            (Some(step), writes) => writes.iter().find(|(writes, _)| writes.step == step),
+            (None, [only]) => Some(only),
+            (None, several) => {
+                self.one_by_one = !several.is_empty();
+                return self.one_by_one;
+            }
+        };
+        let Some(landed) = whose.and_then(|(_, at)| self.unstored.get_mut(*at)) else {
+            return false;
+        };
+        landed.result = Some(Err(StepError::new(refused.class, refused.to_string())));
+        landed.writes = None;
+        true
     }
 
     fn judge(
@@ -319,6 +368,7 @@ impl Desk {
     /// still wants them, and what was decided and not done is forgotten.
     pub(crate) fn reset(&mut self, site: &Site, state: &RunState) {
         self.forget_launches(site);
+        self.writes.clear();
         for landed in std::mem::take(&mut self.unstored) {
             let step = state.current(landed.step, landed.body).unwrap_or(landed.step);
             if state.is_running(step, landed.number)
@@ -333,6 +383,7 @@ impl Desk {
     /// What was reported is stored.
     pub(crate) fn stored(&mut self) {
         self.unstored.clear();
+        self.writes.clear();
     }
 
     /// Whether a result of this attempt waits to be reported.

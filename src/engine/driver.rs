@@ -27,7 +27,7 @@ use crate::executor::{Attempt, RunContext, RunEvent};
 use crate::id::StepKey;
 use crate::journal::{Event, Recorded, RunStatus};
 use crate::run::{Command, RunState};
-use crate::storage::{Commit, Holding, Message, Reply, Storage};
+use crate::storage::{Commit, Holding, Message, RefusedWrite, Reply, Storage};
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -159,6 +159,10 @@ impl Driver {
                 // Maybe nobody but this engine's own lost commit; the journal says.
                 Err(error) if error.kind() == ErrorKind::Conflict && conflicts < CONFLICTS_MAX => {
                     conflicts += 1;
+                    continue;
+                }
+                // The step has failed by that; its run goes on with what is stored.
+                Err(error) if RefusedWrite::of(&error).is_some_and(|why| self.desk.refuse(why)) => {
                     continue;
                 }
                 has_ended => has_ended?,
@@ -325,6 +329,7 @@ impl Driver {
             holding,
             released,
             recovered: after.recovered,
+            writes: self.desk.take_writes(),
         };
         self.uncertain = true;
         (self.site.engine.storage.commit(&self.site.run.id, commit), after)
@@ -417,7 +422,7 @@ impl Driver {
                 let mut context = std::task::Context::from_waker(std::task::Waker::noop());
                 if let Poll::Ready(result) = watched.poll_once(Some(&task.executor), &mut context) {
                     let attempt = watched.into_attempt();
-                    desk.landed.push(Landed::new(&attempt.begun, result));
+                    desk.landed.push(Landed::of(&attempt, result));
                     *spare = Some(attempt);
                     continue;
                 }

@@ -98,6 +98,7 @@ impl Found {
                 let place = (b as u32, s as u32);
                 let before = self.kinds.len();
                 self.capability(unit, place, node, engine);
+                self.tables(unit, place, node, engine);
                 let NodeKind::Task { executor, config } = &node.kind else {
                     tasks.push(None);
                     continue;
@@ -137,6 +138,14 @@ impl Found {
             Some(near) => problem.hint(format!("did you mean `{near}`?")),
             None => problem.hint("register it with EngineBuilder::capability"),
         });
+    }
+
+    fn tables(&mut self, unit: &Unit, (b, s): (u32, u32), node: &Node, engine: &Inner) {
+        if node.is_transactional() && !engine.facilities.takes_writes {
+            let place = format!("steps.{}.transactional", unit.path(b, s));
+            self.kinds.push(ErrorKind::Configuration);
+            self.problems.push(Problem::error(place, crate::storage::NO_TABLES));
+        }
     }
 
     fn executor(

@@ -145,7 +145,11 @@ struct Reads<'a> {
 
 fn has_more(step: &Step) -> bool {
     let results = step.output_schema.is_some() || !step.outputs.is_empty() || !step.set.is_empty();
-    results || !step.locks.is_empty() || step.compensate.is_some() || step.at_most_once
+    results
+        || !step.locks.is_empty()
+        || step.compensate.is_some()
+        || step.at_most_once
+        || step.transactional
 }
 
 pub(super) struct Compiler<'a> {
@@ -331,6 +335,7 @@ impl<'a> Compiler<'a> {
             (step.attempt_timeout.is_some(), "attempt_timeout"),
             (step.retry.is_some(), "retry"),
             (step.at_most_once, "at_most_once"),
+            (step.transactional, "transactional"),
         ] {
             if given && !is_task {
                 let message = "only a task has this; this step runs no executor itself";
@@ -366,6 +371,7 @@ impl<'a> Compiler<'a> {
             locks: self.locks(step, here)?,
             catches: Vec::new(),
             compensation,
+            transactional: step.transactional,
             at_most_once: step.at_most_once.then(|| step.on_unknown.unwrap_or_default()),
         })
     }

@@ -133,6 +133,8 @@ pub struct NodeMore {
     pub compensation: Option<u32>,
     /// That it is begun once only, and what becomes of it when nobody knows what it has done.
     pub at_most_once: Option<OnUnknown>,
+    /// Whether it writes in the transaction that records its success.
+    pub transactional: bool,
 }
 
 /// A lock that a step takes, compiled.
@@ -450,6 +452,12 @@ impl Node {
     #[must_use]
     pub fn at_most_once(&self) -> Option<OnUnknown> {
         self.more.as_ref()?.at_most_once
+    }
+
+    /// Whether it writes in the transaction that records its success.
+    #[must_use]
+    pub fn is_transactional(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.transactional)
     }
 
     /// What it comes to has to fit this.

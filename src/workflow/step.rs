@@ -96,6 +96,8 @@ pub struct Step {
     pub at_most_once: bool,
     /// What becomes of it when nobody knows what an attempt has done; only of use with `at_most_once`.
     pub on_unknown: Option<OnUnknown>,
+    /// Whether it writes into the engine's storage, in the transaction that records its success.
+    pub transactional: bool,
     /// Free data.
     pub metadata: Metadata,
 }
@@ -133,6 +135,7 @@ impl Step {
             blocking: false,
             at_most_once: false,
             on_unknown: None,
+            transactional: false,
             metadata: Metadata::new(),
         }
     }
@@ -519,6 +522,15 @@ impl Step {
     #[must_use]
     pub fn on_unknown(mut self, then: OnUnknown) -> Self {
         self.on_unknown = Some(then);
+        self
+    }
+
+    /// Its executor may [`write`](crate::ExecutionContext::write) into the engine's storage, in the
+    /// transaction that records its success: each write is there exactly once. The storage has to be one
+    /// with tables, such as `Sqlite`; a run on another is refused when it is started.
+    #[must_use]
+    pub fn transactional(mut self) -> Self {
+        self.transactional = true;
         self
     }
 

@@ -6,6 +6,8 @@ mod files;
 mod queries;
 mod shared;
 mod together;
+#[cfg(feature = "testing")]
+mod writes;
 
 use std::fs;
 use std::path::PathBuf;
@@ -113,6 +115,7 @@ fn commit(owner: Owner, expected: u64, events: Vec<Recorded>) -> Commit {
         holding: Holding::Held(owner),
         released: Vec::new(),
         recovered: false,
+        writes: None,
     }
 }
 

@@ -131,6 +131,8 @@ pub struct StepDocument {
     pub at_most_once: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_unknown: Option<OnUnknown>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transactional: bool,
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
 }
@@ -190,6 +192,7 @@ impl TryFrom<StepDocument> for Step {
             blocking: document.blocking,
             at_most_once: document.at_most_once,
             on_unknown: document.on_unknown,
+            transactional: document.transactional,
             metadata: document.metadata,
         })
     }
@@ -296,6 +299,7 @@ impl From<Step> for StepDocument {
             blocking: step.blocking,
             at_most_once: step.at_most_once,
             on_unknown: step.on_unknown,
+            transactional: step.transactional,
             metadata: step.metadata,
             ..Self::default()
         };
