@@ -454,6 +454,7 @@ impl Broken {
             holding: stored.holding,
             released: Vec::new(),
             recovered: false,
+            writes: None,
         };
         change(&mut commit);
         block_on(self.inner.commit(run, commit)).unwrap();
