@@ -15,7 +15,7 @@ use stepwell::run::{Explanation, RunExplanation};
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{Memory, MemoryBlobs, Reply, Storage};
 use stepwell::testing::{Fault, Faulty, VirtualRuntime};
-use stepwell::workflow::OnUnknown;
+use stepwell::workflow::{Lock, OnUnknown};
 use stepwell::{
     Engine, EngineBuilder, ErrorClass, Outcome, RunHandle, RunId, RunStatus, Step, StepError,
     StepStatus, Workflow, executor_fn,
@@ -373,6 +373,32 @@ fn an_input_that_cannot_be_loaded_is_no_attempt() {
         })
         .unwrap();
     assert_eq!(world.begun(), ["b@2"]);
+}
+
+#[test]
+fn what_has_an_unknown_outcome_keeps_its_lock_until_somebody_has_spoken() {
+    let world = World::new();
+    world
+        .time
+        .block_on(async {
+            let locked = || flow([once("a").lock(Lock::new("machine"))]);
+            let id = world.left_behind(&locked()).await;
+            let engine = world.engine();
+            let first = engine.run(&id).await.unwrap();
+            assert_eq!(world.drive(&first, 60 * SECOND).await, None);
+            let second = engine.start(&locked(), ()).await.unwrap();
+            assert_eq!(world.drive(&second, 60 * SECOND).await, None, "it may be half-way");
+            first.operate(Operation::fail("a", "it has stopped"), reason()).await.unwrap();
+            let outcome = first.outcome().await.unwrap();
+            assert!(
+                matches!(&outcome, Outcome::Failed { failure, .. }
+                if failure.class == ErrorClass::Rejected),
+                "{outcome}"
+            );
+            assert!(matches!(second.outcome().await.unwrap(), Outcome::Succeeded(_)));
+        })
+        .unwrap();
+    assert_eq!(world.begun(), ["a@1", "a@1"], "one of each run");
 }
 
 #[test]

@@ -145,6 +145,12 @@ impl RefusedWrite {
         Self { step: Some(writes.step), class, message }
     }
 
+    /// The error that a storage answers.
+    #[must_use]
+    pub fn into_error(self) -> Error {
+        Error::new(ErrorKind::WriteRefused, self.to_string()).because(self)
+    }
+
     /// What an error says, if it is about that.
     #[must_use]
     pub fn of(error: &Error) -> Option<&Self> {
@@ -159,9 +165,3 @@ impl fmt::Display for RefusedWrite {
 }
 
 impl std::error::Error for RefusedWrite {}
-
-impl From<RefusedWrite> for Error {
-    fn from(refused: RefusedWrite) -> Self {
-        Self::new(ErrorKind::WriteRefused, refused.to_string()).because(refused)
-    }
-}

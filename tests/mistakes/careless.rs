@@ -159,8 +159,10 @@ impl Careless {
                 error
             }
             Care::SaysNoSource => Error::new(ErrorKind::WriteRefused, "no"),
-            Care::NamesTheFirstStep => RefusedWrite { step: first, ..refused }.into(),
-            Care::SaysAllIsFatal => RefusedWrite { class: ErrorClass::Fatal, ..refused }.into(),
+            Care::NamesTheFirstStep => RefusedWrite { step: first, ..refused }.into_error(),
+            Care::SaysAllIsFatal => {
+                RefusedWrite { class: ErrorClass::Fatal, ..refused }.into_error()
+            }
             _ => error,
         })
     }

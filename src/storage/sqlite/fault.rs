@@ -29,7 +29,7 @@ impl Fault {
     fn of(&self, tried: &str, error: impl Into<Arc<rusqlite::Error>>) -> Error {
         let error = error.into();
         if let Some(refused) = carried(&error) {
-            return refused.clone().into();
+            return refused.clone().into_error();
         }
         let (advice, passes) = match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {

@@ -65,6 +65,9 @@ use crate::time::Timestamp;
 ///
 /// # The schema
 ///
+/// Tables of your own may be beside these, once stepwell has made the file: steps can
+/// [write](crate::ExecutionContext::write) to them with their results.
+///
 /// Any SQLite tool from version 3.38 on can read the file, while it is open, too. Times are
 /// microseconds since 1970 in UTC; the two views have them as text. What is written by hand is not
 /// checked.

@@ -7,7 +7,7 @@ use super::locks;
 use super::rows::{Events, HoldingRow, integer, owner_bytes, status_word, to_json};
 use super::workflows::{Workflows, Written};
 use super::writer::Done;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::{RunId, StepKey};
 use crate::storage::{
     ANSWERS_KEPT, Commit, Created, NewRun, Owner, StepWrites, conflict, not_found,
@@ -152,7 +152,7 @@ impl Change {
         if let Some((writes, guests)) = &self.writes
             && let Err(refused) = guests.write(connection, writes)?
         {
-            return Ok(Err(Error::from(refused).of_run(&self.run)));
+            return Ok(Err(refused.into_error().of_run(&self.run)));
         }
         if goes_on {
             self.go_on(connection, run)?;
