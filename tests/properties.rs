@@ -14,7 +14,7 @@ use stepwell::plan::EdgeKind;
 use stepwell::retry::GiveUp;
 use stepwell::run::{Command, Preview, Report, RetryAllowance, RunState};
 use stepwell::workflow::{
-    Approval, Case, FailurePolicy, Lock, NodeKind, Priority, Variable, VariableType,
+    Approval, Case, FailurePolicy, Lock, NodeKind, OnUnknown, Priority, Variable, VariableType,
 };
 use stepwell::{
     ErrorClass, Event, Failure, RetryConfig, RunId, SkipReason, Step, StepError, StepKey,
@@ -78,6 +78,10 @@ fn body(depth: u32) -> BoxedStrategy<Vec<Step>> {
 fn step(depth: u32) -> BoxedStrategy<Step> {
     let task = (any::<bool>(), 0..10_u8, 0..14_u8).prop_map(|(retry, extra, data)| {
         let mut step = Step::task("x", "t");
+        if data > 11 {
+            let then = if data == 12 { OnUnknown::Ask } else { OnUnknown::Fail };
+            step = step.at_most_once().on_unknown(then);
+        }
         if matches!(extra, 6 | 7) {
             let undo = Step::task("undo", "t").input("what", "output");
             step = step.compensate(undo.retry(RetryConfig::attempts(2)));
@@ -160,6 +164,8 @@ struct Life {
     /// Tasks that run, with their attempts.
     running: BTreeMap<StepKey, u32>,
     ended: BTreeSet<StepKey>,
+    /// Steps that are not to be begun twice, and were begun.
+    begun_once: BTreeSet<StepKey>,
     /// Steps that are to be run again.
     reset: BTreeSet<StepKey>,
     attempts: BTreeMap<StepKey, u32>,
@@ -294,7 +300,7 @@ impl Life {
         let reopens = |recorded: &Recorded| matches!(recorded.event, Event::RunReopened { .. });
         assert_eq!(preview.reopens, news.iter().any(reopens));
         // Each list, as the events tell it.
-        let mut told: [Vec<String>; 5] = Default::default();
+        let mut told: [Vec<String>; 6] = Default::default();
         let mut seen = before.clone();
         for Recorded { at, event } in news {
             seen.apply(*at, event);
@@ -316,12 +322,13 @@ impl Life {
                 Event::StepCancelled { step, .. } | Event::StepCancelRequested { step, .. } => {
                     (4, step)
                 }
+                Event::StepFailed { step, .. } => (5, step),
                 _ => continue,
             };
             told[list].push(seen.path(*step));
         }
-        let Preview { again, starts, skipped, succeeded, cancelled, .. } = preview;
-        assert_eq!([&again, &starts, &skipped, &succeeded, &cancelled], told.each_ref());
+        let Preview { again, starts, skipped, succeeded, cancelled, failed, .. } = preview;
+        assert_eq!([&again, &starts, &skipped, &succeeded, &cancelled, &failed], told.each_ref());
         // And as the steps look afterwards.
         for (step, now) in self.state.steps() {
             let path = self.state.path(step);
@@ -335,6 +342,7 @@ impl Life {
                 StepStatus::Ready | StepStatus::Running | StepStatus::Waiting => (&starts, new),
                 StepStatus::Skipped(_) => (&skipped, new),
                 StepStatus::Succeeded => (&succeeded, new),
+                StepStatus::Failed => (&failed, new),
                 // The end of the run stops what is left without a word.
                 StepStatus::Cancelled => (&cancelled, new && self.state.outcome().is_none()),
                 _ => continue,
@@ -367,6 +375,8 @@ impl Life {
             Event::StepReset { step, .. } => {
                 self.ended.remove(step);
                 self.reset.insert(*step);
+                // Only operators do this.
+                self.begun_once.remove(step);
             }
             Event::StepReady { step } | Event::WaitStarted { step, .. }
                 if (state.attempt(*step) == 0 || self.reset.remove(step))
@@ -385,10 +395,24 @@ impl Life {
                     }
                 } else {
                     assert_eq!(state.step_status(*step), Some(StepStatus::Ready));
+                    let once = state.node(*step).unwrap().at_most_once().is_some();
+                    let fresh = !once || self.begun_once.insert(*step);
+                    assert!(fresh, "{step:?} is begun a second time, and nobody has said so");
                     self.running.insert(*step, *attempt);
                 }
             }
-            Event::AttemptFailed { step, .. } | Event::StepSuspended { step, .. } => {
+            Event::AttemptFailed { step, failed } => {
+                self.running.remove(step);
+                if failed.failure.nothing_done {
+                    self.begun_once.remove(step);
+                }
+            }
+            Event::StepSuspended { step, .. } => {
+                self.running.remove(step);
+                self.begun_once.remove(step);
+            }
+            Event::StepOutcomeUnknown { step, .. } => {
+                assert!(state.node(*step).unwrap().at_most_once().is_some());
                 self.running.remove(step);
             }
             Event::StepSucceeded { step, .. }
@@ -415,6 +439,7 @@ impl Life {
         self.running = self.running.iter().filter_map(|(k, a)| Some((new(*k)?, *a))).collect();
         self.attempts = self.attempts.iter().filter_map(|(k, a)| Some((new(*k)?, *a))).collect();
         self.ended = self.ended.iter().copied().filter_map(new).collect();
+        self.begun_once = self.begun_once.iter().copied().filter_map(new).collect();
         self.reset = self.reset.iter().copied().filter_map(new).collect();
     }
 
@@ -427,13 +452,12 @@ impl Life {
             Event::RunResumed { deadline, .. } | Event::RunReopened { deadline } => Some(*deadline),
             _ => None,
         });
+        let open = [StepStatus::Waiting, StepStatus::Retrying, StepStatus::OutcomeUnknown];
         let alive = state.status().is_end()
             || state.first_ready().is_some()
             || state.running() > 0
             || state.next_due(self.now).is_some_and(|at| Some(at) != limit)
-            || state
-                .steps()
-                .any(|(_, status)| matches!(status, StepStatus::Waiting | StepStatus::Retrying));
+            || state.steps().any(|(_, status)| open.contains(&status));
         assert!(alive, "stranded: {:#?}", self.journal);
         let running: BTreeSet<StepKey> = state
             .steps()
@@ -477,6 +501,7 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
         now: Timestamp::EPOCH,
         running: BTreeMap::new(),
         ended: BTreeSet::new(),
+        begun_once: BTreeSet::new(),
         reset: BTreeSet::new(),
         attempts: BTreeMap::new(),
         variables: Json::Null,
@@ -506,7 +531,11 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
         };
         let denied = which % 6 == 5;
         let retry = if denied { RetryAllowance::Denied } else { RetryAllowance::Allowed };
-        let failed = |class| Report::Failed { failure: Failure::new(class, "no").into(), retry };
+        let failed = |class| {
+            let mut failure = Failure::new(class, "no");
+            failure.nothing_done = which % 4 == 1;
+            Report::Failed { failure: failure.into(), retry }
+        };
         let command = match kind {
             0..10 => {
                 ready.get(which % ready.len().max(1)).map(|step| Command::Dispatch { step: *step })
@@ -539,7 +568,7 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
             26 => {
                 let steps: Vec<StepKey> = life.state.steps().map(|(step, _)| step).collect();
                 let path = life.state.path(steps[which % steps.len()]);
-                let operation = match which % 10 {
+                let operation = match which % 11 {
                     0 => Some(Operation::rerun(path)),
                     1 => Some(Operation::rerun_alone(path)),
                     2 => Some(Operation::RetryFailed),
@@ -547,6 +576,7 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
                     4 => Some(Operation::succeed(path, 7)),
                     5 => Some(Operation::cancel([path])),
                     6 => Some(Operation::rerun_failed_items(path)),
+                    9 => Some(Operation::fail(path, "no")),
                     7 => {
                         // One of these is no whole number.
                         let values = [json!(1), json!("none"), json!(null)];
@@ -582,6 +612,10 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
                 2 | 3 => Signal::keyed("go", life.variables["count"].clone(), 2),
                 _ => Signal::new("go", ()),
             })),
+            28 if which % 3 == 1 => {
+                let lost = running.get(which / 3 % running.len().max(1));
+                lost.map(|(step, attempt)| Command::Lose { step: *step, attempt: *attempt })
+            }
             28 if which % 6 == 5 => Some(Command::Quarantine { recoveries: 6 }),
             28 => Some(Command::Pause(Box::default())),
             29 | 30 => Some(Command::Resume(Box::default())),
@@ -764,6 +798,7 @@ fn the_properties_hold_over_random_workflows_and_commands() {
         "RunReopened",
         "Operated",
         "StepReset",
+        "StepOutcomeUnknown",
         "StepsMade",
         "Voted",
         "WorkflowModified",

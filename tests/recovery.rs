@@ -471,7 +471,7 @@ fn a_run_says_where_it_is_in_every_state() {
                 handle.operate(stepwell::journal::Operation::rerun("a"), reason()).await.unwrap();
                 world.nap(SECOND).await;
                 handle.cancel_within(5 * SECOND, Reason::new("bob", "no more")).await.unwrap();
-                let RunExplanation::Stopping { by, running, outcome } = handle.explain_run() else {
+                let RunExplanation::Stopping { by, running, outcome, .. } = handle.explain_run() else {
                     panic!("it stops: {}", handle.explain_run());
                 };
                 assert_eq!((by.unwrap().by.as_str(), outcome), ("bob", Outcome::Cancelled));

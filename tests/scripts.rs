@@ -132,7 +132,8 @@ impl Script {
             "fail" => {
                 let (class, message) = rest.split_once(' ').unwrap_or((rest, "no"));
                 let class: ErrorClass = serde_json::from_value(Json::from(class)).unwrap();
-                let failure = Failure::new(class, message);
+                let mut failure = Failure::new(class, message);
+                failure.nothing_done = message.starts_with("nothing done");
                 self.report(
                     first,
                     Report::Failed { failure: failure.into(), retry: RetryAllowance::Allowed },
@@ -178,6 +179,8 @@ impl Script {
             "items" => self.operate(Operation::rerun_failed_items(first)),
             "retry" => self.operate(Operation::RetryFailed),
             "skip" => self.operate(Operation::skip([first])),
+            "lose" => self.with(first, |step, attempt| Command::Lose { step, attempt }),
+            "deny" => self.operate(Operation::fail(first, rest)),
             "done" => self.operate(Operation::succeed(first, json(rest))),
             "stop" => self.operate(Operation::cancel(first.split(','))),
             // Other definitions stand at the top, by their ids; one of these becomes this one.
@@ -273,6 +276,9 @@ impl Script {
                 )
             }
             Event::StepFailed { step, failure } => format!("{} failed: {failure}", path(step)),
+            Event::StepOutcomeUnknown { step, failure } => {
+                format!("{} unknown: {failure}", path(step))
+            }
             Event::StepSkipped { step, reason } => format!("{} skipped: {reason}", path(step)),
             Event::StepCancelRequested { step, reason, .. } => {
                 format!("{} asked to stop: {reason:?}", path(step))
@@ -334,7 +340,9 @@ impl Script {
             || ended
             || self.state.first_ready().is_some()
             || self.state.next_due(self.now).is_some()
-            || self.state.steps().any(|(_, status)| status == StepStatus::Waiting);
+            || self.state.steps().any(|(_, status)| {
+                matches!(status, StepStatus::Waiting | StepStatus::OutcomeUnknown)
+            });
         assert!(alive, "{name}: stranded");
     }
 }

@@ -177,14 +177,15 @@ impl EngineBuilder {
         }
         let runtime = self.runtime.unwrap_or_else(defaults::runtime);
         let owner = (u128::from(runtime.random()) << 64) | u128::from(runtime.random());
+        let storage = self.storage.unwrap_or_else(defaults::storage);
         let facilities = Arc::new(Facilities {
             runtime: Arc::clone(&runtime),
             #[cfg(feature = "secrets")]
             keys: self.keys,
             blobs: self.blobs,
             spill_over: self.limits.spill_over,
+            takes_writes: storage.takes_writes(),
         });
-        let storage = self.storage.unwrap_or_else(defaults::storage);
         let workflows = self.workflows.into_iter().map(|w| (w.id().to_string(), w)).collect();
         Ok(Engine(Arc::new(Shared(Arc::new(Inner {
             storage: Patient::new(storage, Arc::clone(&runtime), self.limits.lease),

@@ -14,7 +14,7 @@ use crate::id::StepKey;
 use crate::journal::{Event, Recorded};
 use crate::run::{Command, Rejection, Report, RetryAllowance, RunState};
 use crate::runtime::Runtime;
-use crate::storage::Message;
+use crate::storage::{Message, RefusedWrite, StepWrites};
 use crate::time::Timestamp;
 use crate::value::{Json, NESTING_MAX, Value};
 use crate::workflow::Node;
@@ -26,6 +26,10 @@ pub(crate) struct Desk {
     pub(crate) landed: Vec<Landed>,
     /// Results that the run has heard of and that are not stored.
     unstored: Vec<Landed>,
+    /// What is written with them, and which of them that belongs to.
+    writes: Vec<(StepWrites, usize)>,
+    /// It could not be told whose writes were refused: those of one step at a time.
+    one_by_one: bool,
     /// Decided, not committed.
     pub(crate) events: Vec<Recorded>,
     /// What the run made of messages, not stored.
@@ -45,6 +49,8 @@ pub(crate) struct Desk {
     pub(crate) asks: bool,
     /// Steps were made that have no executors yet.
     pub(crate) grown: bool,
+    /// Starts of what is not to be begun twice that may be stored, and that nobody has begun.
+    unbegun: Vec<Unbegun>,
     /// Begun steps that the retry budget has not counted yet.
     first_attempts: u64,
 }
@@ -53,7 +59,19 @@ pub(crate) struct Desk {
 #[derive(Debug)]
 pub(crate) struct Launch {
     pub(crate) begun: Begun,
+    /// When that was decided.
+    at: Timestamp,
     pub(crate) inputs: Result<Value, StepError>,
+}
+
+/// A start that was decided here and that nothing followed from.
+#[derive(Debug)]
+struct Unbegun {
+    step: StepKey,
+    number: u32,
+    body: (u32, u32),
+    /// What tells it from one that another engine has decided.
+    at: Timestamp,
 }
 
 /// Steps that one turn pays into the retry budget; more fill it anyway.
@@ -111,7 +129,12 @@ impl Desk {
 
     fn report(&mut self, site: &Site, state: &mut RunState, now: Timestamp) {
         let mut landed = std::mem::take(&mut self.landed);
-        for Landed { step, number, body, result, class } in landed.drain(..) {
+        let mut later = Vec::new();
+        for Landed { step, number, body, result, class, writes } in landed.drain(..) {
+            if self.one_by_one && writes.is_some() && !self.writes.is_empty() {
+                later.push(Landed { step, number, body, result, class, writes });
+                continue;
+            }
             let Some(task) = site.prepared.task(body, step.step) else { continue };
             self.held.give_back(task);
             let Some(result) = result else {
@@ -128,8 +151,8 @@ impl Desk {
                 }
                 Ok(output) => {
                     task.kind.ended(Ended::Well, now);
-                    let result = Some(Ok(output.clone()));
-                    self.unstored.push(Landed { step, number, body, result, class });
+                    let (result, writes) = (Some(Ok(output.clone())), writes.clone());
+                    self.unstored.push(Landed { step, number, body, result, class, writes });
                     Report::Succeeded(output)
                 }
                 Err(error) => {
@@ -148,8 +171,48 @@ impl Desk {
             if failed {
                 self.pay_for_retries(&site.engine, before..self.events.len(), now);
             }
+            if let Some(statements) = writes {
+                self.note_writes(StepWrites { step, statements }, before);
+            }
         }
+        self.one_by_one &= !later.is_empty();
+        // Usually empty, and a buffer to be filled again.
+        landed.append(&mut later);
         self.landed = landed;
+    }
+
+    /// Notes what a step writes if the events from this place on say that it has succeeded: what it
+    /// came to may have been refused, or nobody wants it any more.
+    fn note_writes(&mut self, writes: StepWrites, from: usize) {
+        let is_success = |recorded: &Recorded| matches!(recorded.event, Event::StepSucceeded { step, .. } if step == writes.step);
+        if self.events[from..].iter().any(is_success) {
+            self.writes.push((writes, self.unstored.len().saturating_sub(1)));
+        }
+    }
+
+    /// What steps write whose success is among the events.
+    pub(crate) fn take_writes(&self) -> Option<Box<[StepWrites]>> {
+        let writes = self.writes.iter().map(|(writes, _)| writes.clone());
+        (!self.writes.is_empty()).then(|| writes.collect())
+    }
+
+    /// The storage has refused what a step writes, and with it the commit: that step has failed. Whether
+    /// another commit will not be refused for the same.
+    pub(crate) fn refuse(&mut self, refused: &RefusedWrite) -> bool {
+        let whose = match (refused.step, self.writes.as_slice()) {
+            (Some(step), writes) => writes.iter().find(|(writes, _)| writes.step == step),
+            (None, [only]) => Some(only),
+            (None, several) => {
+                self.one_by_one = !several.is_empty();
+                return self.one_by_one;
+            }
+        };
+        let Some(landed) = whose.and_then(|(_, at)| self.unstored.get_mut(*at)) else {
+            return false;
+        };
+        landed.result = Some(Err(StepError::new(refused.class, refused.to_string())));
+        landed.writes = None;
+        true
     }
 
     fn judge(
@@ -305,6 +368,7 @@ impl Desk {
     /// still wants them, and what was decided and not done is forgotten.
     pub(crate) fn reset(&mut self, site: &Site, state: &RunState) {
         self.forget_launches(site);
+        self.writes.clear();
         for landed in std::mem::take(&mut self.unstored) {
             let step = state.current(landed.step, landed.body).unwrap_or(landed.step);
             if state.is_running(step, landed.number)
@@ -319,6 +383,7 @@ impl Desk {
     /// What was reported is stored.
     pub(crate) fn stored(&mut self) {
         self.unstored.clear();
+        self.writes.clear();
     }
 
     /// Whether a result of this attempt waits to be reported.
@@ -332,6 +397,16 @@ impl Desk {
     /// Forgets what was decided and not done, and takes back all room that is not in the air.
     pub(crate) fn forget_launches(&mut self, site: &Site) {
         self.events.clear();
+        let once = self.launches.iter().filter(|launch| {
+            let Begun { body, key, .. } = &launch.begun;
+            site.prepared.task(*body, key.step).is_some_and(|task| task.at_most_once)
+        });
+        self.unbegun.extend(once.map(|Launch { begun, at, .. }| Unbegun {
+            step: begun.key,
+            number: begun.number,
+            body: begun.body,
+            at: *at,
+        }));
         let begun = self.launches.drain(..).map(|launch| (launch.begun.body, launch.begun.key));
         let ended = self.landed.drain(..).map(|landed| (landed.body, landed.step));
         for (body, step) in begun.chain(ended) {
@@ -339,6 +414,20 @@ impl Desk {
                 self.held.give_back(task);
             }
         }
+    }
+
+    /// Whether the start of this attempt was decided here, and nobody has begun it.
+    pub(crate) fn is_unbegun(&self, state: &RunState, step: StepKey, number: u32) -> bool {
+        self.unbegun.iter().any(|start| {
+            start.number == number
+                && start.at == state.since(step)
+                && state.current(start.step, start.body) == Some(step)
+        })
+    }
+
+    /// Another engine may have begun what was not begun here, or it is begun now.
+    pub(crate) fn forget_unbegun(&mut self) {
+        self.unbegun.clear();
     }
 
     /// Forgets attempts that were taken over to be run again and that the run no longer wants.
@@ -364,7 +453,8 @@ impl Desk {
             _ => Ok(Value::NULL),
         };
         let names = (key.scope > 0).then(|| Box::new((state.path(key), state.instance(key))));
-        self.launches.push(Launch { begun: Begun { key, number, body, names }, inputs });
+        let at = state.since(key);
+        self.launches.push(Launch { begun: Begun { key, number, body, names }, at, inputs });
     }
 }
 

@@ -27,7 +27,7 @@ use crate::executor::{Attempt, RunContext, RunEvent};
 use crate::id::StepKey;
 use crate::journal::{Event, Recorded, RunStatus};
 use crate::run::{Command, RunState};
-use crate::storage::{Commit, Holding, Message, Reply, Storage};
+use crate::storage::{Commit, Holding, Message, RefusedWrite, Reply, Storage};
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -48,6 +48,8 @@ pub(crate) struct Driver {
     recoveries: u32,
     /// Attempts that were under way when it was taken over.
     taken_over: Vec<(StepKey, u32)>,
+    /// Attempts that nobody is at any more, and that are not to be begun again.
+    lost: Vec<(StepKey, u32)>,
     /// It was taken over too often.
     is_poisoned: bool,
     /// Attempts are to be taken over as soon as somebody drives the run.
@@ -111,6 +113,7 @@ impl Driver {
             uncertain: false,
             recoveries: 0,
             taken_over: Vec::new(),
+            lost: Vec::new(),
             is_poisoned: false,
             adopts_later: false,
             adopted: false,
@@ -156,6 +159,10 @@ impl Driver {
                 // Maybe nobody but this engine's own lost commit; the journal says.
                 Err(error) if error.kind() == ErrorKind::Conflict && conflicts < CONFLICTS_MAX => {
                     conflicts += 1;
+                    continue;
+                }
+                // The step has failed by that; its run goes on with what is stored.
+                Err(error) if RefusedWrite::of(&error).is_some_and(|why| self.desk.refuse(why)) => {
                     continue;
                 }
                 has_ended => has_ended?,
@@ -227,6 +234,11 @@ impl Driver {
                 (true, None) => *told = Some(Box::new(state.clone())),
                 (false, Some(_)) => *told = None,
                 _ => {}
+            }
+            // Before what is said: somebody may say what became of them.
+            for (step, attempt) in self.lost.drain(..) {
+                // Refused only when it has ended meanwhile.
+                let _ = state.decide_into(Command::Lose { step, attempt }, now, &mut desk.events);
             }
             if let Some(mail) = mail {
                 desk.answer(&mut state, mail, now);
@@ -317,6 +329,7 @@ impl Driver {
             holding,
             released,
             recovered: after.recovered,
+            writes: self.desk.take_writes(),
         };
         self.uncertain = true;
         (self.site.engine.storage.commit(&self.site.run.id, commit), after)
@@ -391,7 +404,7 @@ impl Driver {
     /// once, and only one that is not costs a place among the waiting.
     fn launch(&mut self) {
         let Self { site, desk, flights, in_air, spare, .. } = self;
-        for Launch { begun, inputs } in desk.launches.drain(..) {
+        for Launch { begun, inputs, .. } in desk.launches.drain(..) {
             let Some(task) = site.prepared.task(begun.body, begun.key.step) else { continue };
             let (inputs, wrong) = match inputs {
                 Ok(inputs) => (inputs, None),
@@ -409,7 +422,7 @@ impl Driver {
                 let mut context = std::task::Context::from_waker(std::task::Waker::noop());
                 if let Poll::Ready(result) = watched.poll_once(Some(&task.executor), &mut context) {
                     let attempt = watched.into_attempt();
-                    desk.landed.push(Landed::new(&attempt.begun, result));
+                    desk.landed.push(Landed::of(&attempt, result));
                     *spare = Some(attempt);
                     continue;
                 }
@@ -561,6 +574,7 @@ const fn disturbs(recorded: &Recorded) -> bool {
         recorded.event,
         Event::StepFailed { .. }
             | Event::AttemptFailed { .. }
+            | Event::StepOutcomeUnknown { .. }
             | Event::StepCancelled { .. }
             | Event::StepCancelRequested { .. }
             | Event::RunFinished { .. }

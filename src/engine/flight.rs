@@ -18,6 +18,7 @@ use crate::error::{ErrorClass, StepError};
 use crate::executor::{Attempt, Begun, ExecutionContext, StepExecutor};
 use crate::id::StepKey;
 use crate::runtime::Runtime;
+use crate::storage::Statement;
 use crate::value::Value;
 
 type StepResult = Result<Value, StepError>;
@@ -33,11 +34,18 @@ pub(crate) struct Landed {
     pub(crate) result: Option<StepResult>,
     /// What kind of failure it was, once somebody has looked.
     pub(crate) class: Option<ErrorClass>,
+    /// What is to be written with its success.
+    pub(crate) writes: Option<Arc<[Statement]>>,
 }
 
 impl Landed {
     pub(crate) const fn new(begun: &Begun, result: Option<StepResult>) -> Self {
-        Self { step: begun.key, number: begun.number, body: begun.body, result, class: None }
+        let Begun { key: step, number, body, .. } = *begun;
+        Self { step, number, body, result, class: None, writes: None }
+    }
+
+    pub(crate) fn of(attempt: &Attempt, result: Option<StepResult>) -> Self {
+        Self { writes: attempt.take_writes(), ..Self::new(&attempt.begun, result) }
     }
 }
 
@@ -125,7 +133,7 @@ impl Future for Flight {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Landed> {
         let polled = self.poll_once(context);
-        polled.map(|result| Landed::new(&self.attempt().begun, result))
+        polled.map(|result| Landed::of(self.attempt(), result))
     }
 }
 
@@ -233,7 +241,7 @@ fn with_store(
     context: ExecutionContext,
 ) -> BoxFuture<'static, StepResult> {
     Box::pin(async move {
-        attempt.load_inputs().await?;
+        attempt.load_inputs().await.map_err(StepError::nothing_done)?;
         let output = executor.attempt(&executor, context).await?;
         attempt.keep(output).await
     })

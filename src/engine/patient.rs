@@ -67,6 +67,10 @@ impl Storage for Patient {
     fn poll_every(&self) -> Duration {
         self.storage.poll_every()
     }
+
+    fn takes_writes(&self) -> bool {
+        self.storage.takes_writes()
+    }
 }
 
 impl fmt::Debug for Patient {

@@ -31,6 +31,8 @@ pub(crate) struct Task {
     pub(crate) config: Value,
     pub(crate) resources: Resources,
     pub(crate) blocking: bool,
+    /// Not to be begun twice.
+    pub(crate) at_most_once: bool,
 }
 
 impl Prepared {
@@ -96,6 +98,7 @@ impl Found {
                 let place = (b as u32, s as u32);
                 let before = self.kinds.len();
                 self.capability(unit, place, node, engine);
+                self.tables(unit, place, node, engine);
                 let NodeKind::Task { executor, config } = &node.kind else {
                     tasks.push(None);
                     continue;
@@ -113,6 +116,7 @@ impl Found {
                     config: config.clone(),
                     resources: node.resources.clone(),
                     blocking: node.blocking,
+                    at_most_once: node.at_most_once().is_some(),
                 }));
             }
             bodies.push(tasks);
@@ -134,6 +138,14 @@ impl Found {
             Some(near) => problem.hint(format!("did you mean `{near}`?")),
             None => problem.hint("register it with EngineBuilder::capability"),
         });
+    }
+
+    fn tables(&mut self, unit: &Unit, (b, s): (u32, u32), node: &Node, engine: &Inner) {
+        if node.is_transactional() && !engine.facilities.takes_writes {
+            let place = format!("steps.{}.transactional", unit.path(b, s));
+            self.kinds.push(ErrorKind::Configuration);
+            self.problems.push(Problem::error(place, crate::storage::NO_TABLES));
+        }
     }
 
     fn executor(

@@ -40,6 +40,8 @@ pub enum ErrorClass {
     Panic,
     /// The step itself says that trying again is useless.
     Fatal,
+    /// Nobody knows whether the step has done what it is for, and it must not do so twice.
+    OutcomeUnknown,
 }
 
 impl ErrorClass {
@@ -59,7 +61,8 @@ impl ErrorClass {
             | Self::Configuration
             | Self::Rejected
             | Self::Cancelled
-            | Self::Fatal => false,
+            | Self::Fatal
+            | Self::OutcomeUnknown => false,
         }
     }
 
@@ -80,6 +83,7 @@ impl ErrorClass {
             Self::Cancelled => "cancelled",
             Self::Panic => "panic",
             Self::Fatal => "fatal",
+            Self::OutcomeUnknown => "outcome_unknown",
         }
     }
 }
@@ -111,6 +115,9 @@ pub struct Failure {
         with = "crate::time::duration_option"
     )]
     pub retry_after: Option<Duration>,
+    /// The step says that nothing was done; see [`StepError::nothing_done`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nothing_done: bool,
 }
 
 /// Bytes of a failure's message that are kept: a journal is not a log store.
@@ -134,7 +141,8 @@ impl Failure {
 
 /// A failure whose message is still to be cut: half a secret at its end would not be found any more.
 const fn uncut(class: ErrorClass, message: String) -> Failure {
-    Failure { class, message, causes: Vec::new(), origin: None, retry_after: None }
+    let (origin, retry_after, nothing_done) = (None, None, false);
+    Failure { class, message, causes: Vec::new(), origin, retry_after, nothing_done }
 }
 
 impl fmt::Display for Failure {
@@ -219,6 +227,23 @@ impl StepError {
     pub fn after(mut self, delay: Duration) -> Self {
         if let Cause::Failed(failure, _) = &mut *self.0 {
             failure.retry_after = Some(delay.min(crate::time::DURATION_MAX));
+        }
+        self
+    }
+
+    /// The same, and nothing was done: the step may be begun again although it runs
+    /// [at most once](crate::Step::at_most_once). Of other steps it says nothing.
+    ///
+    /// ```
+    /// use stepwell::StepError;
+    ///
+    /// // Nobody has heard the request.
+    /// let refused = StepError::retryable("connection refused").nothing_done();
+    /// ```
+    #[must_use]
+    pub fn nothing_done(mut self) -> Self {
+        if let Cause::Failed(failure, _) = &mut *self.0 {
+            failure.nothing_done = true;
         }
         self
     }

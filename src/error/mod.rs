@@ -56,6 +56,8 @@ pub enum ErrorKind {
     RunFailed,
     /// The storage failed; see `source`.
     Storage,
+    /// The storage refused what a step writes itself, and nothing has changed; see `source`.
+    WriteRefused,
 }
 
 impl Error {

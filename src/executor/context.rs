@@ -13,6 +13,7 @@ use futures::task::AtomicWaker;
 use serde::de::DeserializeOwned;
 
 use super::facilities::Facilities;
+use super::writes::Pending;
 use crate::error::{ErrorClass, StepError};
 use crate::id::{RunId, StepKey};
 use crate::journal::{Recorded, StepStatus};
@@ -21,6 +22,7 @@ use crate::run::{AttemptRecord, RunState};
 use crate::runtime::Runtime;
 #[cfg(feature = "secrets")]
 use crate::secret::{Scrubber, Secret};
+use crate::storage::Statement;
 use crate::time::Timestamp;
 use crate::value::{Json, NESTING_MAX, Value};
 use crate::workflow::Metadata;
@@ -306,6 +308,7 @@ pub(crate) struct Attempt {
     listener: AtomicWaker,
     /// The driver's place for this attempt.
     pub(crate) holder: AtomicWaker,
+    pub(super) writes: Pending,
 }
 
 impl Attempt {
@@ -324,6 +327,7 @@ impl Attempt {
             old.loaded = OnceLock::new();
             (*old.cancelled.get_mut(), *old.aborted.get_mut()) = (false, false);
             (old.listener, old.holder) = (AtomicWaker::new(), AtomicWaker::new());
+            old.writes = Pending::default();
             return spare;
         }
         Arc::new(Self {
@@ -336,6 +340,7 @@ impl Attempt {
             aborted: AtomicBool::new(false),
             listener: AtomicWaker::new(),
             holder: AtomicWaker::new(),
+            writes: Pending::default(),
         })
     }
 
@@ -400,6 +405,17 @@ impl Attempt {
         facilities.spill(&self.run.id, &name, output, most).await
     }
 
+    /// What the step has said that it writes; it can say no more.
+    pub(crate) fn take_writes(&self) -> Option<Arc<[Statement]>> {
+        self.writes.take()
+    }
+
+    /// Whether the step writes in the transaction that records its success.
+    pub(super) fn is_transactional(&self) -> bool {
+        let state = self.run.state();
+        state.node(self.key(&state)).is_some_and(|node| node.is_transactional())
+    }
+
     pub(crate) fn is_aborted(&self) -> bool {
         self.aborted.load(Ordering::Acquire)
     }
@@ -425,6 +441,10 @@ impl Attempt {
 impl ExecutionContext {
     pub(crate) const fn new(attempt: Arc<Attempt>) -> Self {
         Self(attempt)
+    }
+
+    pub(super) const fn attempt_of(&self) -> &Arc<Attempt> {
+        &self.0
     }
 
     /// The workflow's id; inside a sub-workflow that one's.

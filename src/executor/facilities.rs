@@ -22,6 +22,8 @@ pub(crate) struct Facilities {
     pub(crate) blobs: Option<Arc<dyn BlobStore>>,
     /// Outputs of more bytes than this go to the store.
     pub(crate) spill_over: usize,
+    /// Whether steps can write into the engine's storage.
+    pub(crate) takes_writes: bool,
 }
 
 impl Facilities {

@@ -26,6 +26,7 @@ mod registry;
 mod request;
 #[cfg(feature = "shell")]
 mod shell;
+mod writes;
 
 pub use builtin::{Ai, AiModel, AiRequest, ScriptedModel};
 #[cfg(feature = "schema")]

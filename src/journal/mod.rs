@@ -67,6 +67,14 @@ pub enum Event {
         /// Which attempt, when the next, and why.
         failed: Box<FailedAttempt>,
     },
+    /// Nobody knows what an attempt has done of a step that is not to be begun twice. It waits until
+    /// somebody says so.
+    StepOutcomeUnknown {
+        /// The step.
+        step: StepKey,
+        /// What is known: class [`OutcomeUnknown`](crate::ErrorClass::OutcomeUnknown).
+        failure: Box<Failure>,
+    },
     /// A step ended badly.
     StepFailed {
         /// The step.
@@ -256,6 +264,7 @@ impl Event {
             | Self::StepStarted { step, .. }
             | Self::StepSucceeded { step, .. }
             | Self::AttemptFailed { step, .. }
+            | Self::StepOutcomeUnknown { step, .. }
             | Self::StepFailed { step, .. }
             | Self::StepSkipped { step, .. }
             | Self::StepCancelRequested { step, .. }
@@ -319,6 +328,7 @@ impl Event {
             Self::StepReady { .. }
             | Self::StepStarted { .. }
             | Self::AttemptFailed { .. }
+            | Self::StepOutcomeUnknown { .. }
             | Self::StepFailed { .. }
             | Self::StepSkipped { .. }
             | Self::StepCancelRequested { .. }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{ErrorClass, Failure};
 use crate::value::{Value, bytes_as_json};
 use crate::workflow::Workflow;
 
@@ -39,6 +40,13 @@ pub enum Operation {
         step: String,
         /// What it came to.
         output: Value,
+    },
+    /// Fails a step that has not ended. What deals with its failure goes on.
+    Fail {
+        /// Which.
+        step: String,
+        /// Why.
+        failure: Box<Failure>,
     },
     /// Changes the definition: adds, removes and rewires steps that have not started. Made by
     /// [`RunHandle::modification`](crate::RunHandle::modification).
@@ -98,6 +106,13 @@ impl Operation {
         Self::Succeed { step: step.into(), output: output.into() }
     }
 
+    /// Fails a step that has not ended, with class [`Rejected`](ErrorClass::Rejected): somebody who was
+    /// asked has said no.
+    pub fn fail(step: impl Into<String>, message: impl Into<String>) -> Self {
+        let failure = Box::new(Failure::new(ErrorClass::Rejected, message));
+        Self::Fail { step: step.into(), failure }
+    }
+
     /// Stops steps.
     pub fn cancel<S: Into<String>>(steps: impl IntoIterator<Item = S>) -> Self {
         Self::Cancel { steps: paths(steps) }
@@ -118,7 +133,7 @@ impl Operation {
                 true
             }
             Self::Cancel { .. } | Self::SetVariables { .. } | Self::Reseal { .. } => false,
-            Self::Modify { .. } => false,
+            Self::Fail { .. } | Self::Modify { .. } => false,
         }
     }
 
@@ -130,6 +145,7 @@ impl Operation {
             Self::Rerun { .. }
             | Self::RetryFailed
             | Self::Skip { .. }
+            | Self::Fail { .. }
             | Self::Cancel { .. }
             | Self::Reseal { .. }
             | Self::Modify { .. } => None,
@@ -150,6 +166,7 @@ impl Operation {
             Self::Rerun { steps, .. } | Self::Skip { steps } | Self::Cancel { steps } => all(steps),
             Self::RetryFailed => 0,
             Self::Succeed { step, output } => step.len() + output.bytes(),
+            Self::Fail { step, failure } => step.len() + failure.message.len(),
             Self::Modify { workflow, linked, .. } => {
                 bytes_as_json(workflow) + bytes_as_json(linked)
             }
@@ -170,6 +187,7 @@ impl fmt::Display for Operation {
             Self::RetryFailed => f.write_str("retry what failed"),
             Self::Skip { steps } => write!(f, "skip {}", steps.join(", ")),
             Self::Succeed { step, .. } => write!(f, "take {step} for done"),
+            Self::Fail { step, failure } => write!(f, "fail {step} ({failure})"),
             Self::Modify { revision, .. } => write!(f, "modify revision {revision}"),
             Self::Cancel { steps } => write!(f, "cancel {}", steps.join(", ")),
             Self::Reseal { replaced } => write!(f, "reseal {} secrets", replaced.len()),

@@ -26,6 +26,8 @@ pub enum StepStatus {
     Waiting,
     /// An attempt failed; the next waits for its time.
     Retrying,
+    /// Nobody knows what an attempt has done, and it must not be begun twice: somebody has to say.
+    OutcomeUnknown,
     /// Ended well.
     Succeeded,
     /// Ended badly.
@@ -52,6 +54,7 @@ impl StepStatus {
             Self::Running => "running",
             Self::Waiting => "waiting",
             Self::Retrying => "retrying",
+            Self::OutcomeUnknown => "outcome_unknown",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Skipped(_) => "skipped",
@@ -71,11 +74,12 @@ impl StepStatus {
             Self::Failed => 6,
             Self::Skipped(_) => 7,
             Self::Cancelled => 8,
+            Self::OutcomeUnknown => 9,
         }
     }
 }
 
-pub(crate) const STATUS_SLOTS: usize = 9;
+pub(crate) const STATUS_SLOTS: usize = 10;
 
 impl From<StepStatus> for DrawnStatus {
     fn from(status: StepStatus) -> Self {
@@ -84,6 +88,7 @@ impl From<StepStatus> for DrawnStatus {
             StepStatus::Ready => Self::Ready,
             StepStatus::Running => Self::Running,
             StepStatus::Waiting | StepStatus::Retrying => Self::Waiting,
+            StepStatus::OutcomeUnknown => Self::Unknown,
             StepStatus::Succeeded => Self::Succeeded,
             StepStatus::Failed => Self::Failed,
             StepStatus::Skipped(_) => Self::Skipped,

@@ -17,6 +17,8 @@ pub enum DrawnStatus {
     Running,
     /// Waits for a time, a signal or its next attempt.
     Waiting,
+    /// Waits until somebody says what became of it.
+    Unknown,
     /// Ended well.
     Succeeded,
     /// Ended badly.
@@ -29,11 +31,12 @@ pub enum DrawnStatus {
 
 impl DrawnStatus {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Pending,
         Self::Ready,
         Self::Running,
         Self::Waiting,
+        Self::Unknown,
         Self::Succeeded,
         Self::Failed,
         Self::Skipped,
@@ -46,6 +49,7 @@ impl DrawnStatus {
             Self::Ready => "ready",
             Self::Running => "running",
             Self::Waiting => "waiting",
+            Self::Unknown => "unknown",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Skipped => "skipped",
@@ -60,6 +64,7 @@ impl DrawnStatus {
             Self::Ready => ("#eaf2fd", "#3572b8"),
             Self::Running => ("#cfe3fb", "#1558a6"),
             Self::Waiting => ("#fdf1cf", "#96690a"),
+            Self::Unknown => ("#ffe3c2", "#9a4a00"),
             Self::Succeeded => ("#d8f2de", "#21703a"),
             Self::Failed => ("#fbd9d7", "#a8261c"),
             Self::Skipped => ("#eef0f2", "#66707a"),
@@ -74,6 +79,7 @@ impl DrawnStatus {
             Self::Ready => "○ ",
             Self::Running => "▶ ",
             Self::Waiting => "⏳ ",
+            Self::Unknown => "? ",
             Self::Succeeded => "✓ ",
             Self::Failed => "✗ ",
             Self::Skipped => "– ",

@@ -55,6 +55,15 @@ impl RunState {
                 self.set(*step, StepStatus::Retrying, at);
                 self.set_timer(*step, failed.retry_at, TimerKind::Retry);
             }
+            Event::StepOutcomeUnknown { step, failure } => {
+                self.clear_timers(*step);
+                self.clear_step_timer(*step);
+                if let Some(cell) = self.cell_mut(*step) {
+                    let (attempt, failure) = (cell.attempt, (**failure).clone());
+                    cell.more().history.push(AttemptRecord { attempt, at, failure });
+                }
+                self.set(*step, StepStatus::OutcomeUnknown, at);
+            }
             Event::StepFailed { step, failure } => {
                 if self.ended(*step, Ended::Badly(failure.class), at)
                     && let Some(cell) = self.cell_mut(*step)
@@ -440,6 +449,7 @@ impl RunState {
         } else {
             Vec::new()
         };
+        self.leave_open(&open, at);
         for step in open {
             self.set(step, StepStatus::Cancelled, at);
             // What tells them from those that ended by themselves.

@@ -30,6 +30,7 @@ pub(super) fn check(command: &Command) -> Result<(), Rejection> {
         Command::Start { .. }
         | Command::Dispatch { .. }
         | Command::Report { .. }
+        | Command::Lose { .. }
         | Command::Tick { .. }
         | Command::Quarantine { .. } => Ok(()),
     }

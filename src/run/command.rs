@@ -38,6 +38,13 @@ pub enum Command {
         /// How.
         result: Report,
     },
+    /// Whoever was at an attempt is gone, and it must not be begun again: nobody knows what it has done.
+    Lose {
+        /// The step, which runs [at most once](crate::Step::at_most_once).
+        step: StepKey,
+        /// The attempt.
+        attempt: u32,
+    },
     /// Time has passed: see what is due.
     Tick {
         /// Whether attempts that took too long may be followed by others.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::scope::More;
 use super::wait::wait_of;
 use super::{RunState, join};
 use crate::id::StepKey;
@@ -55,6 +56,17 @@ pub enum Explanation {
         /// Attempts so far.
         attempts: u32,
         /// Why the last one failed.
+        failure: String,
+    },
+    /// Nobody knows what an attempt has done, and it must not be begun twice. Somebody has to say what
+    /// became of it, by an [operation](crate::journal::Operation): take it for done, fail it, leave it
+    /// out, or run it again.
+    OutcomeUnknown {
+        /// Which attempt.
+        attempt: u32,
+        /// Since when.
+        since: Timestamp,
+        /// What is known.
         failure: String,
     },
     /// It waits for a time.
@@ -130,7 +142,7 @@ impl RunState {
     pub fn explain(&self, step: StepKey) -> Option<Explanation> {
         let cell = self.cell(step)?;
         let node = self.node(step)?;
-        let more = cell.more.as_ref();
+        let more = cell.more.as_deref();
         Some(match cell.status {
             StepStatus::Pending if self.started.is_none() => Explanation::RunNotStarted,
             StepStatus::Pending if node.finally && self.scope(step.scope)?.ending.is_some() => {
@@ -153,9 +165,12 @@ impl RunState {
             StepStatus::Retrying => Explanation::RetryDue {
                 at: more.and_then(|more| more.retry_at()).unwrap_or_default(),
                 attempts: cell.attempt,
-                failure: more
-                    .and_then(|more| more.history.last())
-                    .map_or_else(String::new, |record| record.failure.to_string()),
+                failure: last_failure(more),
+            },
+            StepStatus::OutcomeUnknown => Explanation::OutcomeUnknown {
+                attempt: cell.attempt,
+                since: cell.since,
+                failure: last_failure(more),
             },
             StepStatus::Waiting => waits(cell.waiting()?, wait_of(self, step)),
             StepStatus::Succeeded => Explanation::Succeeded,
@@ -207,6 +222,11 @@ impl RunState {
         };
         before.iter().filter_map(of).collect()
     }
+}
+
+fn last_failure(more: Option<&More>) -> String {
+    let last = more.and_then(|more| more.history.last());
+    last.map_or_else(String::new, |record| record.failure.to_string())
 }
 
 /// What a step waits for; the definition knows the conditions.
@@ -263,6 +283,11 @@ impl fmt::Display for Explanation {
             Self::RetryDue { at, attempts, failure } => {
                 write!(f, "attempt {attempts} failed ({failure}); the next begins at {at}")
             }
+            Self::OutcomeUnknown { attempt, since, failure } => write!(
+                f,
+                "nobody knows since {since} what attempt {attempt} has done ({failure}); take the step \
+                 for done, fail it, skip it or run it again"
+            ),
             Self::WaitsUntil { at } => write!(f, "waits until {at}"),
             Self::WaitsForSignal { name, until: at } => {
                 write!(f, "waits for signal {name}{}", until(at))

@@ -21,7 +21,8 @@ pub enum RunExplanation {
         running: Vec<String>,
         /// Paths of tasks that may start and wait for room, a lock or a driver.
         ready: Vec<String>,
-        /// Paths of steps that wait for a time, an answer or their next attempt, each with for what.
+        /// Paths of steps that wait for a time, an answer, their next attempt, or for somebody to say
+        /// what became of them, each with for what.
         waiting: Vec<(String, Explanation)>,
     },
     /// Nobody drives it: it goes on when its outcome is awaited, or its engine is served.
@@ -49,6 +50,8 @@ pub enum RunExplanation {
         by: Option<Reason>,
         /// Paths of tasks that run still, the first ten.
         running: Vec<String>,
+        /// Paths of steps of which somebody has to say what became of them, the first ten.
+        unknown: Vec<String>,
     },
     /// It has ended.
     Ended {
@@ -81,13 +84,14 @@ impl RunState {
         if let Some(outcome) = self.stopping.as_deref() {
             let by = by.filter(|_| *outcome == Outcome::Cancelled);
             let running = tasks(StepStatus::Running);
-            return RunExplanation::Stopping { outcome: outcome.clone(), by, running };
+            let unknown = tasks(StepStatus::OutcomeUnknown);
+            return RunExplanation::Stopping { outcome: outcome.clone(), by, running, unknown };
         }
         if let Some(since) = self.paused {
             return RunExplanation::Paused { since, by: by.unwrap_or_default() };
         }
-        let waits = |status| matches!(status, StepStatus::Waiting | StepStatus::Retrying);
-        let waiting = self.steps().filter(|(_, status)| waits(*status)).take(STEPS_NAMED);
+        let waits = [StepStatus::Waiting, StepStatus::Retrying, StepStatus::OutcomeUnknown];
+        let waiting = self.steps().filter(|(_, now)| waits.contains(now)).take(STEPS_NAMED);
         let waiting = waiting.filter_map(|(step, _)| Some((self.path(step), self.explain(step)?)));
         RunExplanation::UnderWay {
             running: tasks(StepStatus::Running),
@@ -121,14 +125,17 @@ impl fmt::Display for RunExplanation {
                  again, or cancel it",
                 running.join(", ")
             ),
-            Self::Stopping { outcome, by, running } => {
+            Self::Stopping { outcome, by, running, unknown } => {
                 write!(f, "stopping ({outcome})")?;
                 if let Some(by) = by {
                     write!(f, ", cancelled {by}")?;
                 }
-                match running.as_slice() {
+                if !running.is_empty() {
+                    write!(f, "; still running: {}", running.join(", "))?;
+                }
+                match unknown.as_slice() {
                     [] => Ok(()),
-                    running => write!(f, "; still running: {}", running.join(", ")),
+                    unknown => write!(f, "; outcome unknown: {}", unknown.join(", ")),
                 }
             }
             Self::Ended { outcome, at } => write!(f, "ended at {at}: {outcome}"),

@@ -27,6 +27,7 @@ mod scope;
 mod sealed;
 mod timer;
 mod turn;
+mod unknown;
 mod view;
 mod wait;
 
@@ -427,6 +428,11 @@ impl RunState {
     #[must_use]
     pub fn attempt(&self, step: StepKey) -> u32 {
         self.cell(step).map_or(0, |cell| cell.attempt)
+    }
+
+    /// When a step last changed its status.
+    pub(crate) fn since(&self, step: StepKey) -> Timestamp {
+        self.cell(step).map_or(Timestamp::EPOCH, |cell| cell.since)
     }
 
     /// Whether this attempt of a step still runs, asked to stop or not.

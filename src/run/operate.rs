@@ -28,6 +28,8 @@ pub struct Preview {
     pub skipped: Vec<String>,
     /// Steps that would be taken for done.
     pub succeeded: Vec<String>,
+    /// Steps that would fail.
+    pub failed: Vec<String>,
     /// Steps that would be stopped.
     pub cancelled: Vec<String>,
 }
@@ -52,7 +54,8 @@ impl RunState {
                     // What the end of the run had stopped.
                     let root = self.steps().take_while(|(step, _)| step.scope == 0);
                     let stopped = root.filter(|(step, status)| {
-                        *status == StepStatus::Cancelled && !seen.has_ended(*step)
+                        *status == StepStatus::Cancelled
+                            && seen.step_status(*step) == Some(StepStatus::Pending)
                     });
                     preview.again.extend(stopped.map(|(step, _)| self.path(step)));
                 }
@@ -62,6 +65,7 @@ impl RunState {
                 | Event::WaitStarted { step, .. } => preview.starts.push(path(step)),
                 Event::StepSkipped { step, .. } => preview.skipped.push(path(step)),
                 Event::StepSucceeded { step, .. } => preview.succeeded.push(path(step)),
+                Event::StepFailed { step, .. } => preview.failed.push(path(step)),
                 Event::StepCancelled { step, .. } | Event::StepCancelRequested { step, .. } => {
                     preview.cancelled.push(path(step));
                 }
@@ -78,7 +82,8 @@ impl Turn<'_> {
         operation: Box<Operation>,
         by: Box<Reason>,
     ) -> Result<(), Rejection> {
-        if self.state.stopping.is_some() && self.state.outcome.is_none() {
+        let stopping = self.state.stopping.is_some() && self.state.outcome.is_none();
+        if stopping && !self.decides_outcome(&operation) {
             return Err(Rejection::Stopping);
         }
         // What only stops something, or has to be for a key, is let in all the same.
@@ -100,7 +105,7 @@ impl Turn<'_> {
             Operation::RetryFailed => {
                 let (steps, items) = self.failed_steps();
                 if steps.is_empty() {
-                    return Err(Rejection::Unsafe("nothing has failed or was stopped".into()));
+                    return Err(self.nothing_to_retry());
                 }
                 let again = self.reach_of(&steps, true)?;
                 self.record(&operation, by);
@@ -126,6 +131,17 @@ impl Turn<'_> {
                 self.record(&operation, by);
                 self.reset(again, &BTreeSet::new());
                 steps.into_iter().for_each(|step| self.succeed(step, output.clone()));
+            }
+            Operation::Fail { step, failure } => {
+                let steps = self.steps(std::slice::from_ref(step))?;
+                if !self.only_ended(&steps).is_empty() {
+                    return Err(Rejection::Unsafe(format!("`{step}` has ended already")));
+                }
+                let failure = failure.clone();
+                self.record(&operation, by);
+                for step in steps {
+                    self.end(step, Event::StepFailed { step, failure: failure.clone() });
+                }
             }
             Operation::Cancel { steps } => {
                 let mut found = Vec::new();
@@ -207,8 +223,8 @@ impl Turn<'_> {
     fn ended_steps(&self, paths: &[String]) -> Result<BTreeSet<StepKey>, Rejection> {
         let steps = self.steps(paths)?;
         for step in &steps {
-            if !self.state.has_ended(*step) {
-                let status = self.state.step_status(*step).unwrap_or_default();
+            let status = self.state.step_status(*step).unwrap_or_default();
+            if !status.is_end() && status != StepStatus::OutcomeUnknown {
                 let path = self.state.path(*step);
                 let message = format!("`{path}` is {status}; only what has ended can run again");
                 return Err(Rejection::Unsafe(message));
@@ -219,8 +235,13 @@ impl Turn<'_> {
 
     fn is_idle(&self, step: StepKey) -> Result<(), Rejection> {
         let path = || self.state.path(step);
-        if self.state.step_status(step) == Some(StepStatus::Running) {
-            return Err(Rejection::Unsafe(format!("`{}` is running; cancel it first", path())));
+        match self.state.step_status(step) {
+            Some(StepStatus::Running) => {
+                return Err(Rejection::Unsafe(format!("`{}` is running; cancel it first", path())));
+            }
+            // What is stopping waits for it.
+            Some(StepStatus::OutcomeUnknown) => return Ok(()),
+            _ => {}
         }
         let scope = self.state.scope(step.scope);
         let live = self.state.outcome.is_none();
@@ -242,11 +263,15 @@ impl Turn<'_> {
     fn failed_steps(&self) -> (BTreeSet<StepKey>, BTreeSet<StepKey>) {
         let root = self.state.steps().take_while(|(step, _)| step.scope == 0);
         let reason = |step| self.state.cell(step).and_then(|cell| cell.more.as_ref()?.cancel);
+        // Of what may have happened somebody has to speak by name.
+        let open = |step| self.state.has_open_outcome(step);
         let bad = |step, status| match status {
-            StepStatus::Failed => !super::end::was_caught(self.state, step),
+            StepStatus::Failed => !super::end::was_caught(self.state, step) && !open(step),
             // Others were not needed, or not wanted.
             StepStatus::Cancelled => {
-                !matches!(reason(step), Some(CancelReason::Rest | CancelReason::Operator))
+                let meant = Some(CancelReason::Rest) == reason(step)
+                    || Some(CancelReason::Operator) == reason(step);
+                !meant && !open(step)
             }
             _ => false,
         };

@@ -30,6 +30,8 @@ pub struct Progress {
     pub waiting: u32,
     /// Wait for their next attempt.
     pub retrying: u32,
+    /// Wait for somebody to say what became of them.
+    pub outcome_unknown: u32,
     /// Ended well.
     pub succeeded: u32,
     /// Ended badly.
@@ -95,6 +97,7 @@ impl RunState {
             running: count(StepStatus::Running),
             waiting: count(StepStatus::Waiting),
             retrying: count(StepStatus::Retrying),
+            outcome_unknown: count(StepStatus::OutcomeUnknown),
             succeeded: count(StepStatus::Succeeded),
             failed: count(StepStatus::Failed),
             skipped: count(StepStatus::Skipped(crate::journal::SkipReason::Upstream)),

@@ -27,9 +27,15 @@ impl RunState {
             }
             // Those that ended by themselves have a reason.
             let reason = cell.more.as_ref().and_then(|more| more.cancel);
-            if cell.status == StepStatus::Cancelled && reason.is_none() {
+            if cell.status != StepStatus::Cancelled || reason.is_some() {
+                continue;
+            }
+            if cell.more.as_ref().is_some_and(|more| more.left_open) {
+                cell.more().left_open = false;
+                put(&mut self.counts, cell, StepStatus::OutcomeUnknown, at);
+            } else {
                 begin_anew(cell);
-                back(&mut self.counts, cell, at);
+                put(&mut self.counts, cell, StepStatus::Pending, at);
             }
         }
     }
@@ -71,7 +77,7 @@ impl RunState {
             if failed_items {
                 cell.more().bodies = bodies.failed_again();
             }
-            back(&mut self.counts, cell, at);
+            put(&mut self.counts, cell, StepStatus::Pending, at);
         }
     }
 }
@@ -89,10 +95,10 @@ fn begin_anew(cell: &mut Cell) -> Bodies {
     std::mem::take(&mut more.bodies)
 }
 
-/// A cell is as if it had not been reached.
-fn back(counts: &mut [u32], cell: &mut Cell, at: Timestamp) {
+/// A cell has this status from now on.
+fn put(counts: &mut [u32], cell: &mut Cell, status: StepStatus, at: Timestamp) {
     counts[cell.status.slot()] = counts[cell.status.slot()].saturating_sub(1);
-    cell.status = StepStatus::Pending;
+    cell.status = status;
     cell.since = at;
     counts[cell.status.slot()] += 1;
 }

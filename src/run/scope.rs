@@ -117,6 +117,8 @@ pub(super) struct More {
     /// The payload that a suspended task goes on with.
     pub(super) signal: Option<Value>,
     pub(super) cancel: Option<CancelReason>,
+    /// The run ended while nobody knew what it, or something inside it, had done.
+    pub(super) left_open: bool,
     pub(super) bodies: Bodies,
 }
 

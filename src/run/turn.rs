@@ -70,6 +70,7 @@ impl<'a> Turn<'a> {
             Command::Dispatch { step } if self.dispatch(step)? => return Ok(()),
             Command::Dispatch { .. } => {}
             Command::Report { step, attempt, result } => self.report(step, attempt, result)?,
+            Command::Lose { step, attempt } => self.lose(step, attempt)?,
             Command::Tick { retry } => self.tick(retry),
             Command::Signal(signal) => self.signal(signal)?,
             Command::Vote { approval, vote } => self.vote(&approval, *vote)?,
@@ -322,18 +323,13 @@ impl<'a> Turn<'a> {
     }
 
     fn report(&mut self, step: StepKey, attempt: u32, result: Report) -> Result<(), Rejection> {
-        let cell = self.state.cell(step).ok_or(Rejection::UnknownStep)?;
-        let task = self.state.node(step).is_some_and(is_task);
-        if cell.status != StepStatus::Running || !task {
-            return Err(Rejection::NotRunning(cell.status));
-        }
-        if cell.attempt != attempt {
-            return Err(Rejection::WrongAttempt { expected: cell.attempt, given: attempt });
-        }
-        let cancel = cell.more.as_ref().and_then(|more| more.cancel);
-        match (result, cancel) {
+        self.runs(step, attempt)?;
+        match (result, self.state.cancel_reason(step)) {
             // What was done is done, even by a step that was asked to stop.
             (Report::Succeeded(output), _) => self.succeed(step, output),
+            (Report::Failed { failure, .. }, _) if self.state.leaves_open(step, &failure) => {
+                self.unknown(step, *failure);
+            }
             (_, Some(reason)) => self.end(step, Event::StepCancelled { step, reason }),
             (Report::Failed { failure, retry }, None) => self.attempt_failed(step, failure, retry),
             (Report::Suspended(suspension), None) => {
@@ -346,6 +342,18 @@ impl<'a> Turn<'a> {
                     Err(wrong) => self.fail(step, ErrorClass::Validation, wrong),
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Whether a task is at this attempt.
+    pub(super) fn runs(&self, step: StepKey, attempt: u32) -> Result<(), Rejection> {
+        let cell = self.state.cell(step).ok_or(Rejection::UnknownStep)?;
+        if cell.status != StepStatus::Running || !self.state.is_task(step) {
+            return Err(Rejection::NotRunning(cell.status));
+        }
+        if cell.attempt != attempt {
+            return Err(Rejection::WrongAttempt { expected: cell.attempt, given: attempt });
         }
         Ok(())
     }
@@ -363,8 +371,10 @@ impl<'a> Turn<'a> {
         let previous = cell.more.as_ref().map_or_else(Default::default, |more| more.delay);
         let attempt = cell.attempt;
         let seed = self.state.started.as_ref().map_or(0, |start| start.seed);
-        let stopped = self.is_stopped(step);
-        let decision = node.retry.as_ref().filter(|_| !stopped).map(|config| {
+        // What was refused after it had begun is not begun again, whatever the policy says.
+        let once = node.at_most_once().is_some() && !failure.nothing_done;
+        let final_one = once || self.is_stopped(step);
+        let decision = node.retry.as_ref().filter(|_| !final_one).map(|config| {
             let seed = Seed::of(seed, step, attempt);
             retry::decide(config, failures, previous, &failure, seed)
         });
@@ -425,9 +435,17 @@ impl<'a> Turn<'a> {
                 // Refused only if it ended in between, and then there is nothing to do.
                 let _ = self.report(step, attempt, result);
             }
+            TimerKind::ForcedCancel | TimerKind::StepTimeout
+                if self.state.is_once(step, status) =>
+            {
+                let took = match kind {
+                    TimerKind::StepTimeout => Failure::new(ErrorClass::Timeout, TOOK_TOO_LONG),
+                    _ => Failure::new(ErrorClass::Cancelled, "it was stopped while it ran"),
+                };
+                self.unknown(step, took);
+            }
             TimerKind::ForcedCancel if !status.is_end() => {
-                let more = cell.more.as_ref();
-                let reason = more.and_then(|more| more.cancel).unwrap_or(CancelReason::Rest);
+                let reason = self.state.cancel_reason(step).unwrap_or(CancelReason::Rest);
                 self.end(step, Event::StepCancelled { step, reason });
             }
             // What runs inside has to stop first.

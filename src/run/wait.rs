@@ -290,7 +290,8 @@ pub struct OpenWait {
 }
 
 impl RunState {
-    /// What the run waits for from outside: signals, decisions, the first of several.
+    /// What the run waits for from outside: signals, decisions, the first of several, and somebody who
+    /// says what became of a step.
     #[must_use]
     pub fn open_waits(&self) -> Vec<OpenWait> {
         let open = |step: StepKey| {
@@ -298,6 +299,10 @@ impl RunState {
             let schema = match wait_of(self, step) {
                 Some(WaitFor::Signal { schema, .. }) => schema.as_ref(),
                 Some(WaitFor::Approval(approval, _)) => approval.schema.as_ref(),
+                // What it has to come to, to be taken for done.
+                None if matches!(what, Explanation::OutcomeUnknown { .. }) => {
+                    self.node(step).and_then(|node| node.schema())
+                }
                 _ => None,
             };
             let outside = matches!(
@@ -305,6 +310,7 @@ impl RunState {
                 Explanation::WaitsForSignal { .. }
                     | Explanation::WaitsForApproval(_)
                     | Explanation::WaitsForFirst { .. }
+                    | Explanation::OutcomeUnknown { .. }
             );
             outside.then(|| OpenWait {
                 id: self.instance(step),
@@ -313,7 +319,8 @@ impl RunState {
                 schema: schema.map(|schema| schema.source().clone()),
             })
         };
-        let waiting = self.steps().filter(|(_, status)| *status == StepStatus::Waiting);
+        let waits = [StepStatus::Waiting, StepStatus::OutcomeUnknown];
+        let waiting = self.steps().filter(|(_, status)| waits.contains(status));
         waiting.filter_map(|(step, _)| open(step)).collect()
     }
 }

@@ -9,7 +9,7 @@ use rustc_hash::FxHashMap;
 use super::locks::Locks;
 use super::{
     ANSWERS_KEPT, Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message, NewRun,
-    Owner, Reply, RunQuery, Storage, StoredRun, Summary, conflict, not_found,
+    Owner, Reply, RunQuery, Storage, StoredRun, Summary, conflict, no_tables, not_found,
 };
 use crate::error::Result;
 use crate::id::{RunId, StepKey};
@@ -258,6 +258,9 @@ impl Storage for Memory {
             || matches!(stored.holding, Holding::Held(owner) if held_by_another(owner))
         {
             return Reply::ready(Err(conflict(run)));
+        }
+        if commit.writes.is_some() {
+            return Reply::ready(Err(no_tables(run)));
         }
         stored.journal.append(&mut commit.events);
         stored.status = commit.status;

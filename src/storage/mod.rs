@@ -12,6 +12,7 @@ mod memory;
 mod reply;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod statement;
 
 pub use blob::{BLOB_NAME_BYTES_MAX, BlobStore, MemoryBlobs};
 #[cfg(feature = "files")]
@@ -22,6 +23,9 @@ pub use reply::Reply;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]
 pub use sqlite::{Sqlite, SqliteOptions, Synchronous};
+pub use statement::{
+    Parameter, RefusedWrite, STATEMENTS_BYTES_MAX, STATEMENTS_MAX, Statement, StepWrites,
+};
 
 use std::fmt;
 use std::time::Duration;
@@ -49,6 +53,18 @@ use crate::workflow::Workflow;
 ///   owner holds the run; then nothing has changed. That is the fence: who was taken over cannot write.
 /// - After a commit's `Ok`, every later answer anywhere tells it.
 /// - `list` is sorted by when a run was added, newest first, and then by id, backwards.
+///
+/// *Writes of steps*
+/// - A storage that [`takes_writes`](Storage::takes_writes) does what a commit's `writes` say in the
+///   transaction of the commit, in their order: they are there exactly if its events are.
+/// - It refuses the commit with [`ErrorKind::WriteRefused`], and nothing has changed, if a statement
+///   fails; if it changes another number of rows than it says; if it is none that writes, or more than
+///   one; if it would touch the storage's own tables, begin or end a transaction, or change a setting.
+///   A [`RefusedWrite`] is the source of the error. It names the step, unless only the end of the
+///   transaction could tell; then the commit may come again with the writes of one step.
+/// - The fence comes first, and a disk or connection that fails is no refusal.
+/// - Other commits do not suffer, even if they share a transaction with that one.
+/// - Others fail with [`ErrorKind::Configuration`], and nothing has changed.
 ///
 /// *Messages*
 /// - A message is in the inbox, oldest first, until a commit answers it; it never comes back. Numbers
@@ -79,6 +95,8 @@ use crate::workflow::Workflow;
 ///
 /// [`ErrorKind::NotFound`]: crate::ErrorKind::NotFound
 /// [`ErrorKind::Conflict`]: crate::ErrorKind::Conflict
+/// [`ErrorKind::WriteRefused`]: crate::ErrorKind::WriteRefused
+/// [`ErrorKind::Configuration`]: crate::ErrorKind::Configuration
 pub trait Storage: Send + Sync + fmt::Debug + 'static {
     /// Adds a run with the beginning of its journal, in one piece.
     fn create(&self, run: NewRun) -> Reply<Result<Created>>;
@@ -141,6 +159,11 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
     /// How often engines ask for what other processes have put there.
     fn poll_every(&self) -> Duration {
         Duration::from_secs(1)
+    }
+
+    /// Whether commits may bring `writes`: there are tables, and a host may have its own beside ours.
+    fn takes_writes(&self) -> bool {
+        false
     }
 
     /// Summaries, newest first.
@@ -244,6 +267,8 @@ pub struct Commit {
     pub released: Vec<StepKey>,
     /// What was begun under an owner that was gone has ended.
     pub recovered: bool,
+    /// What steps write themselves whose success is among the events; most commits have none.
+    pub writes: Option<Box<[StepWrites]>>,
 }
 
 /// Why a lock was not given.
@@ -361,6 +386,14 @@ pub struct RunQuery {
 
 /// Summaries given at once.
 pub const LIST_MAX: usize = 1_000;
+
+/// Why there is no place for what a step writes itself.
+pub(crate) const NO_TABLES: &str =
+    "the engine's storage has no tables that a step could write to; use one like `Sqlite`";
+
+fn no_tables(run: &RunId) -> Error {
+    Error::new(ErrorKind::Configuration, NO_TABLES).of_run(run)
+}
 
 fn not_found(run: &RunId) -> Error {
     Error::new(ErrorKind::NotFound, "there is no such run").of_run(run)

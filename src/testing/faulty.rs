@@ -157,4 +157,8 @@ impl<S: Storage> Storage for Faulty<S> {
     fn poll_every(&self) -> std::time::Duration {
         self.storage.poll_every()
     }
+
+    fn takes_writes(&self) -> bool {
+        self.storage.takes_writes()
+    }
 }

@@ -145,7 +145,11 @@ struct Reads<'a> {
 
 fn has_more(step: &Step) -> bool {
     let results = step.output_schema.is_some() || !step.outputs.is_empty() || !step.set.is_empty();
-    results || !step.locks.is_empty() || step.compensate.is_some()
+    results
+        || !step.locks.is_empty()
+        || step.compensate.is_some()
+        || step.at_most_once
+        || step.transactional
 }
 
 pub(super) struct Compiler<'a> {
@@ -319,12 +323,19 @@ impl<'a> Compiler<'a> {
         {
             self.problems.push(Problem::error(format!("{}.trigger", here()), problem));
         }
+        if step.on_unknown.is_some() && !step.at_most_once {
+            let message = "what an attempt has done is always known, or found out by another one";
+            let problem = Problem::error(format!("{}.on_unknown", here()), message);
+            self.problems.push(problem.hint("add `at_most_once: true`, or leave this out"));
+        }
         let is_task = matches!(step.kind, StepKind::Task { .. });
         for (given, field) in [
             (!step.inputs.is_empty(), "inputs"),
             (step.blocking, "blocking"),
             (step.attempt_timeout.is_some(), "attempt_timeout"),
             (step.retry.is_some(), "retry"),
+            (step.at_most_once, "at_most_once"),
+            (step.transactional, "transactional"),
         ] {
             if given && !is_task {
                 let message = "only a task has this; this step runs no executor itself";
@@ -360,6 +371,8 @@ impl<'a> Compiler<'a> {
             locks: self.locks(step, here)?,
             catches: Vec::new(),
             compensation,
+            transactional: step.transactional,
+            at_most_once: step.at_most_once.then(|| step.on_unknown.unwrap_or_default()),
         })
     }
 

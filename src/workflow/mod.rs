@@ -33,7 +33,7 @@ pub use lock::{Lock, Rate};
 pub use program::{
     ApprovalOf, Body, BodyOutput, LockOf, Node, NodeKind, NodeMore, Program, Turns, Unit, WaitFor,
 };
-pub use settings::{FailurePolicy, Limits, Metadata, Priority, Resources, Trigger};
+pub use settings::{FailurePolicy, Limits, Metadata, OnUnknown, Priority, Resources, Trigger};
 pub use step::{Step, TURNS_DEFAULT};
 pub use variable::{Variable, VariableType, Variables};
 pub use wait::{Approval, OnTimeout, Timeout, Wait};

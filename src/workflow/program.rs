@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::settings::{FailurePolicy, Limits, Priority, Resources, Trigger};
+use super::settings::{FailurePolicy, Limits, OnUnknown, Priority, Resources, Trigger};
 use super::variable::Variables;
 use super::{Amount, Definition, Formula, NESTING_MAX, Rate, Timeout, Workflow};
 use crate::error::{Error, ErrorClass, Problem, Problems, Result};
@@ -131,6 +131,10 @@ pub struct NodeMore {
     pub catches: Vec<(u32, Vec<ErrorClass>)>,
     /// The body that undoes it.
     pub compensation: Option<u32>,
+    /// That it is begun once only, and what becomes of it when nobody knows what it has done.
+    pub at_most_once: Option<OnUnknown>,
+    /// Whether it writes in the transaction that records its success.
+    pub transactional: bool,
 }
 
 /// A lock that a step takes, compiled.
@@ -442,6 +446,18 @@ impl Node {
     #[must_use]
     pub fn compensation(&self) -> Option<u32> {
         self.more.as_ref()?.compensation
+    }
+
+    /// That it is begun once only, and what becomes of it when nobody knows what it has done.
+    #[must_use]
+    pub fn at_most_once(&self) -> Option<OnUnknown> {
+        self.more.as_ref()?.at_most_once
+    }
+
+    /// Whether it writes in the transaction that records its success.
+    #[must_use]
+    pub fn is_transactional(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.transactional)
     }
 
     /// What it comes to has to fit this.

@@ -105,6 +105,20 @@ pub enum FailurePolicy {
     FailFast,
 }
 
+/// What becomes of a step that is not to be begun twice when nobody knows what it has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OnUnknown {
+    /// It waits until somebody says what became of it; nothing that comes after it starts before.
+    #[default]
+    Ask,
+    /// It fails with class [`outcome_unknown`](crate::ErrorClass::OutcomeUnknown), which `on_error` can
+    /// lead on from.
+    Fail,
+}
+
 /// What a run may use at once; reaching one makes steps wait, reaching the time limit ends the run.
 /// Sub-workflows run inside the limits of the workflow that was started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::document::StepDocument;
 use super::kind::{Case, LoopCondition, StepKind, When};
-use super::settings::{Metadata, Priority, Resources, Trigger};
+use super::settings::{Metadata, OnUnknown, Priority, Resources, Trigger};
 use super::{Amount, Lock, Wait};
 use crate::error::ErrorClass;
 use crate::id::StepId;
@@ -92,6 +92,12 @@ pub struct Step {
     pub capability: Option<String>,
     /// Whether the executor blocks its thread and so must run where that stalls nobody.
     pub blocking: bool,
+    /// Whether an attempt of it may be begun once only, as far as anybody can tell.
+    pub at_most_once: bool,
+    /// What becomes of it when nobody knows what an attempt has done; only of use with `at_most_once`.
+    pub on_unknown: Option<OnUnknown>,
+    /// Whether it writes into the engine's storage, in the transaction that records its success.
+    pub transactional: bool,
     /// Free data.
     pub metadata: Metadata,
 }
@@ -127,6 +133,9 @@ impl Step {
             locks: Vec::new(),
             capability: None,
             blocking: false,
+            at_most_once: false,
+            on_unknown: None,
+            transactional: false,
             metadata: Metadata::new(),
         }
     }
@@ -488,6 +497,40 @@ impl Step {
     #[must_use]
     pub fn blocking(mut self) -> Self {
         self.blocking = true;
+        self
+    }
+
+    /// Never begun a second time by the engine on its own: for what must not happen twice, and where
+    /// nobody can be asked whether it has happened. See [effects](crate::guide::durability#effects).
+    ///
+    /// ```
+    /// use stepwell::Step;
+    /// use stepwell::workflow::OnUnknown;
+    ///
+    /// let letter = Step::task("letter", "print_letter").at_most_once();
+    /// let call = Step::task("call", "ring").at_most_once().on_unknown(OnUnknown::Fail);
+    /// # let _ = (letter, call);
+    /// ```
+    #[must_use]
+    pub fn at_most_once(mut self) -> Self {
+        self.at_most_once = true;
+        self
+    }
+
+    /// What becomes of it when nobody knows what an attempt has done. Only steps that run
+    /// [at most once](Self::at_most_once) have this; `build()` refuses it elsewhere.
+    #[must_use]
+    pub fn on_unknown(mut self, then: OnUnknown) -> Self {
+        self.on_unknown = Some(then);
+        self
+    }
+
+    /// Its executor may [`write`](crate::ExecutionContext::write) into the engine's storage, in the
+    /// transaction that records its success: each write is there exactly once. The storage has to be one
+    /// with tables, such as `Sqlite`; a run on another is refused when it is started.
+    #[must_use]
+    pub fn transactional(mut self) -> Self {
+        self.transactional = true;
         self
     }
 

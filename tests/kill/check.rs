@@ -81,6 +81,7 @@ pub(super) fn check(place: &Place, before: &[Snapshot]) {
         assert_eq!(waits, usize::from(id.starts_with("signal") || id.starts_with("timer")), "{id}");
     }
     ran_once(&text, &last);
+    wrote_once(place, &last);
     for snapshot in before {
         stays(&text, snapshot, &last);
     }
@@ -127,6 +128,25 @@ fn ran_once(text: &str, last: &Snapshot) {
             "{key}"
         );
     }
+}
+
+/// Each step that writes in the transaction of its result has one row, and it is of that result.
+fn wrote_once(place: &Place, last: &Snapshot) {
+    let plain = place.plain();
+    let mut query = plain.prepare("SELECT step, result FROM orders").unwrap();
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let rows: Vec<(String, String)> = rows.map(|row| row.unwrap()).collect();
+    let steps: BTreeSet<&str> = rows.iter().map(|(step, _)| step.as_str()).collect();
+    assert_eq!(steps.len(), rows.len(), "no step has two rows: {rows:?}");
+    let written: BTreeSet<&str> = rows.iter().map(|(_, result)| result.as_str()).collect();
+    let all = last.journals.values().flat_map(|journal| results(journal)).collect::<BTreeSet<_>>();
+    assert!(written.is_subset(&all), "{written:?} {all:?}");
+    let expected = |run: &String| match run.split_once('-').map(|(shape, _)| shape) {
+        Some("each") => 3,
+        Some("retry") => 1,
+        _ => 0,
+    };
+    assert_eq!(rows.len(), last.journals.keys().map(expected).sum::<usize>());
 }
 
 /// What was stored stays as it was, and what had a result is not begun again.

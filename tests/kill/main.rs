@@ -20,7 +20,7 @@ use std::time::Duration;
 use futures::executor::block_on;
 use serde_json::json;
 use stepwell::engine::EngineLimits;
-use stepwell::storage::{Sqlite, SqliteOptions, Synchronous};
+use stepwell::storage::{Sqlite, SqliteOptions, Statement, Synchronous};
 use stepwell::workflow::Lock;
 use stepwell::{
     Engine, ExecutionContext, RetryConfig, RunHandle, RunId, RunStatus, StartOptions, Step,
@@ -63,7 +63,8 @@ fn shape(name: &str) -> Workflow {
             work("e").input("b", "b").input("c", "c").input("d", "d"),
         ],
         "each" => {
-            let body = [work("x"), work("y").input("x", "x")];
+            let y = Step::task("y", "order").transactional();
+            let body = [work("x"), y.input("x", "x")];
             vec![Step::for_each("all", "input", body), work("z").after("all")]
         }
         "retry" => vec![
@@ -71,7 +72,7 @@ fn shape(name: &str) -> Workflow {
             Step::task("b", "third_time")
                 .input("a", "a")
                 .retry(RetryConfig::attempts(3).base_delay(Duration::from_millis(5))),
-            work("c").input("b", "b"),
+            Step::task("c", "order").transactional().input("b", "b"),
         ],
         "timer" => vec![
             work("a"),
@@ -106,7 +107,15 @@ impl Place {
         let path = std::env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).unwrap();
-        Self(path)
+        let place = Self(path);
+        drop(place.open());
+        place.plain().execute_batch("CREATE TABLE orders (step TEXT, result TEXT)").unwrap();
+        place
+    }
+
+    /// As a program opens it that knows nothing of stepwell.
+    fn plain(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.file()).unwrap()
     }
 
     /// The one that a child was told.
@@ -137,6 +146,7 @@ impl Place {
                 ..EngineLimits::default()
             })
             .executor("work", step("work"))
+            .executor("order", step("order"))
             .executor("third_time", step("third_time"))
             .executor("never", step("never"))
             .build()
@@ -217,6 +227,11 @@ async fn body(witness: Witness, ctx: ExecutionContext, kind: &str) -> Result<Str
             let number = RESULTS.fetch_add(1, Ordering::Relaxed);
             let result = format!("r{}-{number}", std::process::id());
             note(&format!("end {result}"));
+            if kind == "order" {
+                // No key keeps a second one out.
+                let insert = Statement::new("INSERT INTO orders (step, result) VALUES ($1, $2)");
+                ctx.write(insert.bind(ctx.idempotency_key()).bind(result.as_str()))?;
+            }
             Ok(result)
         }
     }

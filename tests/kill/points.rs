@@ -108,6 +108,10 @@ impl Storage for Deadly {
         self.write(|storage| storage.set_aside(run, owner, until, why))
     }
 
+    fn takes_writes(&self) -> bool {
+        self.storage.takes_writes()
+    }
+
     fn next_due(&self) -> Reply<Result<Option<Timestamp>>> {
         self.storage.next_due()
     }

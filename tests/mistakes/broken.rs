@@ -49,6 +49,7 @@ mistakes! {
     CommitAsksForAHolder "fence",
     CommitNeedsALivingOwner "fence",
     CommitSaysConflict "commit",
+    CommitForgetsWrites "writes",
     CommitTearsStatus "commit",
     CommitTearsAnswers "commit",
     CommitTearsReleases "commit",
@@ -228,7 +229,8 @@ mistakes! {
 }
 
 /// What random operations do not meet: threads, odd names, very many and very long things.
-pub(crate) const BY_CASES_ONLY: [Mistake; 28] = [
+pub(crate) const BY_CASES_ONLY: [Mistake; 29] = [
+    Mistake::CommitForgetsWrites,
     Mistake::HeldWithoutLimit,
     Mistake::HeldFromTheFirst,
     Mistake::IdsAreCut,
@@ -452,6 +454,7 @@ impl Broken {
             holding: stored.holding,
             released: Vec::new(),
             recovered: false,
+            writes: None,
         };
         change(&mut commit);
         block_on(self.inner.commit(run, commit)).unwrap();

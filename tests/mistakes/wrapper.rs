@@ -223,6 +223,9 @@ impl Storage for Broken {
         match self.mistake {
             M::CommitAsksForAHolder if !is_held => return self.conflict(ErrorKind::Conflict),
             M::CommitNeedsALivingOwner if !is_alive => return self.conflict(ErrorKind::Conflict),
+            M::CommitForgetsWrites => {
+                return self.inner.commit(run, Commit { writes: None, ..commit });
+            }
             M::CommitNeedsEvents if commit.events.is_empty() => {
                 return Reply::ready(Ok(Vec::new()));
             }

@@ -1,11 +1,13 @@
 //! The storage in a SQLite file: what outlasts what, and who may write when others do.
 #![cfg(feature = "sqlite")]
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod files;
 mod queries;
 mod shared;
 mod together;
+#[cfg(feature = "testing")]
+mod writes;
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,7 +19,9 @@ use stepwell::storage::{
     Beat, Claim, Commit, Created, Holding, Message, NewRun, Owner, Sqlite, SqliteOptions, Storage,
     StoredRun, Synchronous,
 };
-use stepwell::{Event, Result, RunId, RunStatus, Step, StepKey, Timestamp, Value, Workflow};
+use stepwell::{
+    ErrorClass, Event, Failure, Result, RunId, RunStatus, Step, StepKey, Timestamp, Value, Workflow,
+};
 
 const A: Owner = Owner(1);
 const B: Owner = Owner(u128::MAX);
@@ -111,6 +115,7 @@ fn commit(owner: Owner, expected: u64, events: Vec<Recorded>) -> Commit {
         holding: Holding::Held(owner),
         released: Vec::new(),
         recovered: false,
+        writes: None,
     }
 }
 

@@ -15,8 +15,12 @@ fn the_queries_of_the_documentation_answer() {
         Event::StepSucceeded { step, output },
         Event::StepReady { step: StepKey::root(1) },
         Event::StepReset { step, failed_items: false },
+        Event::StepOutcomeUnknown {
+            step: StepKey::root(1),
+            failure: Box::new(Failure::new(ErrorClass::OutcomeUnknown, "who knows")),
+        },
     ];
-    let seconds = [1, 2, 5, 5, 6];
+    let seconds = [1, 2, 5, 5, 6, 7];
     let journal = std::iter::once(started())
         .chain(seconds.into_iter().zip(events).map(|(s, event)| Recorded { at: at(s), event }));
     let failed = Commit { status: RunStatus::Failed, ..commit(A, 0, journal.collect()) };
@@ -44,7 +48,7 @@ fn the_queries_of_the_documentation_answer() {
         .unwrap()
         .map(|row| row.unwrap())
         .collect();
-    let expected = [("a", "pending"), ("b", "ready")];
+    let expected = [("a", "pending"), ("b", "outcome_unknown")];
     assert_eq!(states, expected.map(|(name, status)| (name.to_string(), status.to_string())));
 }
 

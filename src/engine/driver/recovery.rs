@@ -1,5 +1,6 @@
 //! Going on with a run that was begun before, here or by another engine, and finding out which.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
@@ -7,6 +8,7 @@ use std::task::Poll;
 use futures::future::poll_fn;
 
 use super::Driver;
+use crate::engine::desk::Desk;
 use crate::engine::slot::Inherited;
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::Attempt;
@@ -63,8 +65,20 @@ impl Driver {
             self.desk.granted.clear();
             self.desk.denied.clear();
             self.recoveries = stored.recoveries;
+            if !is_ours || seized.is_some() || stored.holding != Holding::Held(owner) {
+                self.desk.forget_unbegun();
+            }
+            self.lost.clear();
+            if is_ours {
+                let open = |(step, number): &(StepKey, u32)| {
+                    let here = is_here(&self.desk, &self.in_air, &state, *step, *number);
+                    !here && !self.desk.is_unbegun(&state, *step, *number)
+                };
+                self.lost.extend(state.running_once().filter(open));
+            }
+            let begins_again = state.running() as usize > self.lost.len();
             let poisoned = self.recoveries > self.site.engine.limits.max_recoveries;
-            self.is_poisoned = poisoned && state.running() > 0 && !state.is_quarantined();
+            self.is_poisoned = poisoned && begins_again && !state.is_quarantined();
         }
         self.grow();
         self.desk.held.settle(&self.site.engine);
@@ -171,20 +185,20 @@ impl Driver {
         }
         for (step, status) in state.steps() {
             let number = state.attempt(step);
-            let flies = |attempt: &Arc<Attempt>| {
-                let begun = &attempt.begun;
-                begun.number == number && state.current(begun.key, begun.body) == Some(step)
-            };
-            let here = desk.has_landed(&state, step, number) || in_air.values().any(flies);
-            if status != StepStatus::Running || here {
+            let here = || is_here(desk, in_air, &state, step, number);
+            if status != StepStatus::Running || here() {
                 continue;
             }
             if let Some(task) = site.prepared.task(state.body_of(step), step.step) {
+                if task.at_most_once && !desk.is_unbegun(&state, step, number) {
+                    continue;
+                }
                 self.taken_over.push((step, number));
                 desk.held.take_anyway(&site.engine, task);
                 desk.launch(&state, step, &*site.engine.runtime);
             }
         }
+        desk.forget_unbegun();
         self.adopted = true;
     }
 
@@ -200,4 +214,19 @@ impl Driver {
         let ended = self.taken_over.iter().all(|(step, number)| !state.is_running(*step, *number));
         !events.is_empty() && ended || events.iter().any(kept)
     }
+}
+
+/// Whether an attempt is in the air here, or has come down and waits to be reported.
+fn is_here(
+    desk: &Desk,
+    in_air: &BTreeMap<(StepKey, u32), Arc<Attempt>>,
+    state: &RunState,
+    step: StepKey,
+    number: u32,
+) -> bool {
+    let flies = |attempt: &Arc<Attempt>| {
+        let begun = &attempt.begun;
+        begun.number == number && state.current(begun.key, begun.body) == Some(step)
+    };
+    desk.has_landed(state, step, number) || in_air.values().any(flies)
 }

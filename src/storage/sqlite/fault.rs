@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::ErrorCode;
 
+use super::guests::carried;
 use crate::error::{Error, ErrorKind};
 
 /// Makes errors that name the file.
@@ -27,6 +28,9 @@ impl Fault {
 
     fn of(&self, tried: &str, error: impl Into<Arc<rusqlite::Error>>) -> Error {
         let error = error.into();
+        if let Some(refused) = carried(&error) {
+            return refused.clone().into_error();
+        }
         let (advice, passes) = match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 ("another program has held it for longer than the busy timeout; try again", true)

@@ -2,6 +2,7 @@
 
 mod alive;
 mod fault;
+mod guests;
 mod locks;
 mod owners;
 mod read;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use self::alive::Alive;
 use self::fault::Fault;
+use self::guests::Guests;
 use self::reader::Reader;
 use self::rows::to_json;
 use self::workflows::Workflows;
@@ -62,6 +64,9 @@ use crate::time::Timestamp;
 /// ```
 ///
 /// # The schema
+///
+/// Tables of your own may be beside these, once stepwell has made the file: steps can
+/// [write](crate::ExecutionContext::write) to them with their results.
 ///
 /// Any SQLite tool from version 3.38 on can read the file, while it is open, too. Times are
 /// microseconds since 1970 in UTC; the two views have them as text. What is written by hand is not
@@ -121,6 +126,7 @@ pub struct Sqlite(Arc<Opened>);
 struct Opened {
     writer: Writer,
     reader: Reader,
+    guests: Guests,
     workflows: Arc<Workflows>,
     fault: Fault,
     _alive: Alive,
@@ -197,12 +203,14 @@ impl SqliteOptions {
         };
         let patience = self.busy_timeout.min(BUSY_TIMEOUT_MAX);
         let fault = Fault(Arc::clone(&path));
-        let (connection, alive) = schema::open(&path, patience, self.synchronous, &fault)?;
+        let (mut connection, alive) = schema::open(&path, patience, self.synchronous, &fault)?;
+        let guests = Guests::watch(&mut connection).map_err(|error| fault.opening(error))?;
         let small = schema::reader(&path, patience, &fault)?;
         let large = schema::reader(&path, patience, &fault)?;
         Ok(Sqlite(Arc::new(Opened {
             writer: Writer::new(connection, patience, fault.clone())?,
             reader: Reader::new(small, large, fault.clone())?,
+            guests,
             workflows: Arc::default(),
             fault,
             _alive: alive,
@@ -245,7 +253,7 @@ impl Storage for Sqlite {
     }
 
     fn commit(&self, run: &RunId, mut commit: Commit) -> Reply<Result<Vec<Recorded>>> {
-        let change = match Change::of(run, &commit) {
+        let change = match Change::of(run, &commit, &self.0.guests) {
             Ok(change) => change,
             Err(error) => return Reply::ready(Err(error.of_run(run))),
         };
@@ -330,6 +338,10 @@ impl Storage for Sqlite {
         self.0.writer.write(Some(run), move |connection| {
             write::set_aside(connection, &id, owner, until, &why)
         })
+    }
+
+    fn takes_writes(&self) -> bool {
+        true
     }
 
     fn next_due(&self) -> Reply<Result<Option<Timestamp>>> {

@@ -125,6 +125,6 @@ SELECT
 FROM runs JOIN workflows USING (workflow) JOIN events USING (run)
 WHERE events.kind IN (
   'step_ready', 'step_started', 'step_succeeded', 'attempt_failed', 'step_failed', 'step_skipped',
-  'step_cancelled', 'wait_started', 'step_suspended', 'step_reset'
+  'step_outcome_unknown', 'step_cancelled', 'wait_started', 'step_suspended', 'step_reset'
 )
 GROUP BY runs.id, events.scope, events.step;

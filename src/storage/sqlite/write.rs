@@ -2,13 +2,16 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::guests::Guests;
 use super::locks;
 use super::rows::{Events, HoldingRow, integer, owner_bytes, status_word, to_json};
 use super::workflows::{Workflows, Written};
 use super::writer::Done;
 use crate::error::Result;
 use crate::id::{RunId, StepKey};
-use crate::storage::{ANSWERS_KEPT, Commit, Created, NewRun, Owner, conflict, not_found};
+use crate::storage::{
+    ANSWERS_KEPT, Commit, Created, NewRun, Owner, StepWrites, conflict, not_found,
+};
 use crate::time::Timestamp;
 
 /// A run to be added, with its columns.
@@ -102,10 +105,12 @@ pub(super) struct Change {
     holding: HoldingRow,
     released: Vec<StepKey>,
     recovered: bool,
+    /// What steps write, and who lets them.
+    writes: Option<(Box<[StepWrites]>, Guests)>,
 }
 
 impl Change {
-    pub(super) fn of(run: &RunId, commit: &Commit) -> Result<Self> {
+    pub(super) fn of(run: &RunId, commit: &Commit, guests: &Guests) -> Result<Self> {
         let answers = commit.answers.iter().map(|(number, answer)| {
             let rejection = answer.as_ref().err().map(to_json).transpose()?;
             Ok((integer(*number), rejection))
@@ -121,6 +126,7 @@ impl Change {
             holding: commit.holding.into(),
             released: commit.released.clone(),
             recovered: commit.recovered,
+            writes: commit.writes.clone().map(|writes| (writes, guests.clone())),
         })
     }
 
@@ -142,6 +148,11 @@ impl Change {
         let (run, events): (i64, i64) = (run, events);
         if events != self.expected || owner.is_some_and(|owner| owner != self.owner) {
             return Ok(Err(conflict(&self.run)));
+        }
+        if let Some((writes, guests)) = &self.writes
+            && let Err(refused) = guests.write(connection, writes)?
+        {
+            return Ok(Err(refused.into_error().of_run(&self.run)));
         }
         if goes_on {
             self.go_on(connection, run)?;

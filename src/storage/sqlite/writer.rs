@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use rustc_hash::FxBuildHasher;
 
 use super::fault::Fault;
+use super::guests::{at_the_end, carried};
 use super::worker::Worker;
 use crate::error::{Error, Result};
 use crate::id::RunId;
@@ -120,16 +121,19 @@ impl Shared {
 
     fn all(&self, connection: &Connection, jobs: &mut [Box<dyn Job>]) {
         let done = match begin(connection) {
-            Ok(()) => match jobs.iter_mut().try_for_each(|job| job.run(connection)) {
-                Ok(()) => commit(connection),
-                Err(_) if jobs.len() > 1 => {
-                    undo(connection);
-                    // One of them cannot be done; the others are not to suffer for it.
-                    jobs.chunks_mut(1).for_each(|job| self.all(connection, job));
-                    return;
+            Ok(()) => {
+                let done = jobs.iter_mut().try_for_each(|job| job.run(connection));
+                let of_one = done.is_err();
+                match done.and_then(|()| commit(connection)) {
+                    Err(error) if jobs.len() > 1 && (of_one || carried(&error).is_some()) => {
+                        undo(connection);
+                        // One of them cannot be done; the others are not to suffer for it.
+                        jobs.chunks_mut(1).for_each(|job| self.all(connection, job));
+                        return;
+                    }
+                    done => done,
                 }
-                Err(error) => Err(error),
-            },
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = done {
@@ -153,7 +157,8 @@ fn begin(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 fn commit(connection: &Connection) -> rusqlite::Result<()> {
-    connection.prepare_cached("COMMIT")?.execute([]).map(drop)
+    let done = connection.prepare_cached("COMMIT")?.execute([]).map(drop);
+    done.map_err(at_the_end)
 }
 
 fn undo(connection: &Connection) {

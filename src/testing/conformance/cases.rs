@@ -325,6 +325,24 @@ macro_rules! __storage_cases {
                 a_dropped_message,
                 a_dropped_claim,
             }
+            writes {
+                what_a_step_writes_is_there_with_its_commit,
+                several_steps_write_with_one_commit,
+                statements_are_done_in_their_order,
+                every_kind_of_parameter_is_kept,
+                parameters_stand_anywhere,
+                data_that_does_not_fit_is_refused,
+                a_refusal_names_the_step_and_undoes_those_before_it,
+                another_number_of_rows_is_refused,
+                a_wrong_statement_is_refused,
+                nothing_a_step_says_ends_the_transaction,
+                the_fence_comes_before_what_would_be_refused,
+                after_a_refusal_the_same_commit_without_the_step_is_good,
+                others_do_not_suffer_from_a_refusal,
+                what_only_the_end_can_tell_is_refused,
+                writes_are_there_after_a_reopening,
+                who_takes_no_writes_says_so,
+            }
         }
     };
 }

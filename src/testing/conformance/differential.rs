@@ -388,6 +388,7 @@ impl<'a> Pair<'a> {
             holding: holding.of(&self.owners),
             released: released.iter().map(|number| step(*number)).collect(),
             recovered: *recovered,
+            writes: None,
             ..commit(self.owners[*owner], length.wrapping_add_signed(*off))
         };
         let write = |side: &Side<'_>| {

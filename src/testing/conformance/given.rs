@@ -55,6 +55,7 @@ pub(super) fn commit(owner: Owner, expected: u64) -> Commit {
         holding: Holding::Held(owner),
         released: Vec::new(),
         recovered: false,
+        writes: None,
     }
 }
 

@@ -30,6 +30,7 @@ fn failure() -> Failure {
     failure.origin = Some("a/b[3]".into());
     failure.causes = vec!["one".into(), String::new()];
     failure.retry_after = Some(Duration::from_micros(1_500_001));
+    failure.nothing_done = true;
     failure
 }
 
@@ -85,6 +86,7 @@ fn operations() -> Vec<Operation> {
         Operation::RetryFailed,
         Operation::skip(["a", "b"]),
         Operation::succeed("a", value()),
+        Operation::fail("a", "it's \"gone\""),
         Operation::Modify {
             workflow: Box::new(rich("w")),
             linked: vec![workflow("inner")],
@@ -157,9 +159,10 @@ fn place(event: &Event) -> usize {
         Event::StepReset { .. } => 30,
         Event::RunFinished { .. } => 31,
         Event::RunQuarantined { .. } => 32,
+        Event::StepOutcomeUnknown { .. } => 33,
     }
 }
-const PLACES: usize = 33;
+const PLACES: usize = 34;
 
 fn step_events(step: StepKey) -> Vec<Event> {
     let signal = Box::new(Signal::keyed("paid", 42, value()).transient());
@@ -176,6 +179,7 @@ fn step_events(step: StepKey) -> Vec<Event> {
         Event::StepSucceeded { step, output: value() },
         Event::AttemptFailed { step, failed: Box::new(failed) },
         Event::StepFailed { step, failure: Box::new(failure()) },
+        Event::StepOutcomeUnknown { step, failure: Box::new(failure()) },
         Event::StepSkipped { step, reason: SkipReason::Condition },
         Event::StepSkipped { step, reason: SkipReason::Upstream },
         Event::StepSkipped { step, reason: SkipReason::Operator },

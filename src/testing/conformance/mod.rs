@@ -70,6 +70,7 @@ mod reopen;
 mod scale;
 mod shared;
 mod trial;
+mod writes;
 
 use std::fmt;
 use std::sync::Arc;

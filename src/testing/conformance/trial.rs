@@ -51,6 +51,11 @@ impl<'a> Trial<'a> {
         self.factory.survives_reopen()
     }
 
+    /// What tells it from the trials of other cases.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn forgets_owners(&self) -> bool {
         self.factory.forgets_owners()
     }

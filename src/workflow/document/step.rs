@@ -15,7 +15,7 @@ use crate::id::StepId;
 use crate::retry::RetryConfig;
 use crate::value::{Json, Value};
 use crate::workflow::kind::{Case, LoopCondition, StepKind, When};
-use crate::workflow::settings::{Metadata, Priority, Resources, Trigger};
+use crate::workflow::settings::{Metadata, OnUnknown, Priority, Resources, Trigger};
 use crate::workflow::step::{MISPLACED, Step, TURNS_DEFAULT};
 use crate::workflow::{Amount, Lock, Wait};
 
@@ -127,6 +127,12 @@ pub struct StepDocument {
     pub capability: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub blocking: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_most_once: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_unknown: Option<OnUnknown>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transactional: bool,
     #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
 }
@@ -184,6 +190,9 @@ impl TryFrom<StepDocument> for Step {
             locks: document.locks,
             capability: document.capability,
             blocking: document.blocking,
+            at_most_once: document.at_most_once,
+            on_unknown: document.on_unknown,
+            transactional: document.transactional,
             metadata: document.metadata,
         })
     }
@@ -288,6 +297,9 @@ impl From<Step> for StepDocument {
             locks: step.locks,
             capability: step.capability,
             blocking: step.blocking,
+            at_most_once: step.at_most_once,
+            on_unknown: step.on_unknown,
+            transactional: step.transactional,
             metadata: step.metadata,
             ..Self::default()
         };

@@ -1,0 +1,298 @@
+//! Steps that write into the database of their engine.
+
+use futures::executor::block_on;
+use futures::future::join_all;
+use serde_json::json;
+use stepwell::storage::{Memory, RefusedWrite, Statement, StepWrites};
+use stepwell::testing::{Fault, Faulty};
+use stepwell::{
+    Engine, ErrorKind, ExecutionContext, Outcome, Run, RunHandle, StartOptions, StepError,
+    executor_fn,
+};
+
+use super::*;
+
+const TABLE: &str = "CREATE TABLE rows (name TEXT PRIMARY KEY, number INTEGER);
+    CREATE TABLE log (name TEXT);
+    CREATE TABLE children (row TEXT REFERENCES rows (name) DEFERRABLE INITIALLY DEFERRED)";
+
+fn folder(name: &str) -> Folder {
+    let folder = Folder::new(name);
+    drop(folder.open());
+    folder.plain().execute_batch(TABLE).unwrap();
+    folder
+}
+
+fn insert(name: &str) -> Statement {
+    Statement::new("INSERT INTO rows (name, number) VALUES ($1, 1)").bind(name)
+}
+
+/// Logs its name, and does what its configuration says.
+fn engine(storage: impl Storage) -> Engine {
+    async fn body(ctx: ExecutionContext) -> Result<String, StepError> {
+        ctx.write(Statement::new("INSERT INTO log (name) VALUES (?)").bind(ctx.step()))?;
+        for sql in ctx.config_as::<Vec<String>>("sql").unwrap_or_default() {
+            ctx.write(Statement::new(sql))?;
+        }
+        match ctx.config_as::<String>("then").unwrap_or_default().as_str() {
+            "fail" => Err(StepError::fatal("after it has written")),
+            "panic" => panic!("after it has written"),
+            "once more" if ctx.attempt() == 1 => Err(StepError::retryable("after it has written")),
+            _ => Ok(ctx.step()),
+        }
+    }
+    Engine::builder()
+        .storage(storage)
+        .executor("write", executor_fn(|ctx| async move { body(ctx).await }))
+        .build()
+        .unwrap()
+}
+
+fn step(id: &str, sql: &[&str], then: &str) -> Step {
+    let step = Step::task(id, "write").config(json!({"sql": sql, "then": then}));
+    step.transactional().retry(stepwell::RetryConfig::attempts(2).base_delay(Default::default()))
+}
+
+fn flow(steps: impl IntoIterator<Item = Step>) -> Workflow {
+    Workflow::builder("w").steps(steps).build().unwrap()
+}
+
+fn run(storage: impl Storage, steps: impl IntoIterator<Item = Step>) -> Run {
+    block_on(engine(storage).execute(&flow(steps), ())).unwrap()
+}
+
+impl Folder {
+    fn texts(&self, query: &str) -> Vec<String> {
+        let plain = self.plain();
+        let mut query = plain.prepare(query).unwrap();
+        let rows = query.query_map([], |row| row.get(0)).unwrap();
+        rows.map(|row| row.unwrap()).collect()
+    }
+
+    fn log(&self) -> Vec<String> {
+        self.texts("SELECT name FROM log ORDER BY name")
+    }
+}
+
+#[test]
+fn what_a_step_writes_is_there_once_if_it_has_succeeded_and_never_was_otherwise() {
+    let folder = folder("writes");
+    let schema = json!({"type": "integer"});
+    let steps = [
+        step("good", &[], ""),
+        step("again", &[], "once more"),
+        step("bad", &[], "fail"),
+        step("panics", &[], "panic"),
+        step("refused", &[], "").output_schema(schema),
+        step("said", &["nonsense"], ""),
+    ];
+    let run = run(folder.open(), steps);
+    assert_eq!(run.status(), RunStatus::Failed);
+    assert_eq!(folder.log(), ["again", "good"]);
+    let status = |step| run.step_status(step).unwrap().as_str();
+    assert_eq!(["good", "again"].map(status), ["succeeded"; 2]);
+    assert_eq!(["bad", "panics", "refused", "said"].map(status), ["failed"; 4]);
+}
+
+#[test]
+fn a_refusal_fails_the_step_by_its_class_and_hurts_no_other() {
+    let folder = folder("refusals");
+    let table = [
+        ("taken", "INSERT INTO rows (name) VALUES ('x'), ('x')", ErrorClass::Fatal),
+        ("nonsense", "nonsense", ErrorClass::Configuration),
+        ("no_table", "INSERT INTO nowhere VALUES (1)", ErrorClass::Configuration),
+        ("reads", "SELECT * FROM rows", ErrorClass::Configuration),
+        (
+            "returns",
+            "INSERT INTO rows (name) VALUES ('z') RETURNING name",
+            ErrorClass::Configuration,
+        ),
+        ("two", "DELETE FROM log; DELETE FROM rows", ErrorClass::Configuration),
+        ("begins", "BEGIN", ErrorClass::Configuration),
+        ("commits", "COMMIT", ErrorClass::Configuration),
+        ("rolls_back", "ROLLBACK", ErrorClass::Configuration),
+        ("saves", "SAVEPOINT a", ErrorClass::Configuration),
+        ("releases", "RELEASE step_writes", ErrorClass::Configuration),
+        ("sets", "PRAGMA foreign_keys = OFF", ErrorClass::Configuration),
+        ("attaches", "ATTACH ':memory:' AS other", ErrorClass::Configuration),
+        ("vacuums", "VACUUM", ErrorClass::Configuration),
+        ("temporary", "CREATE TEMP TABLE events (a)", ErrorClass::Configuration),
+        ("of_ours", "UPDATE runs SET status = 'failed'", ErrorClass::Configuration),
+        ("from_ours", "DELETE FROM Events", ErrorClass::Configuration),
+        ("into_ours", "INSERT INTO main.locks VALUES ('a', 1)", ErrorClass::Configuration),
+        ("drops", "DROP TABLE answers", ErrorClass::Configuration),
+        ("drops_view", "DROP VIEW step_states", ErrorClass::Configuration),
+        ("drops_index", "DROP INDEX runs_by_age", ErrorClass::Configuration),
+        ("alters", "ALTER TABLE runs ADD COLUMN mine", ErrorClass::Configuration),
+        ("indexes", "CREATE INDEX mine ON runs (user)", ErrorClass::Configuration),
+        (
+            "triggers",
+            "CREATE TRIGGER mine AFTER INSERT ON events BEGIN DELETE FROM rows; END",
+            ErrorClass::Configuration,
+        ),
+        ("named", "INSERT INTO rows (name) VALUES (:name)", ErrorClass::Configuration),
+        (
+            "rolls_all_back",
+            "INSERT OR ROLLBACK INTO rows VALUES ('y', 1), ('y', 2)",
+            ErrorClass::Fatal,
+        ),
+        ("at_the_end", "INSERT INTO children VALUES ('nobody')", ErrorClass::Fatal),
+    ];
+    // All of them come down in one turn, and so in one commit, with others that are good.
+    let bad = table.iter().map(|(id, sql, _)| step(id, &[sql], ""));
+    let good = ["good_1", "good_2", "good_3"].map(|id| step(id, &[], ""));
+    let run = run(folder.open(), good[..1].iter().cloned().chain(bad).chain(good[1..].to_vec()));
+    assert_eq!(folder.log(), ["good_1", "good_2", "good_3"]);
+    assert!(folder.texts("SELECT name FROM rows").is_empty());
+    let history = run.error_history();
+    for (id, sql, class) in table {
+        let failures: Vec<_> = history.iter().filter(|(step, _)| step == id).collect();
+        assert_eq!(failures.len(), 1, "{id} is not tried again: {failures:?}");
+        assert_eq!(failures[0].1.failure.class, class, "{id}: {}", failures[0].1.failure);
+        assert!(failures[0].1.failure.message.contains("refused"), "{sql}");
+    }
+    let trigger = "CREATE TRIGGER sly AFTER INSERT ON log BEGIN DELETE FROM runs; END";
+    folder.plain().execute_batch(trigger).unwrap();
+    let run = self::run(folder.open(), [step("sly", &[], "")]);
+    assert_eq!(run.status(), RunStatus::Failed, "a trigger does no more than a step may");
+}
+
+#[test]
+fn a_step_may_make_tables_and_read_ours() {
+    let folder = folder("may");
+    let sql = [
+        "CREATE TABLE IF NOT EXISTS mine (run TEXT, events INTEGER)",
+        "CREATE INDEX IF NOT EXISTS mine_by_run ON mine (run)",
+        "INSERT INTO mine SELECT id, events FROM runs",
+        "CREATE TRIGGER mine_too AFTER UPDATE ON mine BEGIN INSERT INTO log VALUES ('trigger'); END",
+        "UPDATE mine SET events = 0 -- all\n ;",
+        "ALTER TABLE mine RENAME TO mine_2",
+        "DROP TABLE mine_2",
+    ];
+    let run = run(folder.open(), [step("a", &sql, "")]);
+    assert_eq!(run.status(), RunStatus::Succeeded, "{:?}", run.error_history());
+    assert_eq!(folder.log(), ["a", "trigger"]);
+}
+
+#[test]
+fn whichever_call_fails_each_step_writes_exactly_once() {
+    for fault in [Fault::Before, Fault::After] {
+        for failing in 1.. {
+            let folder = folder("calls");
+            let storage =
+                Faulty::new(folder.open(), move |call| (call.number == failing).then_some(fault));
+            let calls = storage.clone();
+            let engine = engine(storage);
+            let steps = [step("a", &[], ""), step("b", &[], "").after("a"), step("c", &[], "")];
+            let outcome = block_on(async {
+                let mut handles: Vec<RunHandle> = Vec::new();
+                loop {
+                    let options = StartOptions::id("r");
+                    let run = engine.start_with(&flow(steps.clone()), (), options).await;
+                    let Ok(run) = run else { continue };
+                    handles.push(run.clone());
+                    if let Ok(outcome) = run.outcome().await {
+                        return outcome;
+                    }
+                }
+            });
+            assert!(matches!(outcome, Outcome::Succeeded(_)), "{outcome}");
+            assert_eq!(folder.log(), ["a", "b", "c"], "{fault:?} call {failing}");
+            if calls.calls() < failing {
+                assert!(failing > 5, "{failing}");
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn many_runs_at_once_are_not_hurt_by_some_that_are_refused() {
+    let folder = folder("many");
+    let engine = engine(folder.open());
+    let flow_of = |number: usize| {
+        let name = if number % 5 == 4 { "taken".to_string() } else { format!("own {number}") };
+        let sql = format!("INSERT INTO rows (name) VALUES ('{name}')");
+        flow([step("a", &[&sql], ""), step("b", &[], "").after("a")])
+    };
+    block_on(engine.execute(&flow_of(4), ())).unwrap();
+    let runs: Vec<Run> = block_on(join_all((0..100).map(|number| {
+        let (engine, flow) = (engine.clone(), flow_of(number));
+        async move { engine.execute(&flow, ()).await.unwrap() }
+    })));
+    let good = runs.iter().filter(|run| run.status() == RunStatus::Succeeded).count();
+    assert_eq!(good, 80);
+    assert_eq!(folder.log().len(), 2 * 81);
+    assert_eq!(folder.texts("SELECT name FROM rows").len(), 81);
+}
+
+#[test]
+fn a_run_that_writes_is_refused_at_once_where_there_are_no_tables() {
+    let error = block_on(engine(Memory::new()).execute(&flow([step("a", &[], "")]), ()));
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.to_string().contains("steps.a.transactional"), "{error}");
+    // Nobody knows of a step that is made later.
+    let planned = json!([{"id": "x", "task": "write", "transactional": true}]);
+    let dynamic = Workflow::builder("w").step(Step::dynamic("a", "input")).build().unwrap();
+    let run = block_on(engine(Memory::new()).execute(&dynamic, planned.clone())).unwrap();
+    assert_eq!(run.error_history()[0].1.failure.class, ErrorClass::Configuration);
+    let folder = folder("dynamic");
+    let run = block_on(engine(folder.open()).execute(&dynamic, planned)).unwrap();
+    assert_eq!((run.status(), folder.log()), (RunStatus::Succeeded, vec!["a/x".to_string()]));
+}
+
+#[test]
+fn a_step_that_does_not_say_so_writes_nothing() {
+    let folder = folder("unsaid");
+    let run = run(folder.open(), [Step::task("a", "write")]);
+    let failure = &run.error_history()[0].1.failure;
+    assert_eq!(failure.class, ErrorClass::Configuration);
+    assert!(failure.message.contains("transactional"), "{failure}");
+}
+
+#[test]
+fn a_step_writes_so_much_and_no_more_and_nothing_after_its_end() {
+    let folder = folder("bounds");
+    let kept = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let keeps = std::sync::Arc::clone(&kept);
+    let wide = executor_fn(move |ctx| {
+        *keeps.lock().unwrap() = Some(ctx.clone());
+        async move {
+            for _ in 0..stepwell::storage::STATEMENTS_MAX {
+                ctx.write(Statement::new("INSERT INTO log (name) VALUES ('x')"))?;
+            }
+            let more = ctx.write(insert("x")).unwrap_err();
+            assert_eq!(more.class(), ErrorClass::Validation);
+            Ok(())
+        }
+    });
+    let large = executor_fn(|ctx| async move {
+        let bytes = vec![0_u8; stepwell::storage::STATEMENTS_BYTES_MAX];
+        ctx.write(insert("x").bind(bytes))?;
+        Ok(())
+    });
+    let engine = Engine::builder().storage(folder.open());
+    let engine = engine.executor("wide", wide).executor("large", large).build().unwrap();
+    let steps = ["wide", "large"].map(|kind| Step::task(kind, kind).transactional());
+    let run = block_on(engine.execute(&flow(steps), ())).unwrap();
+    assert_eq!(run.step_status("wide").unwrap().as_str(), "succeeded");
+    assert_eq!(run.step_status("large").unwrap().as_str(), "failed");
+    assert_eq!(folder.log().len(), stepwell::storage::STATEMENTS_MAX);
+    let late = kept.lock().unwrap().take().unwrap().write(insert("late")).unwrap_err();
+    assert!(late.to_string().contains("ended"), "{late:?}");
+}
+
+#[test]
+fn a_refusal_of_a_storage_names_the_statement() {
+    let folder = folder("names");
+    let storage = folder.open();
+    create(&storage, "r");
+    let statements = [insert("a"), insert("b"), insert("a")].into();
+    let writes = [StepWrites { step: StepKey::root(1), statements }];
+    let bad = Commit { writes: Some(writes.into()), ..commit(A, 0, Vec::new()) };
+    let error = write(&storage, "r", bad).unwrap_err();
+    let why = RefusedWrite::of(&error).unwrap();
+    assert!(why.message.starts_with("statement 3 of 3, `INSERT INTO rows"), "{}", why.message);
+    assert!(why.message.contains("UNIQUE constraint failed: rows.name"), "{}", why.message);
+}
