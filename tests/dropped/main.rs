@@ -6,6 +6,7 @@
 #[cfg(feature = "sqlite")]
 mod files;
 mod scenarios;
+#[path = "../slow/mod.rs"]
 mod slow;
 mod sources;
 mod steps;

@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::channel::oneshot;
+use futures::executor::block_on;
 use futures::future::BoxFuture;
 use stepwell::journal::Recorded;
 use stepwell::run::Want;
@@ -23,7 +24,7 @@ use stepwell::{Result, RunId, StepKey, Timestamp};
 /// When a call has its effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Before its answer can be dropped.
+    /// Before its answer can be dropped. A storage with threads of its own is waited for.
     AtOnce,
     /// At the second poll, and never if it is dropped before: as with a connection that each call has
     /// for itself.
@@ -43,13 +44,20 @@ type Job = BoxFuture<'static, ()>;
 pub(crate) struct Slow<S: ?Sized> {
     pub(crate) inner: Arc<S>,
     effect: Effect,
+    poll_every: Option<Duration>,
     time: VirtualRuntime,
     queue: Arc<Mutex<VecDeque<Job>>>,
 }
 
 impl<S: ?Sized + Send + Sync + 'static> Slow<S> {
     pub(crate) fn new(inner: Arc<S>, effect: Effect, time: &VirtualRuntime) -> Self {
-        Self { inner, effect, time: time.clone(), queue: Arc::default() }
+        Self { inner, effect, poll_every: None, time: time.clone(), queue: Arc::default() }
+    }
+
+    /// Has engines ask as seldom as this.
+    pub(crate) const fn poll_every(mut self, every: Duration) -> Self {
+        self.poll_every = Some(every);
+        self
     }
 
     fn read<T: Send + Unpin + 'static>(
@@ -77,8 +85,9 @@ impl<S: ?Sized + Send + Sync + 'static> Slow<S> {
             Effect::AtOnce => {
                 let answer = call(&inner);
                 Reply::later(async move {
+                    // Others may call meanwhile; virtual time may not pass.
                     pause().await;
-                    answer.await
+                    block_on(answer)
                 })
             }
             Effect::WhenPolled => Reply::later(async move {
@@ -110,7 +119,8 @@ impl<S: ?Sized + Send + Sync + 'static> Slow<S> {
 impl<S: ?Sized> Clone for Slow<S> {
     fn clone(&self) -> Self {
         let (inner, queue) = (Arc::clone(&self.inner), Arc::clone(&self.queue));
-        Self { inner, effect: self.effect, time: self.time.clone(), queue }
+        let (effect, poll_every, time) = (self.effect, self.poll_every, self.time.clone());
+        Self { inner, effect, poll_every, time, queue }
     }
 }
 
@@ -203,7 +213,7 @@ impl Storage for Slow<dyn Storage> {
     }
 
     fn poll_every(&self) -> Duration {
-        self.inner.poll_every()
+        self.poll_every.unwrap_or_else(|| self.inner.poll_every())
     }
 
     fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {
