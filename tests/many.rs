@@ -3,7 +3,6 @@
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-#[allow(dead_code, reason = "others need more of it")]
 mod slow;
 
 use std::sync::Arc;

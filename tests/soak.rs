@@ -6,7 +6,6 @@
 #![cfg(all(feature = "testing", feature = "sqlite"))]
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code, reason = "others need more of it")]
 mod slow;
 
 use std::alloc::System;

@@ -1,5 +1,6 @@
 //! Storages whose answers take their time, and whose calls have had their effect, or not, when nobody
 //! waits for the answer any more.
+#![allow(dead_code, reason = "each test program needs some of it")]
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -155,10 +155,8 @@ impl History {
     /// What is found is how it was after one of these commits, and not after an earlier one.
     fn is_one_of(&self, found: &Dump, from: usize, to: usize, what: &str) {
         let is = (from..=to).any(|number| self.dumps[number] == *found);
-        if !is {
-            let at = self.dumps.iter().position(|dump| dump == found);
-            panic!("{what}: after commits {from} to {to}, what is found is as after {at:?}");
-        }
+        let at = || self.dumps.iter().position(|dump| dump == found);
+        assert!(is, "{what}: after commits {from} to {to}, what is found is as after {:?}", at());
     }
 }
 
@@ -188,8 +186,8 @@ fn mix(dice: &mut StdRng, old: &[u8], new: &[u8], from: usize, garbage: bool) ->
         match dice.random_range(0..if garbage { 6 } else { 4 }) {
             0 | 1 => {}
             2 | 3 => {
-                for place in at..end {
-                    mixed[place] = old.get(place).copied().unwrap_or(0);
+                for (place, byte) in (at..).zip(&mut mixed[at..end]) {
+                    *byte = old.get(place).copied().unwrap_or(0);
                 }
             }
             4 => mixed[at..end].fill(0),
