@@ -71,8 +71,9 @@ fn name_of(signature: &str) -> String {
 }
 
 /// Ports that the host brings, with nothing of stepwell's in them.
-const PORTS: [&str; 6] = [
+const PORTS: [&str; 7] = [
     "AiModel::complete",
+    "Runtime::sleep",
     "Runtime::sleep_until",
     "StepExecutor::attempt",
     "StepExecutor::execute",
