@@ -67,7 +67,7 @@ fn every_mistake_is_found_by_its_group() {
 #[test]
 fn random_operations_find_what_cases_find() {
     let finds = |mistake: Mistake| {
-        failure(|| differential(&WithMistake::new(mistake), 0..100, 100)).is_some()
+        failure(|| differential(&WithMistake::new(mistake), 0..300, 100)).is_some()
     };
     let mistakes = broken::GROUPS.iter().map(|(mistake, _)| *mistake);
     let missed: Vec<Mistake> = mistakes

@@ -206,7 +206,7 @@ impl EngineBuilder {
             lock_waiters: Mutex::default(),
             lock_releases: AtomicU64::default(),
             is_served: AtomicBool::new(false),
-            in_doubt: AtomicBool::new(false),
+            doubts: super::doubt::Doubts::default(),
             fresh: Mutex::default(),
             serving: futures::task::AtomicWaker::new(),
             facilities,

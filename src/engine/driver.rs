@@ -155,7 +155,10 @@ impl Driver {
                 Box::pin(self.wait_elsewhere()).await;
                 continue;
             }
-            let has_ended = match self.turn().await {
+            let done = self.turn().await;
+            // What was to be begun again waits, and another engine may end it meanwhile.
+            self.uncertain |= done.is_err() && !self.desk.launches.is_empty();
+            let has_ended = match done {
                 // Maybe nobody but this engine's own lost commit; the journal says.
                 Err(error) if error.kind() == ErrorKind::Conflict && conflicts < CONFLICTS_MAX => {
                     conflicts += 1;

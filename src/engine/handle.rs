@@ -87,6 +87,9 @@ impl StartOptions {
 /// A run goes on while somebody drives it: by awaiting [`outcome`](Self::outcome), or with
 /// [`Engine::serve`]. When nobody does, it stands still; when besides nobody has a handle any more,
 /// what it was running is dropped, and is run again, as the same attempts, when it goes on.
+///
+/// Every future that a handle gives may be dropped. What was to be said to the run has then been said
+/// once or not at all; if it has, whoever drives the run next finds it.
 pub struct RunHandle {
     engine: Engine,
     slot: Arc<Slot>,
@@ -216,7 +219,8 @@ impl RunHandle {
         self.slot.context.state().open_waits()
     }
 
-    /// Sends a signal that is kept until a step takes it; the same as
+    /// Sends a signal that is kept until a step takes it, once or, if the future is dropped, not at all;
+    /// the same as
     /// [`signal_with`](Self::signal_with) of a [`Signal::new`].
     ///
     /// # Errors
@@ -226,7 +230,7 @@ impl RunHandle {
     }
 
     /// Sends a signal; a step that waits for it takes it, now or, unless it is transient, when it
-    /// comes to wait.
+    /// comes to wait. Dropping the future leaves it sent once, or not at all.
     ///
     /// # Errors
     /// [`ErrorKind::Rejected`] when the run has ended, keeps too many signals, when the payload does
@@ -244,7 +248,8 @@ impl RunHandle {
         self.slot.context.state().approvals().map(|(_, open)| open.clone()).collect()
     }
 
-    /// Votes on a decision that [`approvals`](Self::approvals) lists.
+    /// Votes on a decision that [`approvals`](Self::approvals) lists. Dropping the future leaves the vote
+    /// given once, or not at all.
     ///
     /// # Errors
     /// [`ErrorKind::Rejected`] when no such decision is to be taken (any more), for somebody who has
@@ -256,7 +261,7 @@ impl RunHandle {
     }
 
     /// A value of this run that is kept in the blob store, such as a large output; others come back as
-    /// they are.
+    /// they are. Dropping the future changes nothing.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`] with what the store says, or that the engine has none.
@@ -282,7 +287,7 @@ impl RunHandle {
 
     /// Starts no more tasks. Running ones go on to their end; waits, the delays before retries and all
     /// time-outs of steps go on, and composite steps whose turn comes begin. The run's time limit
-    /// stands still.
+    /// stands still. Dropping the future leaves the run paused by it, or not.
     ///
     /// # Errors
     /// [`ErrorKind::Rejected`] when it has ended, is stopping or paused; what the storage says.
@@ -290,7 +295,7 @@ impl RunHandle {
         self.say(Message::Pause(reason)).await
     }
 
-    /// Starts steps again.
+    /// Starts steps again. Dropping the future leaves the run resumed by it, or not.
     ///
     /// # Errors
     /// [`ErrorKind::Rejected`] when it is not paused; what the storage says.
@@ -301,7 +306,7 @@ impl RunHandle {
     /// Stops the run: running steps are asked to stop, and dropped after the engine's grace period;
     /// nothing else is started but what cleans up: steps marked [`finally`](crate::Step::finally), steps
     /// that an `always` edge leads to, steps with the join rule `always`, and compensations. Ends a
-    /// pause.
+    /// pause. Dropping the future leaves the run asked to stop, or not.
     ///
     /// # Errors
     /// [`ErrorKind::Rejected`] when it has ended or is stopping; what the storage says.
@@ -310,7 +315,8 @@ impl RunHandle {
     }
 
     /// Stops the run as [`cancel`](Self::cancel) does, with another grace period for the steps that
-    /// run than [`EngineLimits::cancel_grace`](crate::engine::EngineLimits::cancel_grace).
+    /// run than [`EngineLimits::cancel_grace`](crate::engine::EngineLimits::cancel_grace). Dropping the
+    /// future leaves the run asked to stop, or not.
     ///
     /// # Errors
     /// As [`cancel`](Self::cancel).
@@ -318,7 +324,8 @@ impl RunHandle {
         self.say(Message::Cancel { by: reason, grace: Some(grace) }).await
     }
 
-    /// Stops the run at once: running steps are dropped, and nothing cleans up.
+    /// Stops the run at once: running steps are dropped, and nothing cleans up. Dropping the future
+    /// leaves the run stopped, or as it was.
     ///
     /// # Errors
     /// [`ErrorKind::Rejected`] when it has ended; what the storage says.
@@ -327,7 +334,8 @@ impl RunHandle {
     }
 
     /// Changes the run: has steps run again, leaves them out, takes them for done, stops them, sets
-    /// variables. A run that has ended is changed with [`Engine::reopen`].
+    /// variables. A run that has ended is changed with [`Engine::reopen`]. Dropping the future leaves all
+    /// of it done once, or nothing.
     ///
     /// # Errors
     /// [`ErrorKind::Rejected`], saying why, when that is not possible as things stand, and nothing has

@@ -9,6 +9,7 @@ mod audience;
 mod builder;
 mod defaults;
 mod desk;
+mod doubt;
 mod driver;
 mod flight;
 mod handle;
@@ -96,8 +97,7 @@ pub(crate) struct Inner {
     lock_releases: AtomicU64,
     /// Whether [`Engine::serve`] is at work.
     pub(crate) is_served: AtomicBool,
-    /// It may hold runs that it does not know of.
-    pub(crate) in_doubt: AtomicBool,
+    pub(crate) doubts: doubt::Doubts,
     /// Runs that it has not seen.
     pub(crate) fresh: Mutex<Vec<Arc<Slot>>>,
     /// Wakes [`Engine::serve`] when there is something new.
@@ -166,13 +166,6 @@ impl Inner {
         }
     }
 
-    /// Has the storage asked for runs that this engine holds and does not know of: an answer was not
-    /// heard.
-    pub(crate) fn doubt(&self) {
-        self.in_doubt.store(true, Ordering::SeqCst);
-        self.serving.wake();
-    }
-
     /// How often a lock may have become free.
     pub(crate) fn lock_releases(&self) -> u64 {
         self.lock_releases.load(Ordering::SeqCst)
@@ -219,7 +212,8 @@ impl Engine {
         Ok(handle.snapshot())
     }
 
-    /// Starts a run under a new id. Nothing of it runs before it is driven.
+    /// Starts a run under a new id. Nothing of it runs before it is driven. Who may drop the future
+    /// gives the run an id, with [`start_with`](Self::start_with), to be able to ask for it again.
     ///
     /// # Errors
     /// As [`start_with`](Self::start_with).
@@ -228,6 +222,9 @@ impl Engine {
     }
 
     /// Starts a run. Starting twice under one id is starting once.
+    ///
+    /// Dropping the future leaves the run there or not; starting it again under the same id gives it,
+    /// and [`serve`](Self::serve) drives it in any case.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] for executors and workflows that nobody registered, naming the known
@@ -291,8 +288,10 @@ impl Engine {
             status,
         };
         self.0.introduce().await?;
-        let created = self.0.storage.create(new).await.inspect_err(|_| self.0.doubt());
-        match created? {
+        let unheard = self.0.unheard();
+        let created = self.0.storage.create(new).await?;
+        unheard.heard();
+        match created {
             Created::New => {}
             Created::Exists(other) if other == workflow.id() => return self.run(&id).await,
             Created::Exists(other) => {
@@ -354,7 +353,8 @@ impl Engine {
     }
 
     /// A handle for a run that was started before, here or elsewhere. Only one engine may drive a run
-    /// at a time: what another one has begun and not ended is run again here.
+    /// at a time: what another one has begun and not ended is run again here. Dropping the future changes
+    /// nothing.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is none.
@@ -367,7 +367,8 @@ impl Engine {
 
     /// Seals the secrets that a run keeps with the current key, so that it needs the old one no more;
     /// how many. What the journal holds from before stays as it was, and can be opened by nobody once
-    /// the old key is gone. A run that has ended stays ended.
+    /// the old key is gone. A run that has ended stays ended. Dropping the future leaves all of them
+    /// resealed, or none.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is no such run; [`ErrorKind::Configuration`] when the engine
@@ -406,7 +407,7 @@ impl Engine {
         Ok(count)
     }
 
-    /// Summaries of runs, newest first.
+    /// Summaries of runs, newest first. Dropping the future changes nothing.
     ///
     /// # Errors
     /// What the storage says.
@@ -455,7 +456,8 @@ impl Engine {
     }
 
     /// Does something to a run that has ended, so that it goes on, or to one that has not. Nothing of
-    /// it runs before it is driven.
+    /// it runs before it is driven. Dropping the future leaves it done once, or not at all, or for
+    /// [`serve`](Self::serve) to do.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is no such run, and as

@@ -10,7 +10,7 @@ use crate::runtime::Runtime;
 impl RetryManager {
     /// Runs `operation` with the number of the attempt, from 1, until it succeeds or the policy
     /// gives up; then its last error is the result. A wish to wait for a signal is handed back at
-    /// once.
+    /// once. Dropping the future drops the operation, which is not tried again.
     ///
     /// # Errors
     /// The last attempt's.

@@ -32,6 +32,10 @@ impl Engine {
     /// dropped, and other engines take the runs over at once, unless somebody here has a handle for one
     /// of them.
     ///
+    /// Dropping the future stops everything in the same way, and nobody is told: what the engine holds
+    /// goes on when it is served again, or when others have heard nothing of it for the length of a
+    /// lease.
+    ///
     /// A storage that fails is asked again, less and less often, up to once a minute; what runs goes on
     /// meanwhile. A run that this engine has no executors for is left for a while to others.
     ///
@@ -106,13 +110,17 @@ impl Engine {
     /// Takes what there is to take; when to look again.
     async fn round(&self) -> Result<Again> {
         self.0.tend().await?;
-        if self.0.in_doubt.swap(false, Ordering::SeqCst) {
-            self.find_lost().await.inspect_err(|_| self.0.doubt())?;
+        if self.0.looks_for_lost() {
+            let unheard = self.0.unheard();
+            self.find_lost().await?;
+            unheard.heard();
         }
         let now = self.0.runtime.now();
         let (owner, gone) = (self.0.owner, self.0.gone());
         let claim = Claim { owner, now, gone, run: None, limit: CLAIMED_AT_ONCE };
-        let claimed = self.0.storage.claim(claim).await.inspect_err(|_| self.0.doubt())?;
+        let unheard = self.0.unheard();
+        let claimed = self.0.storage.claim(claim).await?;
+        unheard.heard();
         // There may be more: the rest belongs to the others as much, if they are quicker.
         let more = claimed.len() == CLAIMED_AT_ONCE;
         let mut rest = Duration::ZERO;

@@ -510,7 +510,7 @@ impl ExecutionContext {
     }
 
     /// A value that is kept in the blob store, such as a large output of another step; others come back
-    /// as they are. Inputs need not be loaded: they are there.
+    /// as they are. Inputs need not be loaded: they are there. Dropping the future changes nothing.
     ///
     /// # Errors
     /// What the store says; class configuration when the engine has none.
@@ -697,7 +697,7 @@ impl ExecutionContext {
     }
 
     /// Completes when the step is asked to stop. A step that goes on all the same is dropped after
-    /// the grace period. One task of a step may await this at a time.
+    /// the grace period. One task of a step may await this at a time, and may drop it and ask again.
     pub fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let attempt = Arc::clone(&self.0);
         poll_fn(move |context| {
@@ -706,7 +706,8 @@ impl ExecutionContext {
         })
     }
 
-    /// Completes after this long, by the engine's clock: virtual in tests.
+    /// Completes after this long, by the engine's clock: virtual in tests. Dropping the future ends the
+    /// sleep.
     pub fn sleep(&self, length: Duration) -> impl Future<Output = ()> + Send + 'static + use<> {
         self.0.run.runtime.sleep(length)
     }

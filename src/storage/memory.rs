@@ -347,7 +347,11 @@ impl Storage for Memory {
         wants: Vec<Want>,
         now: Timestamp,
     ) -> Reply<Result<Option<Denied>>> {
-        Reply::ready(Ok(self.inner().locks.acquire(run, step, wants, now)))
+        let mut inner = self.inner();
+        if inner.runs.get(run).is_some_and(|stored| stored.status.is_end()) {
+            return Reply::ready(Err(conflict(run)));
+        }
+        Reply::ready(Ok(inner.locks.acquire(run, step, wants, now)))
     }
 
     fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {

@@ -74,7 +74,8 @@ use crate::workflow::Workflow;
 ///
 /// *Locks*
 /// - A step is given all locks that it asks for, or none. It holds them until a commit that releases
-///   it, or that ends the run. What it holds already it is given again, at no charge. Who wants no
+///   it, or that ends the run. A run that has ended is given none, but `Conflict`: whoever asks is late,
+///   and nobody would release it. What it holds already it is given again, at no charge. Who wants no
 ///   rate leaves the lock's pace as it is.
 ///
 /// *Owners*

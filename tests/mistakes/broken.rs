@@ -123,6 +123,7 @@ mistakes! {
     LocksOneByOne "locks",
     LocksChargeAgain "locks",
     LocksOutliveRuns "locks",
+    LocksAfterTheEnd "locks",
     LocksEndWithHolding "locks",
     LocksEndWithAnyCommit "locks",
     LocksOfWholeRuns "locks",

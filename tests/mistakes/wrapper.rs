@@ -383,6 +383,9 @@ impl Storage for Broken {
         };
         match self.mistake {
             M::LocksFree => return Reply::ready(Ok(None)),
+            M::LocksAfterTheEnd if self.summary(&run).status.is_end() => {
+                return Reply::ready(Ok(None));
+            }
             M::LocksChargeAgain => step.scope += 1_000 * granted(step),
             M::LocksOfWholeRuns => step = StepKey::root(0),
             M::LocksOfScopes => step.scope = 0,
@@ -430,7 +433,11 @@ impl Storage for Broken {
         };
         for part in parts {
             let ask = self.inner.acquire(&run, step, part, now);
-            if let Some(mut denied) = block_on(ask).unwrap() {
+            let answer = match block_on(ask) {
+                Ok(answer) => answer,
+                Err(refused) => return Reply::ready(Err(refused)),
+            };
+            if let Some(mut denied) = answer {
                 match self.mistake {
                     M::LocksNameNobody => denied.holders.clear(),
                     M::RatesForgetUntil => denied.until = None,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod files;
+mod power;
 mod queries;
 mod shared;
 mod together;

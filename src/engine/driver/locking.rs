@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Driver;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::id::{RunId, StepKey};
 use crate::journal::StepStatus;
 use crate::run::Want;
@@ -38,8 +38,11 @@ impl Driver {
                     Some(denied) => Some(denied.clone()),
                     None => {
                         let run = &self.site.run.id;
-                        let denied =
-                            self.site.engine.storage.acquire(run, name, wants, now).await?;
+                        let answer = self.site.engine.storage.acquire(run, name, wants, now).await;
+                        // Somebody has ended it, maybe this engine with a commit that nobody heard of.
+                        self.uncertain |=
+                            answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict);
+                        let denied = answer?;
                         denied.map(|denied| {
                             let said = said(&denied, now);
                             refused.insert(denied.lock, said.clone());

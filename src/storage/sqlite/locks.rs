@@ -5,8 +5,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::writer::Done;
 use crate::id::{RunId, StepKey};
 use crate::run::Want;
-use crate::storage::Denied;
 use crate::storage::locks::{HOLDERS_NAMED, taken, too_early};
+use crate::storage::{Denied, conflict};
 use crate::time::Timestamp;
 
 /// Gives a step all of these, or none and says why.
@@ -17,6 +17,13 @@ pub(super) fn acquire(
     wants: &[Want],
     now: Timestamp,
 ) -> Done<Option<Denied>> {
+    let mut ended = connection.prepare_cached(
+        "SELECT 1 FROM runs
+         WHERE id = ?1 AND status IN ('succeeded', 'failed', 'cancelled', 'timed_out')",
+    )?;
+    if ended.exists([run.as_str()])? {
+        return Ok(Err(conflict(run)));
+    }
     for want in wants {
         if let Some(denied) = refuse(connection, run, step, want, now)? {
             return Ok(Ok(Some(denied)));

@@ -208,6 +208,7 @@ macro_rules! __storage_cases {
                 a_commit_releases_the_steps_that_it_names,
                 the_same_step_of_another_run_keeps_its_locks,
                 the_end_of_a_run_releases_everything,
+                a_run_that_has_ended_is_given_nothing,
                 the_end_of_one_run_releases_nothing_of_another,
                 locks_are_held_while_a_run_is_parked,
                 locks_are_held_when_a_run_is_taken_over,

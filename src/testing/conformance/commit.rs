@@ -91,7 +91,8 @@ pub(super) fn another_run_is_not_touched(on: &Trial<'_>) {
     let (status, released) = (RunStatus::Failed, vec![StepKey::root(0)]);
     on.commit("r", Commit { events: vec![begun()], status, released, ..commit(A, 0) });
     assert_eq!(format!("{:?}{:?}", on.load("s"), on.inbox("s")), before);
-    assert!(on.acquire("r", 0, &[mutex("l")], 0).is_some(), "the other run holds its lock");
+    on.held("t", A);
+    assert!(on.acquire("t", 0, &[mutex("l")], 0).is_some(), "the other run holds its lock");
 }
 
 pub(super) fn the_same_commit_twice_is_one(on: &Trial<'_>) {

@@ -1,7 +1,8 @@
 //! Locks that steps of all runs share.
 
 use super::given::{A, B, at, at_most, commit, id, mutex, rate};
-use super::trial::Trial;
+use super::trial::{Trial, wait};
+use crate::error::ErrorKind;
 use crate::id::StepKey;
 use crate::journal::RunStatus;
 use crate::run::Want;
@@ -162,6 +163,18 @@ pub(super) fn the_end_of_a_run_releases_everything(on: &Trial<'_>) {
         takes(on, "s", step, &[mutex("a"), mutex("b"), mutex("c")]);
         on.commit("s", Commit { released: vec![StepKey::root(step)], ..commit(B, 0) });
     }
+}
+
+pub(super) fn a_run_that_has_ended_is_given_nothing(on: &Trial<'_>) {
+    two(on);
+    on.commit(
+        "r",
+        Commit { status: RunStatus::Cancelled, holding: Holding::Finished, ..commit(A, 0) },
+    );
+    let late = on.storage().acquire(&id("r"), StepKey::root(0), vec![mutex("l")], at(0));
+    let refused = wait(on.factory(), late);
+    assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::Conflict));
+    takes(on, "s", 0, &[mutex("l")]);
 }
 
 pub(super) fn the_end_of_one_run_releases_nothing_of_another(on: &Trial<'_>) {

@@ -1,0 +1,246 @@
+//! Storages whose answers take their time, and whose calls have had their effect, or not, when nobody
+//! waits for the answer any more.
+#![allow(dead_code, reason = "each test program needs some of it")]
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::channel::oneshot;
+use futures::executor::block_on;
+use futures::future::BoxFuture;
+use stepwell::journal::Recorded;
+use stepwell::run::Want;
+use stepwell::runtime::Runtime as _;
+use stepwell::storage::{
+    Answer, Beat, BlobStore, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner,
+    Reply, RunQuery, Storage, StoredRun, Summary,
+};
+use stepwell::testing::VirtualRuntime;
+use stepwell::{Result, RunId, StepKey, Timestamp};
+
+/// When a call has its effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Before its answer can be dropped. A storage with threads of its own is waited for.
+    AtOnce,
+    /// At the second poll, and never if it is dropped before: as with a connection that each call has
+    /// for itself.
+    WhenPolled,
+    /// A while after it was called, dropped or not, each after the one before it: as with a thread that
+    /// does the writing. What is read is not behind.
+    Behind,
+}
+
+pub(crate) const EFFECTS: [Effect; 3] = [Effect::AtOnce, Effect::WhenPolled, Effect::Behind];
+
+/// How far a write is behind.
+const BEHIND: Duration = Duration::from_millis(50);
+
+type Job = BoxFuture<'static, ()>;
+
+pub(crate) struct Slow<S: ?Sized> {
+    pub(crate) inner: Arc<S>,
+    effect: Effect,
+    poll_every: Option<Duration>,
+    time: VirtualRuntime,
+    queue: Arc<Mutex<VecDeque<Job>>>,
+}
+
+impl<S: ?Sized + Send + Sync + 'static> Slow<S> {
+    pub(crate) fn new(inner: Arc<S>, effect: Effect, time: &VirtualRuntime) -> Self {
+        Self { inner, effect, poll_every: None, time: time.clone(), queue: Arc::default() }
+    }
+
+    /// Has engines ask as seldom as this.
+    pub(crate) const fn poll_every(mut self, every: Duration) -> Self {
+        self.poll_every = Some(every);
+        self
+    }
+
+    fn read<T: Send + Unpin + 'static>(
+        &self,
+        call: impl FnOnce(&S) -> Reply<Result<T>> + Send + 'static,
+    ) -> Reply<Result<T>> {
+        match self.effect {
+            Effect::Behind => {
+                let answer = call(&self.inner);
+                Reply::later(async move {
+                    pause().await;
+                    answer.await
+                })
+            }
+            _ => self.write(call),
+        }
+    }
+
+    fn write<T: Send + Unpin + 'static>(
+        &self,
+        call: impl FnOnce(&S) -> Reply<Result<T>> + Send + 'static,
+    ) -> Reply<Result<T>> {
+        let inner = Arc::clone(&self.inner);
+        match self.effect {
+            Effect::AtOnce => {
+                let answer = call(&inner);
+                Reply::later(async move {
+                    // Others may call meanwhile; virtual time may not pass.
+                    pause().await;
+                    block_on(answer)
+                })
+            }
+            Effect::WhenPolled => Reply::later(async move {
+                pause().await;
+                let answer = call(&inner).await;
+                pause().await;
+                answer
+            }),
+            Effect::Behind => {
+                let (sender, receiver) = oneshot::channel();
+                self.queue.lock().unwrap().push_back(Box::pin(async move {
+                    let _ = sender.send(call(&inner).await);
+                }));
+                let (queue, due) = (Arc::clone(&self.queue), self.time.now() + BEHIND);
+                let sleep = self.time.sleep_until(due);
+                let work = async move {
+                    sleep.await;
+                    // The oldest, whoever of those who sleep wakes first.
+                    let oldest = queue.lock().unwrap().pop_front();
+                    oldest.unwrap().await;
+                };
+                assert!(self.time.spawn(Box::pin(work)).is_ok());
+                Reply::later(async move { receiver.await.unwrap() })
+            }
+        }
+    }
+}
+
+impl<S: ?Sized> Clone for Slow<S> {
+    fn clone(&self) -> Self {
+        let (inner, queue) = (Arc::clone(&self.inner), Arc::clone(&self.queue));
+        let (effect, poll_every, time) = (self.effect, self.poll_every, self.time.clone());
+        Self { inner, effect, poll_every, time, queue }
+    }
+}
+
+/// Not there the first time.
+fn pause() -> impl Future<Output = ()> + Send {
+    let mut is_there = false;
+    poll_fn(move |context| {
+        if std::mem::replace(&mut is_there, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+}
+
+impl Storage for Slow<dyn Storage> {
+    fn create(&self, run: NewRun) -> Reply<Result<Created>> {
+        self.write(|storage| storage.create(run))
+    }
+
+    fn commit(&self, run: &RunId, commit: Commit) -> Reply<Result<Vec<Recorded>>> {
+        let run = run.clone();
+        self.write(move |storage| storage.commit(&run, commit))
+    }
+
+    fn load(&self, run: &RunId) -> Reply<Result<Option<StoredRun>>> {
+        let run = run.clone();
+        self.read(move |storage| storage.load(&run))
+    }
+
+    fn post(&self, run: &RunId, message: Message) -> Reply<Result<u64>> {
+        let run = run.clone();
+        self.write(move |storage| storage.post(&run, message))
+    }
+
+    fn inbox(&self, run: &RunId) -> Reply<Result<Vec<(u64, Message)>>> {
+        let run = run.clone();
+        self.read(move |storage| storage.inbox(&run))
+    }
+
+    fn answer(&self, run: &RunId, number: u64) -> Reply<Result<Option<Answer>>> {
+        let run = run.clone();
+        self.read(move |storage| storage.answer(&run, number))
+    }
+
+    fn acquire(
+        &self,
+        run: &RunId,
+        step: StepKey,
+        wants: Vec<Want>,
+        now: Timestamp,
+    ) -> Reply<Result<Option<Denied>>> {
+        let run = run.clone();
+        self.write(move |storage| storage.acquire(&run, step, wants, now))
+    }
+
+    fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {
+        self.write(move |storage| storage.beat(owner))
+    }
+
+    fn retire(&self, owner: Owner) -> Reply<Result<()>> {
+        self.write(move |storage| storage.retire(owner))
+    }
+
+    fn mail(&self, owner: Owner, limit: usize) -> Reply<Result<Vec<RunId>>> {
+        self.read(move |storage| storage.mail(owner, limit))
+    }
+
+    fn held(&self, owner: Owner, after: Option<RunId>, limit: usize) -> Reply<Result<Vec<RunId>>> {
+        self.read(move |storage| storage.held(owner, after, limit))
+    }
+
+    fn claim(&self, claim: Claim) -> Reply<Result<Vec<Claimed>>> {
+        self.write(|storage| storage.claim(claim))
+    }
+
+    fn set_aside(
+        &self,
+        run: &RunId,
+        owner: Owner,
+        until: Timestamp,
+        why: String,
+    ) -> Reply<Result<()>> {
+        let run = run.clone();
+        self.write(move |storage| storage.set_aside(&run, owner, until, why))
+    }
+
+    fn next_due(&self) -> Reply<Result<Option<Timestamp>>> {
+        self.read(Storage::next_due)
+    }
+
+    fn poll_every(&self) -> Duration {
+        self.poll_every.unwrap_or_else(|| self.inner.poll_every())
+    }
+
+    fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {
+        self.read(|storage| storage.list(query))
+    }
+}
+
+impl BlobStore for Slow<dyn BlobStore> {
+    fn put(&self, run: &RunId, name: &str, bytes: Vec<u8>) -> Reply<Result<()>> {
+        let (run, name) = (run.clone(), name.to_owned());
+        self.write(move |blobs| blobs.put(&run, &name, bytes))
+    }
+
+    fn get(&self, run: &RunId, name: &str) -> Reply<Result<Option<Vec<u8>>>> {
+        let (run, name) = (run.clone(), name.to_owned());
+        self.read(move |blobs| blobs.get(&run, &name))
+    }
+
+    fn delete_run(&self, run: &RunId) -> Reply<Result<()>> {
+        let run = run.clone();
+        self.write(move |blobs| blobs.delete_run(&run))
+    }
+}
+
+impl<S: ?Sized> fmt::Debug for Slow<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slow({:?})", self.effect)
+    }
+}
