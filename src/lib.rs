@@ -6,7 +6,8 @@
 //! many need are in [`ready`].
 //! The [guide] has a chapter on each of: [workflows](guide::workflows), [control flow](guide::flow),
 //! [conditions](guide::conditions), [data and secrets](guide::data), [failures](guide::failure),
-//! [approvals](guide::approvals), [operating runs](guide::operating), [patterns](guide::patterns),
+//! [approvals](guide::approvals), [operating runs](guide::operating), [versions](guide::versions),
+//! [patterns](guide::patterns),
 //! [runtimes](guide::runtimes), [speed](guide::speed) and the [architecture](guide::architecture).
 #![forbid(unsafe_code)]
 #![warn(clippy::print_stdout, clippy::print_stderr)]

@@ -15,7 +15,7 @@ fn everything() -> Workflow {
         Variable { kind: VariableType::Integer, default: Some(3.into()), ..Variable::default() };
     Workflow::builder("everything")
         .name("Everything")
-        .version("1.2")
+        .version(12)
         .description("one of everything")
         .input_schema(json!({"type": "object"}))
         .variable("level", variable)

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value as Json, json};
 use stepwell::expr::Expr;
-use stepwell::journal::{Operation, Reason, Recorded, Signal, Vote};
+use stepwell::journal::{Mapping, MovedScope, Operation, Reason, Recorded, Signal, Vote};
 use stepwell::plan::EdgeKind;
 use stepwell::retry::GiveUp;
 use stepwell::run::{Command, Preview, Report, RetryAllowance, RunState};
@@ -327,24 +327,28 @@ impl Life {
             };
             told[list].push(seen.path(*step));
         }
-        let Preview { again, starts, skipped, succeeded, cancelled, failed, .. } = preview;
-        assert_eq!([&again, &starts, &skipped, &succeeded, &cancelled, &failed], told.each_ref());
-        // And as the steps look afterwards.
+        let Preview { again, starts, skipped, succeeded, cancelled, failed, .. } = &preview;
+        assert_eq!([again, starts, skipped, succeeded, cancelled, failed], told.each_ref());
+        // And as the steps look afterwards, but for what was not carried over.
+        let gone: Vec<String> = preview.dropped.iter().chain(&preview.forgotten).cloned().collect();
         for (step, now) in self.state.steps() {
             let path = self.state.path(step);
+            if gone.iter().any(|gone| path.split(['/', '[']).next() == Some(gone)) {
+                continue;
+            }
             let was = before.find(&path);
             let old = was.and_then(|was| before.step_status(was));
             let stopping = was.is_some_and(|was| before.is_cancelling(was));
             let new = old != Some(now);
             let (list, must) = match now {
-                StepStatus::Pending => (&again, old.is_some_and(StepStatus::is_end)),
-                StepStatus::Running if self.state.is_cancelling(step) => (&cancelled, !stopping),
-                StepStatus::Ready | StepStatus::Running | StepStatus::Waiting => (&starts, new),
-                StepStatus::Skipped(_) => (&skipped, new),
-                StepStatus::Succeeded => (&succeeded, new),
-                StepStatus::Failed => (&failed, new),
+                StepStatus::Pending => (again, old.is_some_and(StepStatus::is_end)),
+                StepStatus::Running if self.state.is_cancelling(step) => (cancelled, !stopping),
+                StepStatus::Ready | StepStatus::Running | StepStatus::Waiting => (starts, new),
+                StepStatus::Skipped(_) => (skipped, new),
+                StepStatus::Succeeded => (succeeded, new),
+                StepStatus::Failed => (failed, new),
                 // The end of the run stops what is left without a word.
-                StepStatus::Cancelled => (&cancelled, new && self.state.outcome().is_none()),
+                StepStatus::Cancelled => (cancelled, new && self.state.outcome().is_none()),
                 _ => continue,
             };
             assert!(!must || list.contains(&path), "{path} was {old:?}, is {now:?}: {operation}");
@@ -356,7 +360,7 @@ impl Life {
         match event {
             Event::WorkflowModified(modified) => {
                 self.variables = (*modified.variables).clone();
-                self.move_keys(state, &modified.workflow);
+                self.move_keys(&modified.scopes);
             }
             Event::VariablesSet { values, .. } => {
                 for (name, value) in values.as_object().unwrap() {
@@ -427,14 +431,11 @@ impl Life {
         }
     }
 
-    /// The outermost steps stand elsewhere from now on.
-    fn move_keys(&mut self, state: &RunState, workflow: &Workflow) {
-        let body = state.body_of(StepKey::root(0));
-        let before = Arc::clone(&state.program().unit(body.0).body(body.1).plan);
-        let after = Arc::clone(&workflow.program().unit(0).body(0).plan);
-        let new = |key: StepKey| match key.scope {
-            0 => after.index(before.id(key.step).as_str()).map(StepKey::root),
-            _ => Some(key),
+    /// Steps stand elsewhere from now on.
+    fn move_keys(&mut self, scopes: &[MovedScope]) {
+        let new = |key: StepKey| match scopes.iter().find(|moved| moved.scope == key.scope) {
+            Some(moved) => moved.steps[key.step as usize].map(|step| StepKey { step, ..key }),
+            None => Some(key),
         };
         self.running = self.running.iter().filter_map(|(k, a)| Some((new(*k)?, *a))).collect();
         self.attempts = self.attempts.iter().filter_map(|(k, a)| Some((new(*k)?, *a))).collect();
@@ -682,6 +683,7 @@ fn modification(state: &RunState, which: usize, child: &Workflow) -> Option<Oper
     let before = which / 3 % (at + 1);
     let id = definition.steps[before].id.clone();
     let step = &mut definition.steps[at];
+    let gone = step.id.to_string();
     match kind {
         0 => {
             let after = step.id.clone();
@@ -722,7 +724,12 @@ fn modification(state: &RunState, which: usize, child: &Workflow) -> Option<Oper
     definition.metadata.insert("change".into(), CHANGES[kind].into());
     let workflow = Box::new(Workflow::from_definition(definition).ok()?);
     let revision = state.revision() + u32::from(which.is_multiple_of(11));
-    Some(Operation::Modify { workflow, linked: vec![child.clone()], revision })
+    let mapping = match which % 4 {
+        0 | 1 => None,
+        2 => Some(Mapping::new()),
+        _ => Some(Mapping::new().remove(gone)),
+    };
+    Some(Operation::Modify { workflow, linked: vec![child.clone()], revision, mapping })
 }
 
 /// The outermost steps of which the workflow warns that they can never start.

@@ -273,7 +273,7 @@ fn a_definition_can_be_changed_before_it_is_built() {
     let mut definition = shop().into_definition();
     let changelog = Step::task("changelog", "own").after("build");
     definition.steps.push(changelog);
-    definition.version = Some("2".into());
+    definition.version = Some(2);
     let workflow = Workflow::from_definition(definition).unwrap();
     assert!(workflow.plan().index("changelog").is_some());
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
-use stepwell::journal::{Operation, Reason, Recorded, Signal, Vote, Waiting};
+use stepwell::journal::{Mapping, Operation, Reason, Recorded, Signal, Vote, Waiting};
 use stepwell::run::{Command, Report, RetryAllowance, RunState};
 use stepwell::workflow::Program;
 use stepwell::{
@@ -76,7 +76,7 @@ impl Script {
             definitions.map(|yaml| Workflow::from_yaml(yaml).unwrap()).collect();
         let find = |id: &str| {
             let all = std::iter::once(&workflow).chain(&others);
-            all.into_iter().find(|other| other.id() == id).cloned()
+            all.into_iter().find(|other| other.reference() == id).cloned()
         };
         let program = match Program::link(&workflow, find, Vec::new) {
             Ok(program) => program,
@@ -184,18 +184,25 @@ impl Script {
             "done" => self.operate(Operation::succeed(first, json(rest))),
             "stop" => self.operate(Operation::cancel(first.split(','))),
             // Other definitions stand at the top, by their ids; one of these becomes this one.
-            "modify" => {
+            "modify" | "migrate" => {
                 let other = self.others.iter().find(|other| other.id() == first).unwrap();
                 let mut definition = other.definition().clone();
+                // Others of the same id are versions of it, which sub-workflow steps may name.
                 definition.id = self.program.unit(0).workflow.clone();
                 let workflow = Box::new(Workflow::from_definition(definition).unwrap());
                 let revision = rest.parse().unwrap_or_else(|_| self.state.revision());
-                self.operate(Operation::Modify { workflow, linked: self.others.clone(), revision })
+                let mapping = (verb == "migrate").then(|| mapping(rest));
+                let linked = self.others.clone();
+                self.operate(Operation::Modify { workflow, linked, revision, mapping })
             }
             "set" => self.operate(Operation::set_variable(first, json(rest))),
             "explain" => {
                 let found = self.state.find(first).and_then(|step| self.state.explain(step));
                 vec![found.map_or_else(|| "no such step".into(), |why| why.to_string())]
+            }
+            "name" => {
+                let found = self.state.find(first).map(|step| self.state.instance(step));
+                vec![found.unwrap_or_else(|| "no such step".into())]
             }
             "progress" => vec![self.state.progress(self.now).to_string()],
             "due" => vec![
@@ -214,8 +221,16 @@ impl Script {
         let lines = self.decide(Command::Operate { operation: Box::new(operation), by });
         let reset = |event: &Event| matches!(event, Event::StepReset { .. });
         let resets = self.journal[first..].iter().filter(|recorded| reset(&recorded.event)).count();
-        let again = preview.map_or(0, |preview| preview.again.len());
+        let again = preview.as_ref().map_or(0, |preview| preview.again.len());
         assert!(again >= resets, "the preview shows {again} of {resets} steps");
+        let mut lines = lines;
+        let is_change = lines.iter().any(|line| line == "definition changed");
+        for preview in preview.iter().filter(|_| is_change) {
+            let lists = [("stopped", &preview.dropped), ("forgotten", &preview.forgotten)];
+            for (what, paths) in lists.into_iter().filter(|(_, paths)| !paths.is_empty()) {
+                lines.push(format!("{what}: {}", paths.join(", ")));
+            }
+        }
         lines
     }
 
@@ -239,7 +254,8 @@ impl Script {
         if let Err(rejection) = self.state.decide_into(command, self.now, &mut self.journal) {
             assert_eq!(self.state, before, "a rejection changed the state");
             assert_eq!(self.journal.len(), first);
-            return vec![format!("rejected: {rejection}")];
+            let text = format!("rejected: {rejection}");
+            return text.lines().map(str::to_string).collect();
         }
         // Scopes come and go inside one command; replaying it shows each step's path in time.
         let mut replayed = before;
@@ -248,7 +264,7 @@ impl Script {
             replayed.apply(recorded.at, &recorded.event);
             // The outermost steps may stand elsewhere now.
             if matches!(recorded.event, Event::WorkflowModified(_)) {
-                self.paths.retain(|step, _| step.scope != 0);
+                self.paths.clear();
             }
             for (step, _) in replayed.steps() {
                 self.paths.entry(step).or_insert_with(|| replayed.path(step));
@@ -345,6 +361,22 @@ impl Script {
             });
         assert!(alive, "{name}: stranded");
     }
+}
+
+/// `old>new` renames, `-old` removes, `new=json` takes for done, `!new` leaves out.
+fn mapping(text: &str) -> Mapping {
+    text.split_whitespace().fold(Mapping::new(), |mapping, word| {
+        if let Some(old) = word.strip_prefix('-') {
+            mapping.remove(old)
+        } else if let Some(new) = word.strip_prefix('!') {
+            mapping.skip(new)
+        } else if let Some((old, new)) = word.split_once('>') {
+            mapping.rename(old, new)
+        } else {
+            let (new, output) = word.split_once('=').unwrap();
+            mapping.succeed(new, serde_json::from_str::<Json>(output).unwrap())
+        }
+    })
 }
 
 fn ended(outcome: &Outcome) -> String {

@@ -323,7 +323,12 @@ fn everything_that_a_journal_keeps_counts() {
         let mut definition = (**state.definition().unwrap()).clone();
         definition.description = Some(long());
         let workflow = Box::new(Workflow::from_definition(definition).unwrap());
-        Operation::Modify { workflow, linked: Vec::new(), revision: state.revision() }
+        Operation::Modify {
+            workflow,
+            linked: Vec::new(),
+            revision: state.revision(),
+            mapping: None,
+        }
     };
     let mut state = begun("");
     let resealed = [(format!("{}1", long()), long())].into();

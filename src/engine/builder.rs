@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use super::admission::Slots;
+use super::known::Known;
 use super::patient::Patient;
 use super::{Engine, Inner, Placement, Shared, defaults, sampler, tend};
 use crate::error::{Error, ErrorKind, Result};
@@ -110,7 +111,8 @@ impl EngineBuilder {
         self
     }
 
-    /// A workflow that sub-workflow steps may name.
+    /// A workflow that sub-workflow steps may name: by its id, or with a version, as in `review@3`. An
+    /// id alone means the highest version that there is; a workflow without one is lower than all.
     pub fn workflow(mut self, workflow: &Workflow) -> Self {
         self.workflows.push(workflow.clone());
         self
@@ -186,7 +188,10 @@ impl EngineBuilder {
             spill_over: self.limits.spill_over,
             takes_writes: storage.takes_writes(),
         });
-        let workflows = self.workflows.into_iter().map(|w| (w.id().to_string(), w)).collect();
+        let mut workflows = Known::default();
+        for workflow in &self.workflows {
+            workflows.add(workflow)?;
+        }
         Ok(Engine(Arc::new(Shared(Arc::new(Inner {
             storage: Patient::new(storage, Arc::clone(&runtime), self.limits.lease),
             registry: self.registry,

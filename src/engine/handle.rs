@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{NoRoom, RunEvent};
 use crate::id::RunId;
 use crate::journal::{
-    OpenApproval, Operation, Outcome, Reason, RunStatus, Signal, StepStatus, Vote,
+    Mapping, OpenApproval, Operation, Outcome, Reason, RunStatus, Signal, StepStatus, Vote,
 };
 use crate::run::{Explanation, OpenWait, Preview, Progress, Rejection, RunExplanation};
 use crate::storage::{ANSWERS_KEPT, Message, Storage};
@@ -381,7 +381,51 @@ impl RunHandle {
     /// ```
     pub fn modification(&self, workflow: &Workflow, revision: u32) -> Result<Operation> {
         let linked = self.engine.check(workflow)?;
-        Ok(Operation::Modify { workflow: Box::new(workflow.clone()), linked, revision })
+        let workflow = Box::new(workflow.clone());
+        Ok(Operation::Modify { workflow, linked, revision, mapping: None })
+    }
+
+    /// The operation that has the run go over to another version of its definition: also with steps
+    /// renamed, changed and removed that have begun. What becomes of them the mapping says; what it does
+    /// not name stays what it is, and what cannot be carried over is a reason to refuse the whole.
+    /// Guarded by the revision like a [`modification`](Self::modification).
+    ///
+    /// # Errors
+    /// As [`modification`](Self::modification); [`ErrorKind::Configuration`] for an output in the mapping
+    /// that nests too deep.
+    ///
+    /// ```
+    /// use stepwell::journal::{Mapping, Reason};
+    /// use stepwell::{Engine, Step, Wait, Workflow, executor_fn};
+    ///
+    /// let engine = Engine::builder().executor("work", executor_fn(|_| async { Ok(1) })).build()?;
+    /// let old = Workflow::builder("w").version(1).step(Step::wait("go", Wait::signal("go"))).build()?;
+    /// let new = Workflow::builder("w")
+    ///     .version(2)
+    ///     .step(Step::wait("asked", Wait::signal("go")))
+    ///     .step(Step::task("more", "work").after("asked"))
+    ///     .build()?;
+    /// # futures::executor::block_on(async {
+    /// let run = engine.start(&old, ()).await?;
+    /// let (_, revision) = run.definition();
+    /// let migration = run.migration(&new, Mapping::new().rename("go", "asked"), revision)?;
+    /// run.operate(migration, Reason::new("ann", "version 2")).await?;
+    /// run.signal("go", ()).await?;
+    /// assert_eq!(run.outcome().await?.output().unwrap(), &1);
+    /// # Ok::<(), stepwell::Error>(())
+    /// # })?;
+    /// # Ok::<(), stepwell::Error>(())
+    /// ```
+    pub fn migration(
+        &self,
+        workflow: &Workflow,
+        mapping: Mapping,
+        revision: u32,
+    ) -> Result<Operation> {
+        mapping.values().try_for_each(|output| self.check(output))?;
+        let linked = self.engine.check(workflow)?;
+        let (workflow, mapping) = (Box::new(workflow.clone()), Some(mapping));
+        Ok(Operation::Modify { workflow, linked, revision, mapping })
     }
 
     /// What an operation would do now, exactly.
@@ -473,7 +517,7 @@ impl RunHandle {
     }
 
     fn rejected(&self, rejection: &Rejection) -> Error {
-        Error::new(ErrorKind::Rejected, rejection.to_string()).of_run(self.id())
+        rejection.clone().into_error().of_run(self.id())
     }
 }
 

@@ -13,6 +13,8 @@ mod doubt;
 mod driver;
 mod flight;
 mod handle;
+mod known;
+mod migrate;
 mod patient;
 mod placement;
 mod prepare;
@@ -25,9 +27,11 @@ mod tend;
 
 pub use builder::{EngineBuilder, EngineLimits};
 pub use handle::{RunHandle, StartOptions};
+pub use migrate::{RunMigration, Verdict};
 pub use placement::Placement;
 pub use report::Run;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,8 +50,9 @@ use crate::runtime::Runtime;
 use crate::secret::SecretError;
 use crate::storage::{Created, Holding, NewRun, Owner, RunQuery, Storage, Summary};
 use crate::value::{NESTING_MAX, Value};
-use crate::workflow::{Program, Variables, Workflow};
+use crate::workflow::{Program, Variables, Workflow, resolve};
 use admission::{Slots, TypeState};
+use known::Known;
 use patient::Patient;
 use prepare::Prepared;
 use slot::{Inherited, Slot};
@@ -79,7 +84,7 @@ pub(crate) struct Inner {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) facilities: Arc<Facilities>,
     registry: ExecutorRegistry,
-    workflows: Mutex<BTreeMap<String, Workflow>>,
+    workflows: Mutex<Known>,
     capabilities: BTreeSet<String>,
     pub(crate) classifier: ErrorClassifier,
     pub(crate) limits: EngineLimits,
@@ -195,10 +200,35 @@ impl Engine {
         EngineBuilder::default()
     }
 
-    /// Makes a workflow known by its id, for sub-workflow steps; replaces the one of the same id for
-    /// runs that start from now on.
-    pub fn define(&self, workflow: &Workflow) {
-        lock(&self.0.workflows).insert(workflow.id().to_string(), workflow.clone());
+    /// Makes a workflow known, for sub-workflow steps of runs that start from now on: by its id and
+    /// version beside the other versions, or by its id alone instead of the one without a version. Runs
+    /// that have begun keep what they began with.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] for a version that is known with another content.
+    pub fn define(&self, workflow: &Workflow) -> Result<()> {
+        lock(&self.0.workflows).add(workflow)
+    }
+
+    /// The workflow of this name: the version that it ends in, as in `review@3`, or the highest.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] saying which versions there are, or which names.
+    ///
+    /// ```
+    /// use stepwell::{Engine, Step, Workflow};
+    ///
+    /// let review = |version| {
+    ///     Workflow::builder("review").version(version).step(Step::task("a", "process")).build()
+    /// };
+    /// let engine = Engine::builder().workflow(&review(1)?).workflow(&review(2)?).build()?;
+    /// assert_eq!(engine.workflow("review")?.version(), Some(2));
+    /// let gone = engine.workflow("review@3").unwrap_err();
+    /// assert!(gone.to_string().contains("it has `review@1`, `review@2`"));
+    /// # Ok::<(), stepwell::Error>(())
+    /// ```
+    pub fn workflow(&self, name: &str) -> Result<Workflow> {
+        lock(&self.0.workflows).get(name)
     }
 
     /// Starts a run and drives it to its end. Dropping the future drops what runs; the run stays, and
@@ -230,7 +260,7 @@ impl Engine {
     /// [`ErrorKind::NotFound`] for executors and workflows that nobody registered, naming the known
     /// ones; [`ErrorKind::Configuration`] for configurations and variables that cannot work and
     /// capabilities that the engine does not offer; [`ErrorKind::AlreadyExists`] for an id that a
-    /// run of another workflow has.
+    /// run of another workflow has, and for a workflow whose version is known with another content.
     pub async fn start_with(
         &self,
         workflow: &Workflow,
@@ -438,8 +468,7 @@ impl Engine {
         let Some(stored) = self.0.storage.load(id).await? else {
             return Err(Error::new(ErrorKind::NotFound, "there is no such run").of_run(id));
         };
-        let find =
-            |name: &str| stored.linked.iter().find(|workflow| workflow.id() == name).cloned();
+        let find = |name: &str| resolve(name, &stored.workflow, stored.linked.iter()).cloned();
         let program = Program::link(&stored.workflow, find, Vec::new)?;
         let prepared = self.prepare(&program)?;
         let state = RunState::replay(id.clone(), program, &stored.journal);
@@ -544,14 +573,18 @@ impl Engine {
 
     fn link(&self, workflow: &Workflow) -> Result<(Arc<Program>, Vec<Workflow>)> {
         let known = lock(&self.0.workflows);
-        let find = |name: &str| match name {
-            name if name == workflow.id() => Some(workflow.clone()),
-            name => known.get(name).cloned(),
+        known.agrees(workflow)?;
+        let linked = RefCell::new(Vec::<Workflow>::new());
+        let find = |name: &str| {
+            let found = resolve(name, workflow, known.iter())?;
+            let mut linked = linked.borrow_mut();
+            if found != workflow && !linked.contains(found) {
+                linked.push(found.clone());
+            }
+            Some(found.clone())
         };
-        let names = || known.keys().map(String::as_str).collect();
-        let program = Program::link(workflow, find, names)?;
-        let linked = program.units().iter().skip(1).filter_map(|unit| find(&unit.workflow));
-        Ok((Arc::clone(&program), linked.collect()))
+        let program = Program::link(workflow, find, || known.names())?;
+        Ok((program, linked.into_inner()))
     }
 
     /// The executors of a program's steps, made once as long as the program lives.

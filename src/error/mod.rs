@@ -77,9 +77,13 @@ impl Error {
     /// A definition that has these problems.
     #[must_use]
     pub fn invalid(problems: Problems) -> Self {
-        let mut error = Self::new(ErrorKind::InvalidWorkflow, "the workflow is not valid");
-        error.0.problems = problems;
-        error
+        Self::new(ErrorKind::InvalidWorkflow, "the workflow is not valid").with(problems)
+    }
+
+    /// The same, with these problems.
+    pub(crate) fn with(mut self, problems: Problems) -> Self {
+        self.0.problems = problems;
+        self
     }
 
     /// The same, about this run.
@@ -134,7 +138,7 @@ impl Error {
         self.0.step.as_deref()
     }
 
-    /// Every problem found in a definition; empty for other kinds.
+    /// Every problem found in a definition, or in going over to it; empty for other kinds.
     #[must_use]
     pub fn problems(&self) -> &Problems {
         &self.0.problems

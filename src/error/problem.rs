@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Whether a problem makes a definition unusable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Works, but probably not as meant.
     Warning,
@@ -14,7 +17,7 @@ pub enum Severity {
 /// One thing that is wrong with a definition.
 ///
 /// Prints as `steps.deploy.after: there is no step `tets` (did you mean `test`?)`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Problem {
     /// Whether the definition can be used all the same.
@@ -87,7 +90,7 @@ impl fmt::Display for Problem {
 ///
 /// Keeps the first [`PROBLEMS_MAX`] and counts the rest, so that a document that is wrong in a
 /// million places costs no more to report than one that is wrong in a hundred.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problems {
     list: Vec<Problem>,
     more: usize,

@@ -40,5 +40,8 @@ pub mod speed {}
 #[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
 pub mod testing {}
 
+#[doc = include_str!("versions.md")]
+pub mod versions {}
+
 #[doc = include_str!("workflows.md")]
 pub mod workflows {}

@@ -4,10 +4,13 @@
 //! [`RunState::replay`](crate::run::RunState::replay) makes of it, and nothing else. Decisions that
 //! an event records (a skip, the items of a loop, the time of a retry) are never made again.
 
+mod mapping;
 mod operation;
 mod status;
 mod waiting;
 
+pub(crate) use mapping::End;
+pub use mapping::Mapping;
 pub use operation::Operation;
 pub(crate) use status::STATUS_SLOTS;
 pub use status::{CancelReason, Outcome, RunStatus, SkipReason, StepStatus};
@@ -321,8 +324,11 @@ impl Event {
             Self::RunCancelRequested { by, .. } => by.bytes(),
             Self::Operated { operation, by } => operation.bytes() + by.bytes(),
             Self::WorkflowModified(modified) => {
-                let Modified { workflow, linked, variables } = &**modified;
-                bytes_as_json(workflow) + bytes_as_json(linked) + variables.bytes()
+                let Modified { workflow, linked, variables, scopes } = &**modified;
+                let moved =
+                    |scope: &MovedScope| size_of_val(&*scope.steps) + scope.variables.bytes();
+                let scopes: usize = scopes.iter().map(moved).sum();
+                bytes_as_json(workflow) + bytes_as_json(linked) + variables.bytes() + scopes
             }
             Self::SecretsResealed { replaced } => operation::bytes_of(replaced),
             Self::StepReady { .. }
@@ -368,6 +374,24 @@ pub struct Modified {
     /// The workflows that its sub-workflow steps mean.
     pub linked: Vec<Workflow>,
     /// The variables, with those that are new.
+    pub variables: Value,
+    /// The open bodies whose steps are those of the new definition from now on; the first is the
+    /// outermost.
+    pub scopes: Vec<MovedScope>,
+}
+
+/// An open body that goes on with another definition.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MovedScope {
+    /// The scope.
+    pub scope: u32,
+    /// The workflow whose body it is now, inside the program.
+    pub unit: u32,
+    /// The body inside that workflow.
+    pub body: u32,
+    /// For each step that it had, its place among those that it has; none for a step that is gone.
+    pub steps: Vec<Option<u32>>,
+    /// The variables of a sub-workflow, with those that are new; null for other bodies.
     pub variables: Value,
 }
 

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Mapping;
 use crate::error::{ErrorClass, Failure};
 use crate::value::{Value, bytes_as_json};
 use crate::workflow::Workflow;
@@ -48,8 +49,8 @@ pub enum Operation {
         /// Why.
         failure: Box<Failure>,
     },
-    /// Changes the definition: adds, removes and rewires steps that have not started. Made by
-    /// [`RunHandle::modification`](crate::RunHandle::modification).
+    /// Changes the definition. Made by [`RunHandle::modification`](crate::RunHandle::modification), which
+    /// touches only steps that have not started, or by [`RunHandle::migration`](crate::RunHandle::migration).
     Modify {
         /// The definition from now on.
         workflow: Box<Workflow>,
@@ -57,6 +58,8 @@ pub enum Operation {
         linked: Vec<Workflow>,
         /// The revision that it was made from; another is refused.
         revision: u32,
+        /// What becomes of the steps that have begun; with none they have to stay as they are.
+        mapping: Option<Mapping>,
     },
     /// Stops steps, with everything inside them, as cancelling the run does; the rest goes on.
     Cancel {
@@ -167,8 +170,9 @@ impl Operation {
             Self::RetryFailed => 0,
             Self::Succeed { step, output } => step.len() + output.bytes(),
             Self::Fail { step, failure } => step.len() + failure.message.len(),
-            Self::Modify { workflow, linked, .. } => {
-                bytes_as_json(workflow) + bytes_as_json(linked)
+            Self::Modify { workflow, linked, mapping, .. } => {
+                let mapping = mapping.as_ref().map_or(0, Mapping::bytes);
+                bytes_as_json(workflow) + bytes_as_json(linked) + mapping
             }
             Self::Reseal { replaced } => bytes_of(replaced),
             Self::SetVariables { values } => values.bytes(),
@@ -188,7 +192,12 @@ impl fmt::Display for Operation {
             Self::Skip { steps } => write!(f, "skip {}", steps.join(", ")),
             Self::Succeed { step, .. } => write!(f, "take {step} for done"),
             Self::Fail { step, failure } => write!(f, "fail {step} ({failure})"),
-            Self::Modify { revision, .. } => write!(f, "modify revision {revision}"),
+            Self::Modify { revision, mapping: None, .. } => {
+                write!(f, "modify revision {revision}")
+            }
+            Self::Modify { workflow, revision, .. } => {
+                write!(f, "migrate revision {revision} to {}", workflow.reference())
+            }
             Self::Cancel { steps } => write!(f, "cancel {}", steps.join(", ")),
             Self::Reseal { replaced } => write!(f, "reseal {} secrets", replaced.len()),
             Self::SetVariables { values } => {

@@ -366,7 +366,7 @@ impl RunState {
     }
 
     /// Drops every body that a step still has open, and theirs.
-    fn abandon(&mut self, step: StepKey) {
+    pub(super) fn abandon(&mut self, step: StepKey) {
         let mut open = match self.cell_mut(step) {
             Some(cell) => std::mem::take(&mut cell.more().bodies.open),
             None => return,
@@ -405,9 +405,15 @@ impl RunState {
             }
         }
         self.keep_failures(number);
+        if self.has_locks {
+            self.release_scope(number);
+        }
         let Some(scope) = self.inner.remove(&number) else {
             return;
         };
+        if let Some(changed) = &mut self.changed {
+            changed.forget(number);
+        }
         let mut queued = false;
         for (cell, node) in scope.cells.iter().zip(&scope.body.nodes) {
             let running = cell.status == StepStatus::Running && super::turn::is_task(node);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Failure, Suspension};
+use crate::error::{Error, ErrorKind, Failure, Problems, Suspension};
 use crate::id::StepKey;
 use crate::journal::{Operation, Reason, Signal, StepStatus, Vote};
 use crate::value::Value;
@@ -175,6 +175,9 @@ pub enum Rejection {
         /// What the change was made from.
         given: u32,
     },
+    /// What has begun does not fit another definition.
+    #[error("the run cannot go on with this definition:{}", listed(.0))]
+    Misfit(Problems),
     /// It cannot be done as things stand.
     #[error("{0}")]
     Unsafe(String),
@@ -191,4 +194,24 @@ pub enum Rejection {
     /// Too many signals wait for a step.
     #[error("{0} signals wait for a step already")]
     TooManySignals(usize),
+}
+
+impl Rejection {
+    /// The same as an error, with its problems.
+    pub(crate) fn into_error(self) -> Error {
+        let message = match &self {
+            Self::Misfit(_) => "the run cannot go on with this definition".into(),
+            other => other.to_string(),
+        };
+        let error = Error::new(ErrorKind::Rejected, message);
+        match self {
+            Self::Misfit(problems) => error.with(problems),
+            _ => error,
+        }
+    }
+}
+
+/// One problem on each line.
+fn listed(problems: &Problems) -> String {
+    problems.iter().map(|problem| format!("\n  {problem}")).collect()
 }

@@ -48,7 +48,9 @@ impl RunState {
 
     /// The name that a step holds its locks by, which stays when the definition is changed.
     pub(crate) fn lock_key(&self, step: StepKey) -> StepKey {
-        let number = self.lock_numbers.get(step.step as usize).filter(|_| step.scope == 0);
+        let changed = self.changed.as_ref();
+        let numbers = changed.and_then(|changed| changed.lock_numbers.get(&step.scope));
+        let number = numbers.and_then(|numbers| numbers.get(step.step as usize));
         StepKey { step: number.copied().unwrap_or(step.step), ..step }
     }
 
@@ -74,20 +76,36 @@ impl RunState {
         }
     }
 
-    /// The outermost steps have other places: each keeps its name, and those that are gone hold
+    /// A body is about to be forgotten, with what its steps hold.
+    pub(super) fn release_scope(&mut self, number: u32) {
+        let Some(scope) = self.scope(number) else {
+            return;
+        };
+        let cells = scope.cells.iter().zip(&scope.body.nodes).enumerate();
+        let open =
+            cells.filter(|(_, (cell, node))| !cell.status.is_end() && !node.locks().is_empty());
+        let keys = open.map(|(step, _)| StepKey { scope: number, step: step as u32 });
+        let names: Vec<StepKey> = keys.map(|key| self.lock_key(key)).collect();
+        self.released.extend(names);
+    }
+
+    /// The steps of a body have other places: each keeps its name, and those that are gone hold
     /// nothing.
-    pub(super) fn renumber_locks(&mut self, moved: &[Option<u32>], count: usize) {
+    pub(super) fn renumber_locks(&mut self, scope: u32, moved: &[Option<u32>], count: usize) {
+        let key = |step| StepKey { scope, step };
         let before: Vec<u32> =
-            (0..moved.len() as u32).map(|step| self.lock_key(StepKey::root(step)).step).collect();
-        let fresh = before.iter().max().map_or(0, |most| most + 1).max(self.lock_number_next);
-        self.lock_numbers = (fresh..).take(count).collect();
-        self.lock_number_next = fresh + count as u32;
+            (0..moved.len() as u32).map(|step| self.lock_key(key(step)).step).collect();
+        let changed = self.changed.get_or_insert_default();
+        let fresh = before.iter().max().map_or(0, |most| most + 1).max(changed.lock_number_next);
+        let mut numbers: Vec<u32> = (fresh..).take(count).collect();
+        changed.lock_number_next = fresh + count as u32;
         for (name, to) in before.into_iter().zip(moved) {
-            match to.and_then(|to| self.lock_numbers.get_mut(to as usize)) {
+            match to.and_then(|to| numbers.get_mut(to as usize)) {
                 Some(place) => *place = name,
-                None => self.released.push(StepKey::root(name)),
+                None => self.released.push(key(name)),
             }
         }
+        changed.lock_numbers.insert(scope, numbers);
     }
 
     /// Ready steps that have to hold locks before they start.

@@ -18,7 +18,9 @@ mod explain;
 mod explain_run;
 mod join;
 mod locks;
+mod migration;
 mod modify;
+mod naming;
 mod operate;
 mod output;
 mod progress;
@@ -56,7 +58,7 @@ use crate::queue::ReadyQueue;
 use crate::time::Timestamp;
 use crate::value::{Json, Value};
 use crate::workflow::{Formula, Node, Program, Unit};
-use scope::{Cell, Scope, TimerKind};
+use scope::{Cell, Scope, SharedBody, TimerKind};
 
 /// Items of one for-each. Above this a single run's journal gets slow to replay.
 pub const FOR_EACH_ITEMS_MAX: usize = 10_000;
@@ -129,10 +131,6 @@ pub struct RunState {
     counts: [u32; STATUS_SLOTS],
     /// Tasks, as opposed to composite steps, that run.
     tasks_running: u32,
-    /// Names that the outermost steps hold locks by, once the definition was changed; before, and
-    /// inside bodies, a step's place is its name.
-    lock_numbers: Vec<u32>,
-    lock_number_next: u32,
     /// Steps that hold their locks no more, for who tells the storage.
     released: Vec<StepKey>,
     has_locks: bool,
@@ -140,6 +138,8 @@ pub struct RunState {
     bytes: usize,
     /// How often the definition was changed.
     revision: u32,
+    /// What that did to open bodies.
+    changed: Option<Box<modify::Changed>>,
     /// Failed attempts of steps whose bodies have ended, by the steps' paths.
     past: Vec<(String, AttemptRecord)>,
     /// What a turn has left to look at; empty between turns.
@@ -183,6 +183,7 @@ impl PartialEq for RunState {
             && self.past == other.past
             && self.bytes == other.bytes
             && self.revision == other.revision
+            && self.changed == other.changed
     }
 }
 
@@ -214,12 +215,11 @@ impl RunState {
             approvals: BTreeMap::new(),
             counts,
             tasks_running: 0,
-            lock_numbers: Vec::new(),
-            lock_number_next: 0,
             released: Vec::new(),
             has_locks: program.has_locks(),
             bytes: 0,
             revision: 0,
+            changed: None,
             past: Vec::new(),
             work: VecDeque::new(),
             base: Arc::clone(&program),
@@ -552,35 +552,6 @@ impl RunState {
         self.known_path(step).unwrap_or_else(|| format!("{step:?}"))
     }
 
-    /// The path of a step, told apart from earlier runs of the same step, or of those around it: what
-    /// others know it by.
-    #[must_use]
-    pub fn instance(&self, step: StepKey) -> String {
-        let Some(scope) = self.scope(step.scope) else {
-            return self.path(step);
-        };
-        let own = match scope.parent {
-            Some(parent) => {
-                let path = self.path(step);
-                let outer = path.strip_prefix(&self.path(parent)).unwrap_or(&path).to_string();
-                format!("{}{outer}", self.instance(parent))
-            }
-            // Another try at undoing the same is something else for whoever is asked to do it.
-            None => match &scope.undoes {
-                Some(undoes) => {
-                    let id = scope.body.plan.id(step.step);
-                    format!("{}[undo]/{id}@{}", undoes.instance, step.scope)
-                }
-                None => self.path(step),
-            },
-        };
-        let more = self.cell(step).and_then(|cell| cell.more.as_ref());
-        match more.map_or(0, |more| more.generation) {
-            0 => own,
-            before => format!("{own}#{}", before + 1),
-        }
-    }
-
     /// The same, or nothing when the body that the step stood in has ended.
     pub(crate) fn known_path(&self, step: StepKey) -> Option<String> {
         let scope = self.scope(step.scope)?;
@@ -635,8 +606,7 @@ impl RunState {
     /// The outermost steps as a picture, with what has become of them.
     #[must_use]
     pub fn drawing(&self) -> Drawing<'_> {
-        let plan = &self.program.unit(0).body(0).plan;
-        Drawing::of(plan).status(|step| {
+        Drawing::of(&self.root.body.plan).status(|step| {
             self.root
                 .cells
                 .get(step as usize)

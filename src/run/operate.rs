@@ -7,7 +7,7 @@ use super::command::Rejection;
 use super::turn::{Turn, Work};
 use crate::id::StepKey;
 use crate::journal::{
-    CancelReason, Event, Modified, Operation, Reason, Recorded, SkipReason, StepStatus,
+    CancelReason, Event, Modified, MovedScope, Operation, Reason, Recorded, SkipReason, StepStatus,
 };
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -32,6 +32,32 @@ pub struct Preview {
     pub failed: Vec<String>,
     /// Steps that would be stopped.
     pub cancelled: Vec<String>,
+    /// Steps under way that another definition does not have: they would be dropped at once, with all
+    /// that is inside them.
+    pub dropped: Vec<String>,
+    /// Steps that another definition does not have, and that have ended: what they came to would be
+    /// forgotten.
+    pub forgotten: Vec<String>,
+}
+
+impl Preview {
+    /// Steps that another definition does not have.
+    fn leave_behind(&mut self, state: &RunState, modified: &Modified) {
+        for MovedScope { scope, steps, .. } in &modified.scopes {
+            let gone = steps.iter().enumerate().filter(|(_, to)| to.is_none());
+            for step in gone.map(|(step, _)| StepKey { scope: *scope, step: step as u32 }) {
+                match state.cell(step) {
+                    Some(cell) if cell.status.is_end() => {
+                        self.forgotten.push(state.path(step));
+                    }
+                    Some(cell) if !cell.status.is_end() && cell.has_begun() => {
+                        self.dropped.push(state.path(step));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
 }
 
 impl RunState {
@@ -46,6 +72,9 @@ impl RunState {
         let mut preview = Preview::default();
         let mut seen = self.clone();
         for Recorded { at, event } in &events {
+            if let Event::WorkflowModified(modified) = event {
+                preview.leave_behind(&seen, modified);
+            }
             seen.apply(*at, event);
             let path = |step: &StepKey| seen.path(*step);
             match event {
@@ -116,10 +145,7 @@ impl Turn<'_> {
                 let again = self.reach_of(&self.only_ended(&steps), true)?;
                 self.record(&operation, by);
                 self.reset(again, &BTreeSet::new());
-                for step in steps {
-                    let reason = SkipReason::Operator;
-                    self.end(step, Event::StepSkipped { step, reason });
-                }
+                steps.into_iter().for_each(|step| self.leave_out(step));
             }
             Operation::Succeed { step, output } => {
                 let steps = self.steps(std::slice::from_ref(step))?;
@@ -158,17 +184,12 @@ impl Turn<'_> {
                 self.record(&operation, by);
                 found.into_iter().for_each(|step| self.stop(step, CancelReason::Operator));
             }
-            Operation::Modify { workflow, linked, revision } => {
-                let variables = self.may_modify(workflow, linked, *revision)?;
-                let (workflow, linked) = ((**workflow).clone(), linked.clone());
+            Operation::Modify { workflow, linked, revision, mapping } => {
+                let mapping = mapping.as_ref();
+                let modified = self.migration(workflow, linked, *revision, mapping)?;
                 self.record(&operation, by);
-                let modified = Modified { workflow, linked, variables };
-                self.emit(Event::WorkflowModified(Box::new(modified)));
-                self.consider_all(0);
-                // What was taken away may have been all that was left.
-                if self.state.root.open == 0 {
-                    self.push(Work::Ended(StepKey::root(0)));
-                }
+                self.emit(Event::WorkflowModified(Box::new(modified.clone())));
+                self.go_on_with(&modified, mapping);
             }
             Operation::Reseal { replaced } => {
                 let replaced = Box::new(replaced.clone());
@@ -182,6 +203,12 @@ impl Turn<'_> {
             }
         }
         Ok(())
+    }
+
+    /// An operator does not want a step to run.
+    pub(super) fn leave_out(&mut self, step: StepKey) {
+        let reason = SkipReason::Operator;
+        self.end(step, Event::StepSkipped { step, reason });
     }
 
     fn record(&mut self, operation: &Operation, by: Box<Reason>) {
@@ -340,6 +367,23 @@ impl Turn<'_> {
         }
         // What is reached by what stands now, among it steps that the end of the run had stopped.
         scopes.into_iter().for_each(|scope| self.consider_all(scope));
+    }
+
+    /// The definition of a body has changed: what was taken away may have been all that was left, and
+    /// composite steps may have room for more bodies.
+    pub(super) fn look_again(&mut self, number: u32, composites: bool) {
+        let Some(scope) = self.state.scope(number) else {
+            return;
+        };
+        let key = |step: usize| StepKey { scope: number, step: step as u32 };
+        let running = |(_, cell): &(usize, &super::Cell)| cell.status == StepStatus::Running;
+        let steps = scope.cells.iter().enumerate().filter(running).map(|(step, _)| key(step));
+        let go_on: Vec<StepKey> =
+            steps.filter(|step| composites && !self.state.is_task(*step)).collect();
+        if scope.open == 0 {
+            self.push(Work::Ended(key(0)));
+        }
+        go_on.into_iter().for_each(|step| self.push(Work::Continue(step)));
     }
 
     pub(super) fn consider_all(&mut self, scope: u32) {

@@ -21,7 +21,8 @@ impl RunState {
         // What could not be undone is still owed.
         let left = std::mem::take(&mut self.root.left);
         left.into_iter().for_each(|owed| self.root.owe(owed));
-        for cell in &mut self.root.cells {
+        let mut anew = Vec::new();
+        for (step, cell) in self.root.cells.iter_mut().enumerate() {
             if let Some(more) = &mut cell.more {
                 more.timers.clear();
             }
@@ -36,8 +37,10 @@ impl RunState {
             } else {
                 begin_anew(cell);
                 put(&mut self.counts, cell, StepStatus::Pending, at);
+                anew.push(step as u32);
             }
         }
+        anew.into_iter().for_each(|step| self.root.forget_name(step));
     }
 
     /// A step is to be run again, as if it had not been reached yet.
@@ -79,6 +82,7 @@ impl RunState {
             }
             put(&mut self.counts, cell, StepStatus::Pending, at);
         }
+        scope.forget_name(step.step);
     }
 }
 

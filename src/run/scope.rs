@@ -4,8 +4,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::naming::Used;
 use crate::error::Failure;
-use crate::id::StepKey;
+use crate::id::{StepId, StepKey};
 use crate::journal::{CancelReason, Outcome, StepStatus, Waiting};
 use crate::plan::Meaning;
 use crate::time::Timestamp;
@@ -39,6 +40,8 @@ pub(super) struct Scope {
     pub(super) undoes: Option<Box<Undoes>>,
     /// Sub-workflows around this, counted across re-entry.
     pub(super) depth: u32,
+    /// Names that must not be given again, once the definition was changed.
+    pub(super) used: Option<Box<Used>>,
 }
 
 /// What a workflow's steps read as `input` and `vars`.
@@ -106,6 +109,8 @@ pub(super) struct More {
     pub(super) generation: u32,
     /// The number of the first attempt since then; 0 is 1.
     pub(super) first: u32,
+    /// The id that others know it by, if it has another one since the definition was changed.
+    pub(super) known_as: Option<StepId>,
     /// It was undone by a compensation.
     pub(super) undone: bool,
     /// Attempts that failed; suspensions are no failures.
@@ -215,6 +220,7 @@ impl Scope {
             ending: None,
             undoes: None,
             depth: 0,
+            used: None,
         }
     }
 
@@ -251,6 +257,17 @@ impl PartialEq for SharedBody {
 }
 
 impl Cell {
+    /// Whether an attempt, a wait or a body of it has begun since it was last to begin anew.
+    pub(super) fn has_begun(&self) -> bool {
+        match self.status {
+            StepStatus::Pending => false,
+            StepStatus::Ready => {
+                self.attempt >= self.more.as_ref().map_or(1, |more| more.first.max(1))
+            }
+            _ => true,
+        }
+    }
+
     /// How many steps or bodies before it ended with this meaning to it.
     pub(super) fn count(&mut self, meaning: Meaning) -> &mut u32 {
         match meaning {

@@ -442,6 +442,11 @@ impl Storage for Memory {
             .iter()
             .filter(|(_, run)| query.workflow.as_deref().is_none_or(|id| id == run.workflow.id()))
             .filter(|(_, run)| query.status.is_none_or(|status| status == run.status))
+            .filter(|(_, run)| !query.live || !run.status.is_end())
+            .filter(|(id, run)| {
+                let last = query.before.as_ref();
+                last.is_none_or(|(at, last)| (run.created_at, *id) < (*at, last))
+            })
             .map(|(id, run)| Summary {
                 id: id.clone(),
                 workflow: run.workflow.id().to_string(),

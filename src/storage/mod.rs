@@ -381,6 +381,11 @@ pub struct RunQuery {
     pub workflow: Option<String>,
     /// Only with this status.
     pub status: Option<RunStatus>,
+    /// Only those that have not ended.
+    pub live: bool,
+    /// Only those behind the place that a run which was added at this time, with this id, has in the
+    /// list, or would have.
+    pub before: Option<(Timestamp, RunId)>,
     /// At most this many; 0 is [`LIST_MAX`].
     pub limit: usize,
 }

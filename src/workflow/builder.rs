@@ -35,9 +35,9 @@ impl WorkflowBuilder {
         self
     }
 
-    /// The author's version.
-    pub fn version(mut self, version: impl Into<String>) -> Self {
-        self.0.version = Some(version.into());
+    /// The author's version, from 1. It stands for one content: what is changed is given the next.
+    pub const fn version(mut self, version: u32) -> Self {
+        self.0.version = Some(version);
         self
     }
 

@@ -11,6 +11,7 @@ use super::reach::never_started;
 use super::settings::Trigger;
 use super::step::MISPLACED;
 use super::variable::{self, Variables};
+use super::version::{check_id, parts};
 use super::{Amount, Definition, Formula, NESTING_MAX, STEPS_MAX, Step};
 use crate::error::{Problem, Problems};
 #[cfg(feature = "template")]
@@ -109,8 +110,11 @@ pub(super) fn compile_dynamic(
 }
 
 fn check_settings(definition: &Definition, problems: &mut Problems) {
-    if let Err(reason) = check_name(&definition.id, &[]) {
+    if let Err(reason) = check_id(&definition.id) {
         problems.push(Problem::error("id", reason));
+    }
+    if definition.version == Some(0) {
+        problems.push(Problem::error("version", "versions count from 1"));
     }
     if definition.limits.max_concurrent_steps == 0 {
         let message = "a run that may run no step at once never ends";
@@ -523,9 +527,13 @@ impl<'a> Compiler<'a> {
             StepKind::Wait(wait) => NodeKind::Wait(self.wait(wait, &format!("{}.wait", here()))?),
             StepKind::Dynamic { steps, workflows } => {
                 let (steps, _) = self.list(steps, &format!("{}.dynamic", here()))?;
+                for name in workflows {
+                    self.reference(name, &format!("{}.may_run", here()));
+                }
                 NodeKind::Dynamic { steps, workflows: workflows.clone() }
             }
             StepKind::Workflow { name, input, variables } => {
+                self.reference(name, &format!("{}.workflow", here()));
                 let input = match input {
                     Some(text) => Some(self.expression(text, &format!("{}.input", here()))?),
                     None => None,
@@ -540,6 +548,12 @@ impl<'a> Compiler<'a> {
                 NodeKind::Workflow { name: name.clone(), input, variables: given, types }
             }
         })
+    }
+
+    fn reference(&mut self, name: &str, path: &str) {
+        if let Err(reason) = parts(name) {
+            self.problems.push(Problem::error(path, reason));
+        }
     }
 
     fn executor(&mut self, name: &str, here: &impl Fn() -> String) -> u32 {

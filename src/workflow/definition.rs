@@ -23,9 +23,10 @@ pub struct Definition {
     /// What people read instead of the id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The author's version, for people; the engine tells definitions apart by content.
+    /// The author's version, from 1: sub-workflow steps can name it, and it stands for one content.
+    /// Without one, definitions are told apart by content alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub version: Option<String>,
+    pub version: Option<u32>,
     /// What it is for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,

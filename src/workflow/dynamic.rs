@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::compile::compile_dynamic;
-use super::{Program, Step, Unit, Workflow};
+use super::{Program, Step, Unit, Workflow, resolve};
 use crate::error::Problems;
 use crate::value::Json;
 
@@ -44,7 +44,7 @@ impl Program {
         workflow: &Workflow,
         linked: &[Workflow],
     ) -> Result<(Self, u32), String> {
-        let find = |name: &str| linked.iter().find(|other| other.id() == name).cloned();
+        let find = |name: &str| resolve(name, workflow, linked.iter()).cloned();
         let more = Self::link(workflow, find, Vec::new).map_err(|error| error.to_string())?;
         let first = self.units.len() as u32;
         let (mut units, mut links) = (self.units.clone(), self.links.clone());

@@ -21,6 +21,7 @@ mod reach;
 mod settings;
 mod step;
 mod variable;
+mod version;
 mod wait;
 
 pub use amount::Amount;
@@ -36,10 +37,13 @@ pub use program::{
 pub use settings::{FailurePolicy, Limits, Metadata, OnUnknown, Priority, Resources, Trigger};
 pub use step::{Step, TURNS_DEFAULT};
 pub use variable::{Variable, VariableType, Variables};
+#[cfg(feature = "sqlite")]
+pub(crate) use version::{canonical, digest_of};
+pub(crate) use version::{missing, parts, resolve};
 pub use wait::{Approval, OnTimeout, Timeout, Wait};
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -75,6 +79,8 @@ struct Built {
     definition: Arc<Definition>,
     program: Arc<Program>,
     warnings: Problems,
+    /// Computed when it is first asked for.
+    digest: OnceLock<String>,
 }
 
 impl Workflow {
@@ -94,7 +100,12 @@ impl Workflow {
                 let definition = Arc::new(definition);
                 unit.source = Some(Arc::clone(&definition));
                 let program = Arc::new(Program::of(unit));
-                Ok(Self(Arc::new(Built { definition, program, warnings: problems })))
+                Ok(Self(Arc::new(Built {
+                    definition,
+                    program,
+                    warnings: problems,
+                    digest: OnceLock::new(),
+                })))
             }
             _ => Err(Error::invalid(problems)),
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::settings::{FailurePolicy, Limits, OnUnknown, Priority, Resources, Trigger};
 use super::variable::Variables;
-use super::{Amount, Definition, Formula, NESTING_MAX, Rate, Timeout, Workflow};
+use super::{Amount, Definition, Formula, NESTING_MAX, Rate, Timeout, Workflow, missing};
 use crate::error::{Error, ErrorClass, Problem, Problems, Result};
 use crate::expr::{Expr, Schema, Type};
 use crate::plan::ExecutionPlan;
@@ -285,10 +285,10 @@ impl Program {
     /// # Errors
     /// [`ErrorKind::InvalidWorkflow`](crate::ErrorKind::InvalidWorkflow) naming each step whose
     /// workflow `find` does not know.
-    pub fn link<'a>(
+    pub fn link(
         workflow: &Workflow,
         find: impl Fn(&str) -> Option<Workflow>,
-        known: impl Fn() -> Vec<&'a str>,
+        known: impl Fn() -> Vec<String>,
     ) -> Result<Arc<Self>> {
         let own = workflow.program();
         if !own.units.iter().any(|unit| unit.has_sub_workflows) {
@@ -304,15 +304,13 @@ impl Program {
                     Some(at) => *at,
                     None => match find(name).filter(|_| program.units.len() < UNITS_MAX) {
                         Some(found) => {
-                            let at = program.units.len() as u32;
-                            program.units.push(Arc::clone(&found.program().units[0]));
+                            let at = program.place_of(&found.program().units[0]);
                             index.insert(name.to_string(), at);
                             at
                         }
                         None => {
-                            let message = format!("the engine knows no workflow `{name}`");
                             let path = format!("{}: steps.{path}.workflow", unit.workflow);
-                            problems.push(Problem::error(path, message).suggest(name, known()));
+                            problems.push(unknown(path, name, &known()));
                             continue;
                         }
                     },
@@ -327,6 +325,16 @@ impl Program {
             program.links.push(links);
         }
         if problems.has_errors() { Err(Error::invalid(problems)) } else { Ok(Arc::new(program)) }
+    }
+
+    /// The place of a unit, which may have been found by another name.
+    fn place_of(&mut self, unit: &Arc<Unit>) -> u32 {
+        let known = self.units.iter().position(|other| Arc::ptr_eq(other, unit));
+        let place = known.unwrap_or(self.units.len());
+        if known.is_none() {
+            self.units.push(Arc::clone(unit));
+        }
+        place as u32
     }
 
     /// A unit by its number; 0 is the workflow itself.
@@ -347,10 +355,29 @@ impl Program {
         self.units.iter().any(|unit| unit.has_locks)
     }
 
+    /// The units that the same names mean inside two units.
+    pub(crate) fn linked_pairs(
+        &self,
+        one: u32,
+        other: u32,
+    ) -> impl Iterator<Item = (u32, u32)> + '_ {
+        let names = self.links.get(one as usize).into_iter().flatten();
+        names.filter_map(move |(name, unit)| Some((*unit, self.linked(other, name)?)))
+    }
+
     /// The unit that a sub-workflow's name means inside a unit.
     #[must_use]
     pub fn linked(&self, unit: u32, name: &str) -> Option<u32> {
         self.links.get(unit as usize)?.get(name).copied()
+    }
+}
+
+fn unknown(path: String, name: &str, known: &[String]) -> Problem {
+    let (message, hint) = missing(name, known);
+    let problem = Problem::error(path, message);
+    match hint {
+        Some(hint) => problem.hint(hint),
+        None => problem.suggest(name, known.iter().map(String::as_str)),
     }
 }
 

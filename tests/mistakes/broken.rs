@@ -142,6 +142,8 @@ mistakes! {
     ListById "list",
     ListAnyWorkflow "list",
     ListAnyStatus "list",
+    ListEnded "list",
+    ListFromTheTop "list",
     ListWithoutLimit "list",
     ListCutsFirst "list",
     ListWithoutTimes "list",

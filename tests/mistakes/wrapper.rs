@@ -700,6 +700,8 @@ impl Storage for Broken {
         match self.mistake {
             M::ListAnyWorkflow => query.workflow = None,
             M::ListAnyStatus => query.status = None,
+            M::ListEnded => query.live = false,
+            M::ListFromTheTop => query.before = None,
             M::ListWithoutLimit => query.limit = 0,
             M::ListFoldsNames => {
                 let wanted = query.workflow.take().map(|name| name.to_lowercase());

@@ -50,13 +50,9 @@ fn runs_of_one_definition_share_one_workflow() {
         // Built twice: what counts is the content.
         create(&storage, run);
     }
-    let row: (i64, i64) = folder
-        .plain()
-        .query_row("SELECT count(*), max(version) FROM workflows", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .unwrap();
-    assert_eq!(row, (1, 1));
+    let rows: i64 =
+        folder.plain().query_row("SELECT count(*) FROM workflows", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 1);
     drop(storage);
     let storage = folder.open();
     let (x, y) = (load(&storage, "x").workflow, load(&storage, "y").workflow);
@@ -64,21 +60,23 @@ fn runs_of_one_definition_share_one_workflow() {
 }
 
 #[test]
-fn another_definition_with_the_same_id_is_another_version() {
+fn each_content_is_kept_with_its_version_and_its_digest() {
     let folder = Folder::new("version");
     let storage = folder.open();
-    let other = Workflow::builder("w").step(Step::task("other", "t")).build().unwrap();
+    let other = Workflow::builder("w").version(7).step(Step::task("other", "t")).build().unwrap();
     create(&storage, "x");
     block_on(storage.create(new_run("y", &other, Holding::Finished))).unwrap();
-    let versions: Vec<i64> = folder
+    let kept: Vec<(Option<u32>, String)> = folder
         .plain()
-        .prepare("SELECT version FROM run_overview ORDER BY run")
+        .prepare("SELECT version, definition FROM run_overview ORDER BY run")
         .unwrap()
-        .query_map([], |row| row.get(0))
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
         .unwrap()
-        .map(|version| version.unwrap())
+        .map(|row| row.unwrap())
         .collect();
-    assert_eq!(versions, [1, 2]);
+    let digest = |workflow: &Workflow| workflow.digest()[..12].to_string();
+    let first = load(&storage, "x").workflow;
+    assert_eq!(kept, [(None, digest(&first)), (Some(7), digest(&other))]);
     assert_eq!(load(&storage, "y").workflow, other);
 }
 

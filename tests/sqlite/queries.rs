@@ -1,6 +1,7 @@
 //! The queries that the documentation shows.
 
 use super::*;
+use stepwell::journal::{Mapping, Operation};
 
 #[test]
 fn the_queries_of_the_documentation_answer() {
@@ -25,6 +26,9 @@ fn the_queries_of_the_documentation_answer() {
         .chain(seconds.into_iter().zip(events).map(|(s, event)| Recorded { at: at(s), event }));
     let failed = Commit { status: RunStatus::Failed, ..commit(A, 0, journal.collect()) };
     write(&storage, "order-4711", failed).unwrap();
+    create(&storage, "order-4712");
+    let status = Commit { status: RunStatus::Running, ..commit(A, 0, vec![changed()]) };
+    write(&storage, "order-4712", status).unwrap();
     let page = include_str!("../../src/storage/sqlite/mod.rs");
     let lines = page.lines().filter_map(|line| line.strip_prefix("///"));
     let page: String = lines.map(|line| format!("{}\n", line.trim())).collect();
@@ -52,6 +56,33 @@ fn the_queries_of_the_documentation_answer() {
     assert_eq!(states, expected.map(|(name, status)| (name.to_string(), status.to_string())));
 }
 
+/// A run goes over to another definition.
+fn changed() -> Recorded {
+    let workflow = Workflow::builder("w").version(3).step(Step::task("a", "t")).build().unwrap();
+    let (workflow, linked) = (Box::new(workflow), Vec::new());
+    let mapping = Some(Mapping::new());
+    let operation = Operation::Modify { workflow, linked, revision: 0, mapping }.into();
+    let by = Reason::new("ann", "version 3").into();
+    Recorded { at: at(9), event: Event::Operated { operation, by } }
+}
+
+#[test]
+fn the_changes_of_a_definition_are_told() {
+    let folder = Folder::new("changes");
+    let storage = folder.open();
+    create(&storage, "r");
+    write(&storage, "r", commit(A, 0, vec![changed()])).unwrap();
+    let told: (String, i64, i64, String, String) = folder
+        .plain()
+        .query_row(
+            "SELECT run, position, version, changed_by, why FROM definition_changes",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)),
+        )
+        .unwrap();
+    assert_eq!(told, ("r".into(), 0, 3, "ann".into(), "version 3".into()));
+}
+
 #[test]
 fn the_states_of_one_run_s_steps_are_found_without_reading_others() {
     let folder = Folder::new("explain");
@@ -59,6 +90,7 @@ fn the_states_of_one_run_s_steps_are_found_without_reading_others() {
     for query in [
         "SELECT * FROM step_states WHERE run = 'x'",
         "SELECT * FROM run_overview WHERE run = 'x'",
+        "SELECT * FROM definition_changes WHERE run = 'x'",
         "SELECT id FROM runs WHERE owner = x'00' AND inbox > 0 ORDER BY id LIMIT 1",
         "SELECT run, id, owner FROM runs WHERE due <= 1 ORDER BY due, id LIMIT 1",
         "SELECT owner FROM runs WHERE owner > x'00' ORDER BY owner LIMIT 1",

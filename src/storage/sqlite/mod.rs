@@ -69,13 +69,13 @@ use crate::time::Timestamp;
 /// [write](crate::ExecutionContext::write) to them with their results.
 ///
 /// Any SQLite tool from version 3.38 on can read the file, while it is open, too. Times are
-/// microseconds since 1970 in UTC; the two views have them as text. What is written by hand is not
+/// microseconds since 1970 in UTC; the views have them as text. What is written by hand is not
 /// checked.
 ///
 /// | table | one row for each | columns |
 /// | --- | --- | --- |
 /// | `runs` | run | `run` (number), `id`, `workflow` (number), `status`, `created_at`, `changed_at`, `events` (length of the journal), `state` (`held`, `parked`, `finished`, `aside`), `owner`, `due`, `inbox` (messages that wait), `posted`, `answered`, `recoveries`, `problem`, `user`, `metadata` |
-/// | `workflows` | definition | `workflow` (number), `id`, `version` (counted for each id), `hash` (SHA-256), `definition` (JSON) |
+/// | `workflows` | definition | `workflow` (number), `id`, `version` (its author's, or null), `hash` (its [digest](crate::Workflow::digest)), `definition` (JSON) |
 /// | `run_workflows` | sub-workflow of a run | `run`, `position`, `workflow` |
 /// | `events` | event of a journal | `run`, `position` (from 0), `at`, `kind`, `scope` and `step` (numbers, where it is about a step), `data` (JSON) |
 /// | `messages` | message without an answer | `run`, `number`, `message` (JSON) |
@@ -84,8 +84,10 @@ use crate::time::Timestamp;
 /// | `lock_holders` | lock that a step holds | `lock`, `run` (id), `scope`, `step` |
 /// | `owners` | engine | `owner`, `beats`, `state` (`alive`, `retired`, `gone`) |
 ///
-/// The views are `run_overview` (runs with the id and version of their workflow) and `step_states`
-/// (`run`, `scope`, `step`, `name` of outermost steps, `status`, `since`).
+/// The views are `run_overview` (runs with the id, the version and the first letters of the digest of the
+/// workflow that they began with), `definition_changes` (`run`, `position` in its journal, `at`,
+/// `version`, `changed_by`, `why`) and `step_states` (`run`, `scope`, `step`, `name` of outermost steps,
+/// `status`, `since`; numbers and names are those of the definition of the time).
 ///
 /// What failed last, and why:
 /// ```sql
@@ -95,6 +97,12 @@ use crate::time::Timestamp;
 /// How many runs of which workflow are in which state:
 /// ```sql
 /// SELECT workflow, version, status, count(*) FROM run_overview GROUP BY 1, 2, 3;
+/// ```
+/// Which live runs are not at version 2 of a workflow:
+/// ```sql
+/// SELECT run, version, latest FROM run_overview LEFT JOIN (
+///   SELECT run, version AS latest, max(position) FROM definition_changes GROUP BY run) USING (run)
+/// WHERE workflow = 'w' AND status IN ('running', 'paused') AND coalesce(latest, version, 0) <> 2;
 /// ```
 /// What has happened to a run:
 /// ```sql

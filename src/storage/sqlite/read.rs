@@ -215,6 +215,14 @@ pub(super) fn list(connection: &Connection, query: &RunQuery) -> Done<Vec<Summar
         sql += " AND workflows.id = ?";
         wanted.push(Value::from(workflow.clone()));
     }
+    if query.live {
+        sql += " AND status IN ('pending', 'running', 'paused', 'cancelling')";
+    }
+    if let Some((at, last)) = &query.before {
+        sql += " AND (created_at, runs.id) < (?, ?)";
+        wanted.push(Value::from(at.as_micros()));
+        wanted.push(Value::from(last.as_str().to_owned()));
+    }
     sql += " ORDER BY created_at DESC, runs.id DESC LIMIT ?";
     wanted.push(Value::from(integer(query.most())));
     let mut find = connection.prepare_cached(&sql)?;

@@ -1,11 +1,12 @@
 CREATE TABLE workflows (
   workflow   INTEGER PRIMARY KEY,
   id         TEXT NOT NULL,
-  version    INTEGER NOT NULL,
+  version    INTEGER,
   hash       TEXT NOT NULL UNIQUE,
-  definition TEXT NOT NULL,
-  UNIQUE (id, version)
+  definition TEXT NOT NULL
 ) STRICT;
+
+CREATE INDEX workflows_by_id ON workflows (id, version);
 
 CREATE TABLE runs (
   run        INTEGER PRIMARY KEY,
@@ -94,6 +95,7 @@ SELECT
   runs.id AS run,
   workflows.id AS workflow,
   workflows.version,
+  substr(workflows.hash, 1, 12) AS definition,
   runs.status,
   strftime('%Y-%m-%d %H:%M:%f', runs.created_at / 1e6, 'unixepoch') AS created_at,
   strftime('%Y-%m-%d %H:%M:%f', runs.changed_at / 1e6, 'unixepoch') AS changed_at,
@@ -105,6 +107,17 @@ SELECT
   runs.problem,
   runs.user
 FROM runs JOIN workflows USING (workflow);
+
+CREATE VIEW definition_changes AS
+SELECT
+  runs.id AS run,
+  events.position,
+  strftime('%Y-%m-%d %H:%M:%f', events.at / 1e6, 'unixepoch') AS at,
+  events.data ->> '$.operation.modify.workflow.version' AS version,
+  events.data ->> '$.by.by' AS changed_by,
+  events.data ->> '$.by.why' AS why
+FROM runs JOIN events USING (run)
+WHERE events.kind = 'operated' AND events.data -> '$.operation.modify' IS NOT NULL;
 
 CREATE VIEW step_states AS
 SELECT

@@ -3,13 +3,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, params};
-use sha2::{Digest, Sha256};
 
-use super::rows::{corrupt, to_json};
+use super::rows::corrupt;
 use super::writer::Done;
-use crate::error::Result;
 use crate::id::RunId;
-use crate::workflow::Workflow;
+use crate::workflow::{Workflow, canonical, digest_of};
 
 /// Definitions at hand: with more than that in use at once, some are read again.
 const KEPT_MAX: usize = 256;
@@ -22,7 +20,6 @@ pub(super) struct Workflows(Mutex<Vec<(Arc<str>, Workflow)>>);
 /// A definition on its way into the database.
 #[derive(Clone)]
 pub(super) struct Written {
-    id: String,
     hash: Arc<str>,
     /// None when it is likely to be there.
     json: Option<Arc<str>>,
@@ -55,17 +52,16 @@ impl Workflows {
     }
 
     /// Outside of the transaction: hashing a large definition takes its time.
-    pub(super) fn write(&self, workflow: &Workflow) -> Result<Written> {
-        let id = workflow.id().to_owned();
+    pub(super) fn write(&self, workflow: &Workflow) -> Written {
         let same = |(_, other): &(_, Workflow)| Arc::ptr_eq(other.program(), workflow.program());
         let workflow = workflow.clone();
         if let Some((hash, _)) = self.find(same) {
-            return Ok(Written { id, hash, json: None, workflow });
+            return Written { hash, json: None, workflow };
         }
-        let json = to_json(&workflow)?;
-        let hash: Arc<str> = hash_of(&json).into();
+        let hash: Arc<str> = workflow.digest().into();
         self.keep(Arc::clone(&hash), workflow.clone());
-        Ok(Written { id, hash, json: Some(json.into()), workflow })
+        let json = canonical(workflow.definition());
+        Written { hash, json: Some(json.into()), workflow }
     }
 
     /// The definition in this row.
@@ -79,7 +75,7 @@ impl Workflows {
         let mut json =
             connection.prepare_cached("SELECT definition FROM workflows WHERE workflow = ?1")?;
         let json: String = json.query_row([row], |row| row.get(0))?;
-        if hash_of(&json) != hash {
+        if digest_of(&json) != hash {
             return Ok(Err(corrupt(run, "its workflow is not the one that was written")));
         }
         Ok(match serde_json::from_str::<Workflow>(&json) {
@@ -94,28 +90,21 @@ impl Workflows {
 
 impl Written {
     /// The row that has it, which is made if there is none.
-    pub(super) fn row(&self, connection: &Connection) -> Done<i64> {
+    pub(super) fn row(&self, connection: &Connection) -> rusqlite::Result<i64> {
         let mut find =
             connection.prepare_cached("SELECT workflow FROM workflows WHERE hash = ?1")?;
         if let Some(row) = find.query_row([&*self.hash], |row| row.get(0)).optional()? {
-            return Ok(Ok(row));
+            return Ok(row);
         }
         let json = match &self.json {
             Some(json) => Arc::clone(json),
             // It was removed since, or what put it there was undone.
-            None => match to_json(&self.workflow) {
-                Ok(json) => json.into(),
-                Err(error) => return Ok(Err(error)),
-            },
+            None => canonical(self.workflow.definition()).into(),
         };
         let mut insert = connection.prepare_cached(
-            "INSERT INTO workflows (id, version, hash, definition)
-             SELECT ?1, coalesce(max(version), 0) + 1, ?2, ?3 FROM workflows WHERE id = ?1",
+            "INSERT INTO workflows (id, version, hash, definition) VALUES (?1, ?2, ?3, ?4)",
         )?;
-        insert.insert(params![self.id, &*self.hash, &*json]).map(Ok)
+        let version = self.workflow.version();
+        insert.insert(params![self.workflow.id(), version, &*self.hash, &*json])
     }
-}
-
-fn hash_of(json: &str) -> String {
-    Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect()
 }

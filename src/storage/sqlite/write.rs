@@ -31,12 +31,8 @@ impl NewRows {
     pub(super) fn of(run: NewRun, workflows: &Workflows) -> Result<Self> {
         let metadata = (!run.metadata.is_empty()).then(|| to_json(&run.metadata)).transpose()?;
         Ok(Self {
-            workflow: workflows.write(&run.workflow)?,
-            linked: run
-                .linked
-                .iter()
-                .map(|linked| workflows.write(linked))
-                .collect::<Result<_>>()?,
+            workflow: workflows.write(&run.workflow),
+            linked: run.linked.iter().map(|linked| workflows.write(linked)).collect(),
             status: status_word(run.status),
             holding: run.holding.into(),
             created_at: run.at.as_micros(),
@@ -54,10 +50,7 @@ impl NewRows {
         if let Some(workflow) = whose.query_row([self.id.as_str()], |row| row.get(0)).optional()? {
             return Ok(Ok(Created::Exists(workflow)));
         }
-        let workflow = match self.workflow.row(connection)? {
-            Ok(workflow) => workflow,
-            Err(error) => return Ok(Err(error)),
-        };
+        let workflow = self.workflow.row(connection)?;
         let mut insert = connection.prepare_cached(
             "INSERT INTO runs (id, workflow, status, created_at, changed_at, events,
                state, owner, due, user, metadata)
@@ -77,11 +70,7 @@ impl NewRows {
             self.metadata,
         ])?;
         for (position, linked) in (0_i64..).zip(&self.linked) {
-            let workflow = match linked.row(connection)? {
-                Ok(workflow) => workflow,
-                // Nothing may stay of what is refused.
-                Err(error) => return Err(rusqlite::Error::ToSqlConversionFailure(error.into())),
-            };
+            let workflow = linked.row(connection)?;
             let mut insert = connection.prepare_cached(
                 "INSERT INTO run_workflows (run, position, workflow) VALUES (?1, ?2, ?3)",
             )?;

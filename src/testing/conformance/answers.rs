@@ -2,6 +2,7 @@
 
 use super::given::{A, B, commit};
 use super::trial::Trial;
+use crate::error::{Problem, Problems};
 use crate::journal::{SkipReason, StepStatus};
 use crate::run::Rejection;
 use crate::storage::{ANSWERS_KEPT, Answer, Commit, Holding};
@@ -28,9 +29,10 @@ fn place(rejection: &Rejection) -> usize {
         Rejection::Unsafe(_) => 16,
         Rejection::TooManySignals(_) => 17,
         Rejection::TooLong { .. } => 18,
+        Rejection::Misfit(_) => 19,
     }
 }
-const PLACES: usize = 19;
+const PLACES: usize = 20;
 
 fn rejections() -> Vec<Rejection> {
     use Rejection as R;
@@ -48,7 +50,12 @@ fn rejections() -> Vec<Rejection> {
         S::Skipped(SkipReason::Operator),
         S::Cancelled,
     ];
+    let mut problems = Problems::default();
+    problems.push(Problem::error("a/b", "it is running: ü").hint("stop it"));
+    problems.push(Problem::warning("", "odd"));
     let mut all = vec![
+        R::Misfit(Problems::default()),
+        R::Misfit(problems),
         R::AlreadyStarted,
         R::NotStarted,
         R::Finished,

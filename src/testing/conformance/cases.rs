@@ -233,6 +233,8 @@ macro_rules! __storage_cases {
                 changes_do_not_move_a_run,
                 they_are_filtered_by_workflow,
                 they_are_filtered_by_status,
+                they_are_filtered_by_whether_they_have_ended,
+                a_list_goes_on_behind_a_run,
                 filters_follow_changes,
                 both_filters_hold,
                 no_more_are_listed_than_were_asked_for,

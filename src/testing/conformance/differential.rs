@@ -325,9 +325,10 @@ impl<'a> Pair<'a> {
                 let next = |side: &Side<'_>| side.ask(|storage| storage.next_due()).map(due);
                 same(next(&self.tested), next(&self.model))
             }
-            Operation::List { workflow, status, limit } => {
+            Operation::List { workflow, status, live, before, limit } => {
                 let (workflow, status) = (workflow.map(name), *status);
-                let query = RunQuery { workflow, status, limit: *limit };
+                let before = before.map(|(seconds, run)| (at(seconds), id(&name(run))));
+                let query = RunQuery { workflow, status, live: *live, before, limit: *limit };
                 self.both(|storage| storage.list(query.clone()))
             }
             Operation::Reopen => self.reopen(),

@@ -9,8 +9,8 @@ use super::trial::Trial;
 use crate::error::{ErrorClass, Failure, StepError, Suspension};
 use crate::id::StepKey;
 use crate::journal::{
-    CancelReason, Event, FailedAttempt, Modified, OpenApproval, Operation, Outcome, Reason,
-    Recorded, ScopeOpened, Signal, SkipReason, Suspended, Vote, Waiting,
+    CancelReason, Event, FailedAttempt, Mapping, Modified, MovedScope, OpenApproval, Operation,
+    Outcome, Reason, Recorded, ScopeOpened, Signal, SkipReason, Suspended, Vote, Waiting,
 };
 use crate::retry::RetryConfig;
 use crate::storage::{Commit, Message, NewRun};
@@ -91,6 +91,9 @@ fn operations() -> Vec<Operation> {
             workflow: Box::new(rich("w")),
             linked: vec![workflow("inner")],
             revision: 3,
+            mapping: Some(
+                Mapping::new().rename("a", "b").remove("c").succeed("d", value()).skip("e"),
+            ),
         },
         Operation::cancel(["a"]),
         Operation::Reseal { replaced: [("old".to_string(), "new".to_string())].into() },
@@ -115,7 +118,7 @@ fn rich(id: &str) -> Workflow {
     ];
     Workflow::builder(id)
         .steps(steps)
-        .version("1.2")
+        .version(12)
         .on_failure(FailurePolicy::default())
         .label("team", "a'b")
         .metadata("m", json!({"z": 1, "a": 2}))
@@ -207,8 +210,10 @@ fn run_events() -> Vec<Event> {
         input: value(),
         variables: Value::NULL,
     };
-    let modified =
-        Modified { workflow: rich("w"), linked: vec![workflow("inner")], variables: value() };
+    let steps = vec![Some(1), None, Some(0)];
+    let moved = MovedScope { scope: 0, unit: 2, body: 0, steps, variables: value() };
+    let (workflow, linked) = (rich("w"), vec![workflow("inner")]);
+    let modified = Modified { workflow, linked, variables: value(), scopes: vec![moved] };
     let replaced = Box::new([("a".to_string(), "b".to_string())].into());
     vec![
         started(value()),

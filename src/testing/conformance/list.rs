@@ -66,6 +66,34 @@ pub(super) fn they_are_filtered_by_status(on: &Trial<'_>) {
     assert!(with(RunStatus::Succeeded).is_empty());
 }
 
+pub(super) fn they_are_filtered_by_whether_they_have_ended(on: &Trial<'_>) {
+    use RunStatus as S;
+    let live = [S::Pending, S::Running, S::Paused, S::Cancelling];
+    let ended = [S::Succeeded, S::Failed, S::Cancelled, S::TimedOut];
+    for (place, status) in live.into_iter().chain(ended).enumerate() {
+        on.create(NewRun { status, ..run(&format!("r{place}")) });
+    }
+    let alive = RunQuery { live: true, ..all() };
+    assert_eq!(listed(on, alive.clone()), ["r3", "r2", "r1", "r0"]);
+    let status = Some(S::Failed);
+    assert!(listed(on, RunQuery { status, ..alive }).is_empty(), "both hold");
+}
+
+pub(super) fn a_list_goes_on_behind_a_run(on: &Trial<'_>) {
+    for (name, seconds) in [("a", 5), ("b", 5), ("c", 5), ("d", 7), ("e", 3)] {
+        on.create(NewRun { at: at(seconds), ..run(name) });
+    }
+    let behind = |name, seconds| {
+        let before = Some((at(seconds), id(name)));
+        listed(on, RunQuery { before, limit: 2, ..all() })
+    };
+    assert_eq!(behind("d", 7), ["c", "b"]);
+    assert_eq!(behind("b", 5), ["a", "e"]);
+    assert_eq!(behind("e", 3), [""; 0]);
+    assert_eq!(behind("bb", 5), ["b", "a"], "a run that is not there has a place, too");
+    assert_eq!(behind("z", 4), ["e"]);
+}
+
 pub(super) fn filters_follow_changes(on: &Trial<'_>) {
     several(on);
     on.commit("a", Commit { status: RunStatus::Failed, ..commit(A, 0) });

@@ -128,6 +128,9 @@ pub(super) enum Operation {
     List {
         workflow: Option<usize>,
         status: Option<RunStatus>,
+        live: bool,
+        /// The time and the run behind which it goes on.
+        before: Option<(i64, usize)>,
         limit: usize,
     },
     Reopen,
@@ -237,7 +240,9 @@ pub(super) fn operation(chance: &mut Chance, seconds: i64) -> Operation {
         },
         _ => Operation::List {
             workflow: chance.one_in(2).then(|| chance.below(2)),
-            status: chance.one_in(2).then(|| chance.pick(&STATUSES)),
+            status: chance.one_in(3).then(|| chance.pick(&STATUSES)),
+            live: chance.one_in(2),
+            before: chance.one_in(2).then(|| (seconds - chance.below(20) as i64, run)),
             limit: chance.below(4),
         },
     }

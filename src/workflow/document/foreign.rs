@@ -92,7 +92,13 @@ impl From<TasksDocument> for Definition {
     fn from(document: TasksDocument) -> Self {
         let mut definition = Self::new(document.name);
         definition.description = document.description;
-        definition.version = document.version;
+        if let Some(version) = document.version {
+            match version.parse() {
+                Ok(number) => definition.version = Some(number),
+                // Such as `1.2`, which is for people.
+                Err(_) => drop(definition.metadata.insert("version".into(), version.into())),
+            }
+        }
         definition.steps = document.tasks.into_iter().map(Step::from).collect();
         definition
     }
