@@ -4,11 +4,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::guests::Guests;
 use super::locks;
-use super::rows::{Events, HoldingRow, integer, owner_bytes, status_word, to_json};
-use super::workflows::{Workflows, Written};
+use super::workflows;
 use super::writer::Done;
 use crate::error::Result;
 use crate::id::{RunId, StepKey};
+use crate::storage::rows::{Events, HoldingRow, integer, owner_bytes, status_word, to_json};
+use crate::storage::workflows::{Workflows, Written};
 use crate::storage::{
     ANSWERS_KEPT, Commit, Created, NewRun, Owner, StepWrites, conflict, not_found,
 };
@@ -54,7 +55,7 @@ impl NewRows {
         if let Some(workflow) = whose.query_row([self.id.as_str()], |row| row.get(0)).optional()? {
             return Ok(Ok(Created::Exists(workflow)));
         }
-        let workflow = match self.workflow.row(connection)? {
+        let workflow = match workflows::row(&self.workflow, connection)? {
             Ok(workflow) => workflow,
             Err(error) => return Ok(Err(error)),
         };
@@ -77,7 +78,7 @@ impl NewRows {
             self.metadata,
         ])?;
         for (position, linked) in (0_i64..).zip(&self.linked) {
-            let workflow = match linked.row(connection)? {
+            let workflow = match workflows::row(linked, connection)? {
                 Ok(workflow) => workflow,
                 // Nothing may stay of what is refused.
                 Err(error) => return Err(rusqlite::Error::ToSqlConversionFailure(error.into())),
