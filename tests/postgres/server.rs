@@ -6,11 +6,12 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) struct Server {
     pub(crate) folder: PathBuf,
     /// Held open: when it closes, the server is stopped.
-    _child: Child,
+    child: Child,
 }
 
 /// Waits for the server, says so, then stops it when nobody is at the other end any more. A line that
@@ -65,7 +66,9 @@ fn find_programs() -> Option<PathBuf> {
 
 impl Server {
     fn start(programs: &Path) -> Self {
-        let name = format!("stepwell-pg-{}", std::process::id());
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("stepwell-pg-{}-{number}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir(&folder).unwrap();
@@ -79,7 +82,7 @@ impl Server {
             .spawn()
             .unwrap();
         wait_until_ready(&mut child);
-        Self { folder, _child: child }
+        Self { folder, child }
     }
 
     /// The URL of the database that there is.
@@ -114,23 +117,29 @@ fn unprivileged(folder: &Path) -> Command {
 }
 
 /// A server of one test, which may be restarted.
-pub(crate) struct Own {
-    pub(crate) server: Server,
-}
+pub(crate) struct Own(Server);
 
 impl Own {
     pub(crate) fn start() -> Option<Self> {
-        let programs = find_programs()?;
-        let mut server = Server::start(&programs);
-        let folder = server.folder.clone();
-        server.folder = folder;
-        Some(Self { server })
+        find_programs().map(|programs| Self(Server::start(&programs)))
     }
 
-    /// As after a crash of the machine: connections are cut, and what was not committed is gone.
+    pub(crate) fn url(&self) -> String {
+        self.0.url()
+    }
+
+    /// As after a crash: connections are cut, and what was not committed is gone.
     pub(crate) fn restart(&mut self) {
-        let child = &mut self.server._child;
+        let child = &mut self.0.child;
         child.stdin.as_mut().unwrap().write_all(b"restart\n").unwrap();
         wait_until_ready(child);
+    }
+}
+
+impl Drop for Own {
+    /// Waits, as whoever starts many would else have many.
+    fn drop(&mut self) {
+        drop(self.0.child.stdin.take());
+        let _ = self.0.child.wait();
     }
 }

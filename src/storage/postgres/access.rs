@@ -51,6 +51,9 @@ pub(super) struct Access {
     checked: AtomicBool,
 }
 
+/// A statement with its values.
+pub(super) type Statement = Query<'static, sqlx::Postgres, PgArguments>;
+
 /// Makes statements for a schema.
 #[derive(Clone)]
 pub(super) struct Sql {
@@ -79,7 +82,7 @@ impl Sql {
     }
 
     /// A statement that names our tables as `stepwell.table`.
-    pub(super) fn query(&self, text: &str) -> Query<'static, sqlx::Postgres, PgArguments> {
+    pub(super) fn query(&self, text: &str) -> Statement {
         let text = AssertSqlSafe(self.put_in(text));
         sqlx::query(text).persistent(!self.pooled)
     }

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::id::RunId;
 use crate::storage::rows::{Events, HoldingRow, status_word, to_json};
 use crate::storage::workflows::{KEPT_MAX, Workflows, Written};
-use crate::storage::{Created, NewRun};
+use crate::storage::{Created, NewRun, conflict};
 
 /// The numbers that definitions have in the database, by their hashes.
 #[derive(Default)]
@@ -71,8 +71,12 @@ impl NewRows {
         })
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    pub(super) const fn bytes(&self) -> usize {
         self.events.bytes()
+    }
+
+    fn changed_at(&self) -> i64 {
+        self.events.last_at().unwrap_or(self.created_at)
     }
 }
 
@@ -110,71 +114,101 @@ WITH given AS (
 )
 SELECT place::bigint FROM placed";
 
-/// Whether each was added; their ids differ. Their definitions have rows already.
+/// Whether each was added; their ids differ.
 pub(super) async fn create(
     connection: &mut PgConnection,
     sql: &Sql,
     numbers: &Numbers,
     runs: &[Box<NewRows>],
 ) -> Done<Vec<Result<Created>>> {
-    let mut workflows = Vec::with_capacity(runs.len());
-    let (mut place_of, mut position_of, mut linked) = (Vec::new(), Vec::new(), Vec::new());
-    let mut events = EventColumns::default();
-    for (place, run) in (1_i32..).zip(runs) {
-        match number(&mut *connection, sql, numbers, &run.workflow).await? {
-            Ok(workflow) => workflows.push(workflow),
-            Err(error) => return Ok(Err(error)),
-        }
-        for (position, link) in (0_i32..).zip(&run.linked) {
-            match number(&mut *connection, sql, numbers, link).await? {
-                Ok(workflow) => linked.push(workflow),
+    let workflows = match Definitions::of(&mut *connection, sql, numbers, runs).await? {
+        Ok(workflows) => workflows,
+        Err(error) => return Ok(Err(error)),
+    };
+    let made = insert(&mut *connection, sql, runs, workflows).await?;
+    let taken = runs.iter().zip(&made).filter(|(_, made)| !**made).map(|(run, _)| run.id.as_str());
+    let mut whose = whose(connection, sql, taken.collect()).await?;
+    let answers = runs.iter().zip(made).map(|(run, made)| match whose.remove(run.id.as_str()) {
+        _ if made => Ok(Created::New),
+        Some(workflow) => Ok(Created::Exists(workflow)),
+        // It was removed between the two looks.
+        None => Err(conflict(&run.id).transient()),
+    });
+    Ok(Ok(answers.collect()))
+}
+
+/// The numbers of the definitions that runs need.
+#[derive(Default)]
+struct Definitions {
+    of: Vec<i64>,
+    /// Those of sub-workflows, by the place of the run and theirs in it.
+    place: Vec<i32>,
+    position: Vec<i32>,
+    linked: Vec<i64>,
+}
+
+impl Definitions {
+    /// Writes those that are not there.
+    async fn of(
+        connection: &mut PgConnection,
+        sql: &Sql,
+        numbers: &Numbers,
+        runs: &[Box<NewRows>],
+    ) -> Done<Self> {
+        let mut all = Self::default();
+        for (place, run) in (1_i32..).zip(runs) {
+            match number(&mut *connection, sql, numbers, &run.workflow).await? {
+                Ok(number) => all.of.push(number),
                 Err(error) => return Ok(Err(error)),
             }
-            place_of.push(place);
-            position_of.push(position);
+            for (position, linked) in (0_i32..).zip(&run.linked) {
+                match number(&mut *connection, sql, numbers, linked).await? {
+                    Ok(number) => all.linked.push(number),
+                    Err(error) => return Ok(Err(error)),
+                }
+                all.place.push(place);
+                all.position.push(position);
+            }
         }
+        Ok(Ok(all))
+    }
+}
+
+/// Whether each is new.
+async fn insert(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    runs: &[Box<NewRows>],
+    workflows: Definitions,
+) -> sqlx::Result<Vec<bool>> {
+    let mut events = EventColumns::default();
+    for (place, run) in (1_i32..).zip(runs) {
         events.add(place, 0, &run.events);
     }
-    let changed_at = |run: &Box<NewRows>| run.events.last_at().unwrap_or(run.created_at);
     let query = sql
         .query(CREATE)
         .bind(runs.iter().map(|run| run.id.as_str()).collect::<Vec<_>>())
-        .bind(workflows)
+        .bind(workflows.of)
         .bind(runs.iter().map(|run| run.status).collect::<Vec<_>>())
         .bind(runs.iter().map(|run| run.created_at).collect::<Vec<_>>())
-        .bind(runs.iter().map(changed_at).collect::<Vec<_>>())
+        .bind(runs.iter().map(|run| run.changed_at()).collect::<Vec<_>>())
         .bind(runs.iter().map(|run| run.events.len()).collect::<Vec<_>>())
         .bind(runs.iter().map(|run| run.holding.state).collect::<Vec<_>>())
         .bind(runs.iter().map(|run| holder(&run.holding)).collect::<Vec<_>>())
         .bind(runs.iter().map(|run| run.holding.due).collect::<Vec<_>>())
         .bind(runs.iter().map(|run| run.user.as_deref()).collect::<Vec<_>>())
         .bind(runs.iter().map(|run| run.metadata.as_deref()).collect::<Vec<_>>())
-        .bind(place_of)
-        .bind(position_of)
-        .bind(linked)
-        .bind(&events.place)
-        .bind(&events.position)
-        .bind(&events.at)
-        .bind(&events.kind)
-        .bind(&events.scope)
-        .bind(&events.step)
-        .bind(events.data());
+        .bind(workflows.place)
+        .bind(workflows.position)
+        .bind(workflows.linked);
     let mut made = vec![false; runs.len()];
-    for row in query.fetch_all(&mut *connection).await? {
+    for row in events.bind(query).fetch_all(connection).await? {
         let place = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
         if let Some(made) = made.get_mut(place.wrapping_sub(1)) {
             *made = true;
         }
     }
-    let taken = runs.iter().zip(&made).filter(|(_, made)| !**made).map(|(run, _)| run.id.as_str());
-    let whose = whose(connection, sql, taken.collect()).await?;
-    let created = |(run, made): (&Box<NewRows>, bool)| match whose.get(run.id.as_str()) {
-        _ if made => Ok(Created::New),
-        Some(workflow) => Ok(Created::Exists(workflow.clone())),
-        // It was removed between the two looks.
-        None => Err(crate::storage::conflict(&run.id).transient()),
-    };
-    Ok(Ok(runs.iter().zip(made).map(created).collect()))
+    Ok(made)
 }
 
 /// The workflows of the runs with these ids.

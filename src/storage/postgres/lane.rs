@@ -7,12 +7,14 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, Either, select};
 use futures::lock::Mutex as AsyncMutex;
 use rustc_hash::FxHashSet;
 use sqlx::PgConnection;
+use sqlx::error::DatabaseError;
 
 use super::access::{Access, Done, Held, Scope, Sql};
 use super::create::{self, NewRows, Numbers};
@@ -29,6 +31,9 @@ const TOGETHER_MAX: usize = 1_024;
 /// Bytes of events and messages that are sent together, and what comes beyond by the last of them.
 const BYTES_MAX: usize = 4 << 20;
 
+/// A connection that was silent for longer goes back to the pool, which looks whether it still lives.
+const REST_MAX: Duration = Duration::from_secs(1);
+
 pub(super) struct Lane {
     access: Arc<Access>,
     numbers: Arc<Numbers>,
@@ -42,7 +47,24 @@ pub(super) struct Lane {
 #[derive(Default)]
 struct Flight {
     under_way: Option<BoxFuture<'static, Option<Held>>>,
-    connection: Option<Held>,
+    /// Since when it has nothing to do.
+    connection: Option<(Held, Instant)>,
+}
+
+impl Flight {
+    fn rest(&mut self, connection: Option<Held>) {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "how long a socket was silent is not virtual"
+        )]
+        let now = Instant::now();
+        self.connection = connection.map(|connection| (connection, now));
+    }
+
+    fn rested(&mut self) -> Option<Held> {
+        let short = |(_, since): &(Held, Instant)| since.elapsed() < REST_MAX;
+        self.connection.take().filter(short).map(|(connection, _)| connection)
+    }
 }
 
 struct Job {
@@ -121,7 +143,7 @@ impl Lane {
             if let Some(under_way) = &mut flight.under_way {
                 let connection = under_way.await;
                 flight.under_way = None;
-                flight.connection = connection;
+                flight.rest(connection);
             }
             let batch = self.take();
             if batch.is_empty() {
@@ -132,7 +154,7 @@ impl Lane {
                 numbers: Arc::clone(&self.numbers),
                 keep: self.keep,
             };
-            let connection = flight.connection.take();
+            let connection = flight.rested();
             flight.under_way = Some(Box::pin(write.all(connection, batch)));
         }
     }
@@ -244,15 +266,16 @@ impl Write {
         let (pieces, senders): (Vec<W>, Vec<Sender<T>>) = pieces.into_iter().unzip();
         let answers = match self.once(held, scope, &pieces, write).await {
             Ok(answers) => answers,
-            Err(_) if pieces.len() > 1 && held.is_usable() => {
+            Err(failed) if (pieces.len() > 1 || failed.again) && held.is_usable() => {
                 let mut answers = Vec::with_capacity(pieces.len());
                 for piece in pieces.chunks(1) {
                     let one = self.once(held, scope, piece, write).await;
-                    answers.push(one.and_then(|mut one| one.remove(0)));
+                    answers
+                        .push(one.map_err(|failed| failed.error).and_then(|mut one| one.remove(0)));
                 }
                 answers
             }
-            Err(error) => senders.iter().map(|_| Err(again(&error))).collect(),
+            Err(failed) => senders.iter().map(|_| Err(again(&failed.error))).collect(),
         };
         for (sender, answer) in senders.into_iter().zip(answers) {
             // Nobody may want to know any more.
@@ -266,25 +289,35 @@ impl Write {
         scope: Scope,
         pieces: &[W],
         write: Together<W, T>,
-    ) -> Result<Vec<Result<T>>> {
-        let numbers = &*self.numbers;
-        self.access
-            .patiently(async {
-                let all = async {
-                    let mut open = self.access.open(held, scope).await?;
-                    let done = write(&mut open, &self.access.sql, numbers, pieces).await?;
-                    open.close(done).await
-                };
-                let done = all.await;
-                held.settle(&done);
-                done.unwrap_or_else(|error| {
-                    // Perhaps because a definition was removed.
-                    numbers.forget();
-                    Err(self.access.fault.of(&error))
-                })
-            })
-            .await
+    ) -> Result<Vec<Result<T>>, Failed> {
+        let writing = async {
+            let mut open = self.access.open(held, scope).await?;
+            let done = write(&mut open, &self.access.sql, &self.numbers, pieces).await?;
+            open.close(done).await
+        };
+        let done = match self.access.patiently(async { Ok(writing.await) }).await {
+            Ok(done) => done,
+            Err(error) => return Err(Failed { error, again: false }),
+        };
+        held.settle(&done);
+        match done {
+            Ok(answers) => answers.map_err(|error| Failed { error, again: false }),
+            Err(error) => {
+                let gone = |error: &dyn DatabaseError| error.is_foreign_key_violation();
+                let again = error.as_database_error().is_some_and(gone);
+                // What is known of definitions may not be so any more.
+                self.numbers.forget();
+                Err(Failed { error: self.access.fault.of(&error), again })
+            }
+        }
     }
+}
+
+/// Why nothing was written.
+struct Failed {
+    error: Error,
+    /// Whether another attempt may go well: a definition was removed, which will be written again.
+    again: bool,
 }
 
 /// A batch by kind.

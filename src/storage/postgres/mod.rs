@@ -40,6 +40,92 @@ use crate::time::Timestamp;
 
 /// Runs in a PostgreSQL database. Clones share its connections, and engines on any number of machines
 /// may share the database.
+///
+/// Everything is in a schema of its own, `stepwell`. [`migrate`](Self::migrate) makes it, or makes it the
+/// newest; call it when a new version of your program is put in place, or at each start.
+///
+/// ```no_run
+/// # async fn example() -> stepwell::Result<()> {
+/// use stepwell::Engine;
+/// use stepwell::storage::Postgres;
+///
+/// let storage = Postgres::connect("postgres://app:password@db.example.com/app").await?;
+/// storage.migrate().await?;
+/// let engine = Engine::builder().storage(storage).build()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// An `Ok` of a write is as durable as the server makes it: on its disk, unless `synchronous_commit` is off.
+/// Writes that come while others are written are sent together with the next, so that many runs wait for
+/// the disk together; one that is refused does not touch the others. What fails because the server is
+/// away is [transient](Error::is_transient): engines try again until it is back.
+///
+/// It works under any executor. With the feature `tokio` and inside of tokio its connections use that; else
+/// they use a thread of their own that waits for the network. Connections belong to the runtime in which
+/// they were opened: a storage is of no use any more when that has ended.
+///
+/// For encrypted connections enable one of the `tls-…` features of the crate `sqlx` 0.9 in your own
+/// `Cargo.toml`, and say `?sslmode=verify-full` in the URL; or bring your own pool, by
+/// [`with_pool`](Self::with_pool).
+///
+/// # The schema
+///
+/// Times are microseconds since 1970 in UTC; `stepwell.moment(at)` makes `timestamptz` of them, and the two
+/// views have that. PostgreSQL has no text with U+0000: it is kept as U+001A and `0`, and U+001A as itself
+/// twice. JSON is kept as `json`, as it was written: `jsonb` would lose the order of keys and digits of
+/// numbers. What is written by hand is not checked.
+///
+/// | table | one row for each | columns |
+/// | --- | --- | --- |
+/// | `runs` | run | `run` (number), `id`, `workflow` (number), `status`, `created_at`, `changed_at`, `events` (length of the journal), `state` (`held`, `parked`, `finished`, `aside`), `owner`, `due`, `inbox` (messages that wait), `posted`, `answered`, `recoveries`, `problem`, `user_name`, `metadata` |
+/// | `workflows` | definition | `workflow` (number), `id`, `version` (counted for each id), `hash` (SHA-256), `definition` (JSON) |
+/// | `run_workflows` | sub-workflow of a run | `run`, `position`, `workflow` |
+/// | `events` | event of a journal | `run`, `position` (from 0), `at`, `kind`, `scope` and `step` (numbers, where it is about a step), `data` (JSON) |
+/// | `messages` | message without an answer | `run`, `number`, `message` (JSON) |
+/// | `answers` | of the last answers of a run | `run`, `position`, `number`, `rejection` (JSON; null when it was done) |
+/// | `locks` | lock with a rate | `lock`, `next` (when it could be taken at an even pace) |
+/// | `lock_holders` | lock that a step holds | `lock`, `run` (id), `scope`, `step` |
+/// | `owners` | engine | `owner`, `beats`, `state` (`alive`, `retired`, `gone`) |
+/// | `migrations` | version of the schema | `version`, `at` |
+///
+/// The views are `run_overview` (runs with the id and version of their workflow) and `step_states`
+/// (`run`, `scope`, `step`, `name` of outermost steps, `status`, `since`).
+///
+/// What failed last, and why:
+/// ```sql
+/// SELECT run, workflow, changed_at, problem FROM stepwell.run_overview
+/// WHERE status = 'failed' ORDER BY changed_at DESC LIMIT 20;
+/// ```
+/// How many runs of which workflow are in which state:
+/// ```sql
+/// SELECT workflow, version, status, count(*) FROM stepwell.run_overview GROUP BY 1, 2, 3;
+/// ```
+/// What has happened to a run:
+/// ```sql
+/// SELECT position, stepwell.moment(at) AS at, kind, step, data
+/// FROM stepwell.events WHERE run = (SELECT run FROM stepwell.runs WHERE id = 'order-4711')
+/// ORDER BY position;
+/// ```
+/// Where its steps stand:
+/// ```sql
+/// SELECT scope, step, name, status, since FROM stepwell.step_states WHERE run = 'order-4711';
+/// ```
+/// The slowest attempts of the steps of a workflow, in seconds:
+/// ```sql
+/// SELECT runs.id, began.step, max(ended.at - began.at) / 1e6 AS seconds
+/// FROM stepwell.workflows JOIN stepwell.runs USING (workflow)
+/// JOIN stepwell.events AS began ON began.run = runs.run AND began.kind = 'step_started'
+/// JOIN stepwell.events AS ended ON ended.run = began.run AND ended.position > began.position
+///   AND (ended.scope, ended.step) = (began.scope, began.step) AND ended.kind = 'step_succeeded'
+/// WHERE workflows.id = 'w' GROUP BY runs.id, began.step ORDER BY seconds DESC LIMIT 10;
+/// ```
+/// What steps have come to:
+/// ```sql
+/// SELECT runs.id, events.step, events.data -> 'output' AS output
+/// FROM stepwell.runs JOIN stepwell.events USING (run)
+/// WHERE events.kind = 'step_succeeded' LIMIT 100;
+/// ```
 #[derive(Clone)]
 pub struct Postgres(Arc<Opened>);
 
@@ -51,6 +137,20 @@ struct Opened {
 }
 
 /// How a database is used.
+///
+/// ```no_run
+/// # async fn example() -> stepwell::Result<()> {
+/// use std::time::Duration;
+/// use stepwell::storage::PostgresOptions;
+///
+/// let storage = PostgresOptions::new()
+///     .schema("workflows")
+///     .patience(Duration::from_secs(10))
+///     .connect("postgres://app:password@db.example.com/app")
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct PostgresOptions {
     schema: String,
@@ -87,14 +187,16 @@ impl PostgresOptions {
         self
     }
 
-    /// Connections that are open at once, at most. Not used with a pool of the host's.
+    /// Connections that are open at once, at most; at least one. Two of them write, if there are
+    /// four. Not used with a pool of the host's.
     #[must_use]
     pub const fn connections(mut self, most: u32) -> Self {
         self.connections = most;
         self
     }
 
-    /// How long anything waits for the server before it fails.
+    /// How long anything waits for the server before it fails. A write that failed so may have been
+    /// done all the same.
     #[must_use]
     pub const fn patience(mut self, wait: Duration) -> Self {
         self.patience = wait;
@@ -102,7 +204,9 @@ impl PostgresOptions {
     }
 
     /// Counts on nothing that outlasts a transaction: needed behind a proxy that gives each transaction
-    /// another session of the server, as PgBouncer does with `pool_mode = transaction`.
+    /// another session of the server, as PgBouncer does with `pool_mode = transaction`. Each call then
+    /// takes some round trips more. A pool of the host's must not prepare statements on its own
+    /// account either: `statement_cache_capacity(0)`.
     #[must_use]
     pub const fn behind_a_pooler(mut self) -> Self {
         self.pooled = true;

@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use super::access::{Done, Sql};
+use super::access::{Done, Sql, Statement};
 use super::text::{encode, encode_json};
 use crate::error::Result;
 use crate::id::{RunId, StepKey};
@@ -25,12 +25,12 @@ pub(super) const fn uuid_of(owner: Owner) -> Uuid {
 /// The events of several runs as columns; `place` says of which.
 #[derive(Default)]
 pub(super) struct EventColumns<'a> {
-    pub(super) place: Vec<i32>,
-    pub(super) position: Vec<i64>,
-    pub(super) at: Vec<i64>,
-    pub(super) kind: Vec<&'a str>,
-    pub(super) scope: Vec<Option<i64>>,
-    pub(super) step: Vec<Option<i64>>,
+    place: Vec<i32>,
+    position: Vec<i64>,
+    at: Vec<i64>,
+    kind: Vec<&'a str>,
+    scope: Vec<Option<i64>>,
+    step: Vec<Option<i64>>,
     data: Vec<Option<Cow<'a, str>>>,
 }
 
@@ -48,8 +48,11 @@ impl<'a> EventColumns<'a> {
         }
     }
 
-    pub(super) fn data(&self) -> Vec<Option<&str>> {
-        self.data.iter().map(Option::as_deref).collect()
+    /// Gives a statement its last seven values.
+    pub(super) fn bind(self, query: Statement) -> Statement {
+        let data: Vec<Option<&str>> = self.data.iter().map(Option::as_deref).collect();
+        let query = query.bind(self.place).bind(self.position).bind(self.at).bind(self.kind);
+        query.bind(self.scope).bind(self.step).bind(data)
     }
 }
 
@@ -197,17 +200,10 @@ pub(super) async fn commit(
         .bind(integer(ANSWERS_KEPT))
         .bind(released.place)
         .bind(released.scope)
-        .bind(released.step)
-        .bind(&events.place)
-        .bind(&events.position)
-        .bind(&events.at)
-        .bind(&events.kind)
-        .bind(&events.scope)
-        .bind(&events.step)
-        .bind(events.data());
+        .bind(released.step);
     let mut done: Vec<Result<()>> =
         changes.iter().map(|change| Err(not_found(&change.run))).collect();
-    for row in query.fetch_all(connection).await? {
+    for row in events.bind(query).fetch_all(connection).await? {
         let place = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
         let fits: bool = row.try_get(1)?;
         if let Some((done, change)) = done.iter_mut().zip(changes).nth(place.wrapping_sub(1)) {
