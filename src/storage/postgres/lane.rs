@@ -7,11 +7,12 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::channel::oneshot;
-use futures::future::{BoxFuture, Either, select};
+use futures::future::{BoxFuture, Either, FutureExt, select};
 use futures::lock::Mutex as AsyncMutex;
+use futures_timer::Delay;
 use rustc_hash::FxHashSet;
 use sqlx::PgConnection;
 use sqlx::error::DatabaseError;
@@ -47,23 +48,18 @@ pub(super) struct Lane {
 #[derive(Default)]
 struct Flight {
     under_way: Option<BoxFuture<'static, Option<Held>>>,
-    /// Since when it has nothing to do.
-    connection: Option<(Held, Instant)>,
+    /// With what tells when it has had nothing to do for too long.
+    connection: Option<(Held, Delay)>,
 }
 
 impl Flight {
     fn rest(&mut self, connection: Option<Held>) {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "how long a socket was silent is not virtual"
-        )]
-        let now = Instant::now();
-        self.connection = connection.map(|connection| (connection, now));
+        self.connection = connection.map(|connection| (connection, Delay::new(REST_MAX)));
     }
 
     fn rested(&mut self) -> Option<Held> {
-        let short = |(_, since): &(Held, Instant)| since.elapsed() < REST_MAX;
-        self.connection.take().filter(short).map(|(connection, _)| connection)
+        let (connection, mut over) = self.connection.take()?;
+        (&mut over).now_or_never().is_none().then_some(connection)
     }
 }
 
