@@ -187,6 +187,7 @@ fn commit(owner: Owner, expected: u64, events: Vec<Recorded>) -> Commit {
         holding: Holding::Held(owner),
         released: Vec::new(),
         recovered: false,
+        writes: None,
     }
 }
 

@@ -30,7 +30,7 @@ use self::write::{Change, Letter};
 use super::workflows::Workflows;
 use super::{
     Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Reply, RunQuery,
-    Storage, StoredRun, Summary,
+    Storage, StoredRun, Summary, no_tables,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{RunId, StepKey};
@@ -338,6 +338,9 @@ impl Storage for Postgres {
     }
 
     fn commit(&self, run: &RunId, mut commit: Commit) -> Reply<Result<Vec<Recorded>>> {
+        if commit.writes.is_some() {
+            return Reply::ready(Err(no_tables(run)));
+        }
         let change = match Change::of(run, &commit) {
             Ok(change) => change,
             Err(error) => return Reply::ready(Err(error.of_run(run))),

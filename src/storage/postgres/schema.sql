@@ -138,7 +138,7 @@ CROSS JOIN LATERAL (
   FROM stepwell.events
   WHERE events.run = runs.run AND events.kind IN (
     'step_ready', 'step_started', 'step_succeeded', 'attempt_failed', 'step_failed', 'step_skipped',
-    'step_cancelled', 'wait_started', 'step_suspended', 'step_reset'
+    'step_outcome_unknown', 'step_cancelled', 'wait_started', 'step_suspended', 'step_reset'
   )
   ORDER BY events.scope, events.step, events.position DESC
 ) AS last;
