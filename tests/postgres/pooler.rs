@@ -1,7 +1,9 @@
 //! A proxy that pools by transactions, as PgBouncer does: behind it no two transactions need be in the
 //! same session of the server.
 
+use std::fs::Permissions;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -15,6 +17,8 @@ fn pooler() -> Option<&'static Path> {
     let start = || {
         let folder = server.folder.join("pooler");
         std::fs::create_dir(&folder).unwrap();
+        // Who removes it in the end is not who runs the tests.
+        std::fs::set_permissions(&folder, Permissions::from_mode(0o777)).unwrap();
         let listener = UnixListener::bind(folder.join(".s.PGSQL.5432")).unwrap();
         let socket = server.folder.join(".s.PGSQL.5432");
         std::thread::spawn(move || {

@@ -7,8 +7,8 @@ use super::text::encode;
 use crate::error::Result;
 use crate::id::{RunId, StepKey};
 use crate::run::Want;
-use crate::storage::Denied;
 use crate::storage::locks::{HOLDERS_NAMED, taken, too_early};
+use crate::storage::{Denied, conflict};
 use crate::time::Timestamp;
 
 /// A step that asks for locks.
@@ -38,6 +38,15 @@ async fn acquire(
     sql: &Sql,
     asked: &Acquire,
 ) -> Done<Option<Denied>> {
+    // Its row stays as it is until the end of the transaction.
+    let ended = sql.query(
+        "SELECT status IN ('succeeded', 'failed', 'cancelled', 'timed_out')
+         FROM stepwell.runs WHERE id = $1 FOR SHARE",
+    );
+    let ended = ended.bind(asked.run.as_str()).fetch_optional(&mut *connection).await?;
+    if ended.map(|row| row.try_get(0)).transpose()? == Some(true) {
+        return Ok(Err(conflict(&asked.run)));
+    }
     alone(connection, sql, asked).await?;
     for want in &asked.wants {
         if let Some(denied) = refuse(connection, sql, asked, want).await? {
@@ -59,11 +68,9 @@ async fn acquire(
     Ok(Ok(None))
 }
 
-/// Waits until nobody else asks for any of these locks, nor changes the run: a lock has no row to wait
-/// for before it is held. In one order, so that nobody waits for somebody who waits for him.
+/// Waits until nobody else asks for any of these locks: a lock has no row to wait for before it is held.
+/// In one order, so that nobody waits for somebody who waits for him.
 async fn alone(connection: &mut PgConnection, sql: &Sql, asked: &Acquire) -> sqlx::Result<()> {
-    let run = sql.query("SELECT FROM stepwell.runs WHERE id = $1 FOR SHARE");
-    run.bind(asked.run.as_str()).execute(&mut *connection).await?;
     let lock = sql.query(
         "SELECT pg_advisory_xact_lock(key) FROM (
            SELECT DISTINCT hashtextextended('lock ' || $1 || ' ' || lock, 0) AS key
