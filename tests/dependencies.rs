@@ -24,6 +24,16 @@ fn the_default_features_bring_no_runtime() {
 }
 
 #[test]
+fn postgres_brings_no_tokio_unless_it_is_asked_for() {
+    let alone = tree(&["-e", "normal", "--features", "postgres"]);
+    assert!(alone.contains("sqlx v"));
+    assert!(!alone.lines().any(|line| line.starts_with("tokio v")));
+    let both = tree(&["-e", "normal", "--features", "postgres,tokio", "-f", "{p} {f}"]);
+    let uses_tokio = |line: &str| line.starts_with("sqlx-core v") && line.contains("_rt-tokio");
+    assert!(both.lines().any(uses_tokio), "its connections use tokio's");
+}
+
+#[test]
 fn every_dependency_has_a_permissive_licence() {
     let tree = tree(&["--all-features", "-f", "{p}|{l}"]);
     let allowed = include_str!("../deny.toml");

@@ -9,16 +9,25 @@ mod blob;
 mod files;
 mod locks;
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod reply;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod rows;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod statement;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod workflows;
 
 pub use blob::{BLOB_NAME_BYTES_MAX, BlobStore, MemoryBlobs};
 #[cfg(feature = "files")]
 #[cfg_attr(docsrs, doc(cfg(feature = "files")))]
 pub use files::FileBlobs;
 pub use memory::Memory;
+#[cfg(feature = "postgres")]
+#[cfg_attr(docsrs, doc(cfg(feature = "postgres")))]
+pub use postgres::{Postgres, PostgresOptions, SCHEMA_BYTES_MAX};
 pub use reply::Reply;
 #[cfg(feature = "sqlite")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sqlite")))]

@@ -7,7 +7,6 @@ mod locks;
 mod owners;
 mod read;
 mod reader;
-mod rows;
 mod schema;
 mod worker;
 mod workflows;
@@ -23,10 +22,10 @@ use self::alive::Alive;
 use self::fault::Fault;
 use self::guests::Guests;
 use self::reader::Reader;
-use self::rows::to_json;
-use self::workflows::Workflows;
 use self::write::{Change, NewRows};
 use self::writer::Writer;
+use super::rows::to_json;
+use super::workflows::Workflows;
 use super::{
     Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Reply, RunQuery,
     Storage, StoredRun, Summary,

@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::rows::{integer, owner_bytes, owner_of};
 use super::writer::Done;
 use crate::id::RunId;
+use crate::storage::rows::{integer, owner_bytes, owner_of};
 use crate::storage::{Beat, Claim, Claimed, Owner};
 
 /// Owners that no process that is alive can be are gone: for whoever is sure to be the only one.

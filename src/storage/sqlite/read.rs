@@ -3,14 +3,15 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, Rows, params, params_from_iter};
 
-use super::rows::{
-    corrupt, from_json, holding_of, integer, owner_bytes, recorded_of, status_of, status_word,
-};
-use super::workflows::Workflows;
+use super::workflows::read as definition;
 use super::writer::Done;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::RunId;
 use crate::journal::Recorded;
+use crate::storage::rows::{
+    corrupt, from_json, holding_of, integer, owner_bytes, recorded_of, status_of, status_word,
+};
+use crate::storage::workflows::Workflows;
 use crate::storage::{Answer, Message, Owner, RunQuery, StoredRun, Summary};
 use crate::time::Timestamp;
 use crate::workflow::{Metadata, Workflow};
@@ -53,7 +54,7 @@ pub(super) fn load(
         })
     });
     let Some(row) = found.optional()? else { return Ok(Ok(None)) };
-    let workflow = workflows.read(connection, row.workflow, run)?;
+    let workflow = definition(workflows, connection, row.workflow, run)?;
     let linked = linked(connection, workflows, row.run, run)?;
     let journal = journal(connection, row.run, row.events, run)?;
     Ok(row.with(run, workflow, linked, journal).map(Some))
@@ -95,7 +96,7 @@ fn linked(
     let rows = find.query_map([row], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
     let mut linked = Vec::with_capacity(rows.len());
     for row in rows {
-        match workflows.read(connection, row, run)? {
+        match definition(workflows, connection, row, run)? {
             Ok(workflow) => linked.push(workflow),
             Err(error) => return Ok(Err(error)),
         }

@@ -4,11 +4,12 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::guests::Guests;
 use super::locks;
-use super::rows::{Events, HoldingRow, integer, owner_bytes, status_word, to_json};
-use super::workflows::{Workflows, Written};
+use super::workflows;
 use super::writer::Done;
 use crate::error::Result;
 use crate::id::{RunId, StepKey};
+use crate::storage::rows::{Events, HoldingRow, integer, owner_bytes, status_word, to_json};
+use crate::storage::workflows::{Workflows, Written};
 use crate::storage::{
     ANSWERS_KEPT, Commit, Created, NewRun, Owner, StepWrites, conflict, not_found,
 };
@@ -50,7 +51,7 @@ impl NewRows {
         if let Some(workflow) = whose.query_row([self.id.as_str()], |row| row.get(0)).optional()? {
             return Ok(Ok(Created::Exists(workflow)));
         }
-        let workflow = self.workflow.row(connection)?;
+        let workflow = workflows::row(&self.workflow, connection)?;
         let mut insert = connection.prepare_cached(
             "INSERT INTO runs (id, workflow, status, created_at, changed_at, events,
                state, owner, due, user, metadata)
@@ -70,7 +71,7 @@ impl NewRows {
             self.metadata,
         ])?;
         for (position, linked) in (0_i64..).zip(&self.linked) {
-            let workflow = linked.row(connection)?;
+            let workflow = workflows::row(linked, connection)?;
             let mut insert = connection.prepare_cached(
                 "INSERT INTO run_workflows (run, position, workflow) VALUES (?1, ?2, ?3)",
             )?;

@@ -72,7 +72,7 @@ pub(super) const fn owner_of(bytes: [u8; 16]) -> Owner {
     Owner(u128::from_be_bytes(bytes))
 }
 
-/// Lengths and numbers as SQLite counts; nothing is ever so long that it does not fit.
+/// Lengths and numbers as databases count; nothing is ever so long that it does not fit.
 pub(super) fn integer(number: impl TryInto<i64>) -> i64 {
     number.try_into().unwrap_or(i64::MAX)
 }
@@ -152,6 +152,12 @@ impl Events {
 
     pub(super) fn len(&self) -> i64 {
         integer(self.rows.len())
+    }
+
+    /// How much text they are.
+    #[cfg(feature = "postgres")]
+    pub(super) const fn bytes(&self) -> usize {
+        self.json.len()
     }
 
     /// When the last of them happened.

@@ -1,0 +1,249 @@
+//! The way to the server: connections, statements with the schema put in, transactions, patience.
+
+use std::future::Future;
+use std::ops::{Deref, DerefMut};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use std::{io, mem};
+
+use futures::future::{Either, select};
+use futures_timer::Delay;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Transaction};
+
+use super::fault::Fault;
+use super::schema::{self, Found};
+use crate::error::Result;
+
+/// What a piece of work came to: an error of the database, or an answer, which may be a refusal that has
+/// changed nothing.
+pub(super) type Done<T> = sqlx::Result<Result<T>>;
+
+/// What a piece of work needs of the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// A single statement.
+    One,
+    /// Several statements that read as of one moment.
+    Moment,
+    /// Several statements that write all or nothing.
+    Whole,
+}
+
+/// How long the server keeps a transaction of somebody who says nothing, and with it the rows that are
+/// locked: whoever vanished in the middle is not waited for longer.
+const BEGIN_WHOLE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL idle_in_transaction_session_timeout = '30s'";
+
+const BEGIN_MOMENT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+    SET LOCAL idle_in_transaction_session_timeout = '30s'";
+
+pub(super) struct Access {
+    pub(super) pool: PgPool,
+    pub(super) sql: Sql,
+    pub(super) fault: Fault,
+    patience: Duration,
+    /// Whether the schema is known to be the newest.
+    checked: AtomicBool,
+}
+
+/// A statement with its values.
+pub(super) type Statement = Query<'static, sqlx::Postgres, PgArguments>;
+
+/// Makes statements for a schema.
+#[derive(Clone)]
+pub(super) struct Sql {
+    name: Arc<str>,
+    /// Quoted, with the dot behind it.
+    schema: Arc<str>,
+    /// Whether each transaction may be given to another session of the server: then none may count on
+    /// what another has prepared.
+    pooled: bool,
+}
+
+impl Sql {
+    pub(super) fn new(schema: &str, pooled: bool) -> Self {
+        let quoted = format!("\"{}\".", schema.replace('"', "\"\""));
+        Self { name: schema.into(), schema: quoted.into(), pooled }
+    }
+
+    /// The name of the schema.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The name as a statement has it.
+    pub(super) fn quoted(&self) -> &str {
+        self.schema.trim_end_matches('.')
+    }
+
+    /// A statement that names our tables as `stepwell.table`.
+    pub(super) fn query(&self, text: &str) -> Statement {
+        let text = AssertSqlSafe(self.put_in(text));
+        sqlx::query(text).persistent(!self.pooled)
+    }
+
+    pub(super) fn put_in(&self, text: &str) -> String {
+        text.replace("stepwell.", &self.schema)
+    }
+}
+
+impl Access {
+    pub(super) fn new(pool: PgPool, sql: Sql, fault: Fault, patience: Duration) -> Self {
+        Self { pool, sql, fault, patience, checked: AtomicBool::new(false) }
+    }
+
+    /// A connection, once the schema is known to be the newest.
+    pub(super) async fn connection(&self) -> Result<Held> {
+        let mut held = self.acquire().await?;
+        if !self.checked.load(Ordering::Relaxed) {
+            schema::must_be_newest(self.inspect(&mut held).await?, &self.fault)?;
+            self.checked.store(true, Ordering::Relaxed);
+        }
+        Ok(held)
+    }
+
+    async fn acquire(&self) -> Result<Held> {
+        let connection = self.pool.acquire().await.map_err(|error| self.fault.of(&error))?;
+        Ok(Held { connection: Some(connection), usable: true })
+    }
+
+    async fn inspect(&self, held: &mut Held) -> Result<Found> {
+        let look = async {
+            let mut open = self.open(held, Scope::One).await?;
+            let found = schema::inspect(&mut open, &self.sql).await?;
+            open.close(found).await
+        };
+        let done = look.await;
+        held.settle(&done);
+        done.map_err(|error| self.fault.of(&error))?
+    }
+
+    /// Connects, and fails if the schema is newer than this program.
+    pub(super) async fn try_out(&self) -> Result<()> {
+        self.patiently(async {
+            let mut held = self.acquire().await?;
+            let found = self.inspect(&mut held).await?;
+            schema::must_not_be_newer(found, &self.fault)
+        })
+        .await
+    }
+
+    /// Makes the schema the newest.
+    pub(super) async fn migrate(&self) -> Result<()> {
+        self.patiently(async {
+            let mut held = self.acquire().await?;
+            let change = async {
+                let mut open = self.open(&mut held, Scope::Whole).await?;
+                let done = schema::migrate(&mut open, &self.sql, &self.fault).await?;
+                open.close(done).await
+            };
+            let done = change.await;
+            held.settle(&done);
+            done.unwrap_or_else(|error| Err(self.fault.of(&error)))
+        })
+        .await
+    }
+
+    /// Begins something, which must be closed; then the connection must be settled.
+    pub(super) async fn open<'c>(
+        &self,
+        held: &'c mut Held,
+        scope: Scope,
+    ) -> sqlx::Result<Open<'c>> {
+        let connection = held.begin()?;
+        let begin = match scope {
+            Scope::One if !self.sql.pooled => return Ok(Open::Plain(connection)),
+            Scope::Moment => BEGIN_MOMENT,
+            Scope::One | Scope::Whole => BEGIN_WHOLE,
+        };
+        connection.begin_with(begin).await.map(Open::Whole)
+    }
+
+    /// Fails when it takes too long: whom nobody answers cannot know whether it was done.
+    pub(super) async fn patiently<T>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        match select(pin!(work), Delay::new(self.patience)).await {
+            Either::Left((done, _)) => done,
+            Either::Right(((), _)) => Err(self.fault.silent(self.patience)),
+        }
+    }
+}
+
+/// Something that has begun. What is dropped without being closed has not happened, unless it was a
+/// single statement.
+pub(super) enum Open<'c> {
+    Plain(&'c mut PgConnection),
+    Whole(Transaction<'c, sqlx::Postgres>),
+}
+
+impl Open<'_> {
+    /// A refusal changes nothing.
+    pub(super) async fn close<T>(self, done: Result<T>) -> Done<T> {
+        match (self, done.is_ok()) {
+            (Self::Plain(_), _) => {}
+            (Self::Whole(transaction), true) => transaction.commit().await?,
+            (Self::Whole(transaction), false) => transaction.rollback().await?,
+        }
+        Ok(done)
+    }
+}
+
+impl Deref for Open<'_> {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match self {
+            Self::Plain(connection) => connection,
+            Self::Whole(transaction) => transaction,
+        }
+    }
+}
+
+impl DerefMut for Open<'_> {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        match self {
+            Self::Plain(connection) => connection,
+            Self::Whole(transaction) => transaction,
+        }
+    }
+}
+
+/// A connection that goes back to the pool when it was used to the end of something, and is closed when
+/// it was let go in the middle.
+pub(super) struct Held {
+    connection: Option<PoolConnection<sqlx::Postgres>>,
+    usable: bool,
+}
+
+impl Held {
+    /// Until it is settled, it is in the middle of something.
+    fn begin(&mut self) -> sqlx::Result<&mut PgConnection> {
+        let usable = mem::replace(&mut self.usable, false);
+        let connection = self.connection.as_deref_mut().filter(|_| usable);
+        connection.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected).into())
+    }
+
+    /// Says what was done with it.
+    pub(super) fn settle<T>(&mut self, done: &sqlx::Result<T>) {
+        self.usable = !done.as_ref().is_err_and(super::fault::is_lost);
+    }
+
+    pub(super) const fn is_usable(&self) -> bool {
+        self.usable
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.as_mut().filter(|_| !self.usable) {
+            connection.close_on_drop();
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! Runs in a PostgreSQL database.
+
+mod access;
+mod create;
+mod fault;
+mod lane;
+mod locks;
+mod owners;
+mod read;
+mod schema;
+mod text;
+mod write;
+
+use std::fmt;
+use std::hash::BuildHasher;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustc_hash::FxBuildHasher;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, PgPool};
+
+use self::access::{Access, Scope, Sql};
+use self::create::NewRows;
+use self::fault::Fault;
+use self::lane::{Lane, Piece};
+use self::locks::Acquire;
+use self::write::{Change, Letter};
+use super::workflows::Workflows;
+use super::{
+    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Reply, RunQuery,
+    Storage, StoredRun, Summary, no_tables,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{RunId, StepKey};
+use crate::journal::Recorded;
+use crate::run::Want;
+use crate::time::Timestamp;
+
+/// Runs in a PostgreSQL database. Clones share its connections, and engines on any number of machines
+/// may share the database.
+///
+/// Everything is in a schema of its own, `stepwell`. [`migrate`](Self::migrate) makes it, or makes it the
+/// newest; call it when a new version of your program is put in place, or at each start.
+///
+/// ```no_run
+/// # async fn example() -> stepwell::Result<()> {
+/// use stepwell::Engine;
+/// use stepwell::storage::Postgres;
+///
+/// let storage = Postgres::connect("postgres://app:password@db.example.com/app").await?;
+/// storage.migrate().await?;
+/// let engine = Engine::builder().storage(storage).build()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// An `Ok` of a write is as durable as the server makes it: on its disk, unless `synchronous_commit` is off.
+/// Writes that come while others are written are sent together with the next, so that many runs wait for
+/// the disk together; one that is refused does not touch the others. What fails because the server is
+/// away is [transient](Error::is_transient): engines try again until it is back.
+///
+/// It works under any executor. With the feature `tokio` and inside of tokio its connections use that; else
+/// they use a thread of their own that waits for the network. Connections belong to the runtime in which
+/// they were opened: a storage is of no use any more when that has ended.
+///
+/// For encrypted connections enable one of the `tls-…` features of the crate `sqlx` 0.9 in your own
+/// `Cargo.toml`, and say `?sslmode=verify-full` in the URL; or bring your own pool, by
+/// [`with_pool`](Self::with_pool).
+///
+/// # The schema
+///
+/// Times are microseconds since 1970 in UTC; `stepwell.moment(at)` makes `timestamptz` of them, and the two
+/// views have that. PostgreSQL has no text with U+0000: it is kept as U+001A and `0`, and U+001A as itself
+/// twice. JSON is kept as `json`, as it was written: `jsonb` would lose the order of keys and digits of
+/// numbers. What is written by hand is not checked.
+///
+/// | table | one row for each | columns |
+/// | --- | --- | --- |
+/// | `runs` | run | `run` (number), `id`, `workflow` (number), `status`, `created_at`, `changed_at`, `events` (length of the journal), `state` (`held`, `parked`, `finished`, `aside`), `owner`, `due`, `inbox` (messages that wait), `posted`, `answered`, `recoveries`, `problem`, `user_name`, `metadata` |
+/// | `workflows` | definition | `workflow` (number), `id`, `version` (counted for each id), `hash` (SHA-256), `definition` (JSON) |
+/// | `run_workflows` | sub-workflow of a run | `run`, `position`, `workflow` |
+/// | `events` | event of a journal | `run`, `position` (from 0), `at`, `kind`, `scope` and `step` (numbers, where it is about a step), `data` (JSON) |
+/// | `messages` | message without an answer | `run`, `number`, `message` (JSON) |
+/// | `answers` | of the last answers of a run | `run`, `position`, `number`, `rejection` (JSON; null when it was done) |
+/// | `locks` | lock with a rate | `lock`, `next` (when it could be taken at an even pace) |
+/// | `lock_holders` | lock that a step holds | `lock`, `run` (id), `scope`, `step` |
+/// | `owners` | engine | `owner`, `beats`, `state` (`alive`, `retired`, `gone`) |
+/// | `migrations` | version of the schema | `version`, `at` |
+///
+/// The views are `run_overview` (runs with the id and version of their workflow) and `step_states`
+/// (`run`, `scope`, `step`, `name` of outermost steps, `status`, `since`).
+///
+/// What failed last, and why:
+/// ```sql
+/// SELECT run, workflow, changed_at, problem FROM stepwell.run_overview
+/// WHERE status = 'failed' ORDER BY changed_at DESC LIMIT 20;
+/// ```
+/// How many runs of which workflow are in which state:
+/// ```sql
+/// SELECT workflow, version, status, count(*) FROM stepwell.run_overview GROUP BY 1, 2, 3;
+/// ```
+/// What has happened to a run:
+/// ```sql
+/// SELECT position, stepwell.moment(at) AS at, kind, step, data
+/// FROM stepwell.events WHERE run = (SELECT run FROM stepwell.runs WHERE id = 'order-4711')
+/// ORDER BY position;
+/// ```
+/// Where its steps stand:
+/// ```sql
+/// SELECT scope, step, name, status, since FROM stepwell.step_states WHERE run = 'order-4711';
+/// ```
+/// The slowest attempts of the steps of a workflow, in seconds:
+/// ```sql
+/// SELECT runs.id, began.step, max(ended.at - began.at) / 1e6 AS seconds
+/// FROM stepwell.workflows JOIN stepwell.runs USING (workflow)
+/// JOIN stepwell.events AS began ON began.run = runs.run AND began.kind = 'step_started'
+/// JOIN stepwell.events AS ended ON ended.run = began.run AND ended.position > began.position
+///   AND (ended.scope, ended.step) = (began.scope, began.step) AND ended.kind = 'step_succeeded'
+/// WHERE workflows.id = 'w' GROUP BY runs.id, began.step ORDER BY seconds DESC LIMIT 10;
+/// ```
+/// What steps have come to:
+/// ```sql
+/// SELECT runs.id, events.step, events.data -> 'output' AS output
+/// FROM stepwell.runs JOIN stepwell.events USING (run)
+/// WHERE events.kind = 'step_succeeded' LIMIT 100;
+/// ```
+#[derive(Clone)]
+pub struct Postgres(Arc<Opened>);
+
+struct Opened {
+    access: Arc<Access>,
+    /// Writes to runs, each run's in one of them.
+    lanes: Vec<Arc<Lane>>,
+    workflows: Arc<Workflows>,
+}
+
+/// How a database is used.
+///
+/// ```no_run
+/// # async fn example() -> stepwell::Result<()> {
+/// use std::time::Duration;
+/// use stepwell::storage::PostgresOptions;
+///
+/// let storage = PostgresOptions::new()
+///     .schema("workflows")
+///     .patience(Duration::from_secs(10))
+///     .connect("postgres://app:password@db.example.com/app")
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct PostgresOptions {
+    schema: String,
+    connections: u32,
+    patience: Duration,
+    pooled: bool,
+}
+
+/// Bytes of a schema's name; what is longer PostgreSQL would cut off.
+pub const SCHEMA_BYTES_MAX: usize = 63;
+
+/// Writes that are under way at once: while the server writes one batch, the next is put together.
+const LANES: usize = 2;
+
+/// Connections of a pool from which on each lane keeps one: enough are left for everything else.
+const KEEP_FROM: u32 = 4;
+
+impl PostgresOptions {
+    /// The schema `stepwell`, ten connections, thirty seconds of patience, and no proxy that pools.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            schema: "stepwell".into(),
+            connections: 10,
+            patience: Duration::from_secs(30),
+            pooled: false,
+        }
+    }
+
+    /// The schema that has our tables.
+    #[must_use]
+    pub fn schema(mut self, name: impl Into<String>) -> Self {
+        self.schema = name.into();
+        self
+    }
+
+    /// Connections that are open at once, at most; at least one. Two of them write, if there are
+    /// four. Not used with a pool of the host's.
+    #[must_use]
+    pub const fn connections(mut self, most: u32) -> Self {
+        self.connections = most;
+        self
+    }
+
+    /// How long anything waits for the server before it fails. A write that failed so may have been
+    /// done all the same.
+    #[must_use]
+    pub const fn patience(mut self, wait: Duration) -> Self {
+        self.patience = wait;
+        self
+    }
+
+    /// Counts on nothing that outlasts a transaction: needed behind a proxy that gives each transaction
+    /// another session of the server, as PgBouncer does with `pool_mode = transaction`. Each call then
+    /// takes some round trips more. A pool of the host's must not prepare statements on its own
+    /// account either: `statement_cache_capacity(0)`.
+    #[must_use]
+    pub const fn behind_a_pooler(mut self) -> Self {
+        self.pooled = true;
+        self
+    }
+
+    /// Connects to the database of this URL, `postgres://user:password@host:port/database`.
+    ///
+    /// # Errors
+    /// `Configuration` for a URL or schema that cannot be; `Storage` when the server cannot be reached
+    /// or has a newer schema.
+    pub async fn connect(self, url: &str) -> Result<Postgres> {
+        let options = PgConnectOptions::from_str(url).map_err(|_| {
+            // What is wrong with it may show a password.
+            let message = "this is not the URL of a PostgreSQL database; it should look like \
+                           postgres://user:password@host:5432/database";
+            Error::new(ErrorKind::Configuration, message)
+        })?;
+        let mut options = options.disable_statement_logging();
+        if self.pooled {
+            options = options.statement_cache_capacity(0).extra_float_digits(None);
+        }
+        let pool = PgPoolOptions::new()
+            .max_connections(self.connections.max(1))
+            .acquire_timeout(self.patience)
+            .connect_lazy_with(options);
+        self.with_pool(pool).await
+    }
+
+    /// Uses connections of the host's pool.
+    ///
+    /// # Errors
+    /// As those of [`connect`](Self::connect).
+    pub async fn with_pool(self, pool: PgPool) -> Result<Postgres> {
+        let name = &self.schema;
+        if name.is_empty() || name.len() > SCHEMA_BYTES_MAX || name.contains('\0') {
+            let message = format!(
+                "`{}` cannot be the name of a schema; use 1 to {SCHEMA_BYTES_MAX} bytes",
+                name.escape_debug()
+            );
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
+        let keep = pool.options().get_max_connections() >= KEEP_FROM;
+        let fault = Fault::new(&pool.connect_options(), name);
+        let sql = Sql::new(name, self.pooled);
+        let access = Arc::new(Access::new(pool, sql, fault, self.patience));
+        access.try_out().await?;
+        let numbers = Arc::default();
+        let lane = || Arc::new(Lane::new(Arc::clone(&access), Arc::clone(&numbers), keep));
+        let lanes = std::iter::repeat_with(lane).take(LANES).collect();
+        Ok(Postgres(Arc::new(Opened { access, lanes, workflows: Arc::default() })))
+    }
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Postgres {
+    /// Connects to the database of this URL, with [`PostgresOptions::new`].
+    ///
+    /// # Errors
+    /// Those of [`PostgresOptions::connect`].
+    pub async fn connect(url: &str) -> Result<Self> {
+        PostgresOptions::new().connect(url).await
+    }
+
+    /// Uses connections of the host's pool, with [`PostgresOptions::new`].
+    ///
+    /// # Errors
+    /// Those of [`PostgresOptions::connect`].
+    pub async fn with_pool(pool: PgPool) -> Result<Self> {
+        PostgresOptions::new().with_pool(pool).await
+    }
+
+    /// Makes the schema, or makes it the newest. Any number of programs may do so at once.
+    ///
+    /// # Errors
+    /// `Storage` when the schema is another program's, or newer, or the user may not make it.
+    pub async fn migrate(&self) -> Result<()> {
+        self.0.access.migrate().await
+    }
+
+    fn lane(&self, run: &RunId) -> &Arc<Lane> {
+        // Bits that a hash map would not use first.
+        let place = (FxBuildHasher.hash_one(run) >> 20) as usize % LANES;
+        #[expect(clippy::indexing_slicing, reason = "there are so many")]
+        &self.0.lanes[place]
+    }
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Postgres({})", self.0.access.fault)
+    }
+}
+
+/// Asks on a connection of its own: the name of the scope, then what is done with the connection.
+macro_rules! ask {
+    ($self:ident, $scope:ident, |$connection:ident, $sql:ident| $work:expr) => {{
+        let access = Arc::clone(&$self.0.access);
+        Reply::later(async move {
+            let asking = async {
+                let mut held = access.connection().await?;
+                let all = async {
+                    let mut open = access.open(&mut held, Scope::$scope).await?;
+                    let ($connection, $sql) = (&mut *open, &access.sql);
+                    let done = $work.await?;
+                    open.close(done).await
+                };
+                let done = all.await;
+                held.settle(&done);
+                done.unwrap_or_else(|error| Err(access.fault.of(&error)))
+            };
+            access.patiently(asking).await
+        })
+    }};
+}
+
+impl Storage for Postgres {
+    fn create(&self, run: NewRun) -> Reply<Result<Created>> {
+        let id = run.id.clone();
+        match NewRows::of(run, &self.0.workflows) {
+            Ok(rows) => self.lane(&id).send(&id, |sender| Piece::Create(Box::new(rows), sender)),
+            Err(error) => Reply::ready(Err(error.of_run(&id))),
+        }
+    }
+
+    fn commit(&self, run: &RunId, mut commit: Commit) -> Reply<Result<Vec<Recorded>>> {
+        if commit.writes.is_some() {
+            return Reply::ready(Err(no_tables(run)));
+        }
+        let change = match Change::of(run, &commit) {
+            Ok(change) => change,
+            Err(error) => return Reply::ready(Err(error.of_run(run))),
+        };
+        let done = self.lane(run).send(run, |sender| Piece::Commit(Box::new(change), sender));
+        commit.events.clear();
+        Reply::later(async move { done.await.map(|()| commit.events) })
+    }
+
+    fn load(&self, run: &RunId) -> Reply<Result<Option<StoredRun>>> {
+        let (run, workflows) = (run.clone(), Arc::clone(&self.0.workflows));
+        ask!(self, Moment, |connection, sql| read::load(connection, sql, &workflows, &run))
+    }
+
+    fn post(&self, run: &RunId, message: Message) -> Reply<Result<u64>> {
+        match Letter::of(run, &message) {
+            Ok(letter) => self.lane(run).send(run, |sender| Piece::Post(letter, sender)),
+            Err(error) => Reply::ready(Err(error.of_run(run))),
+        }
+    }
+
+    fn inbox(&self, run: &RunId) -> Reply<Result<Vec<(u64, Message)>>> {
+        let run = run.clone();
+        ask!(self, One, |connection, sql| read::inbox(connection, sql, &run))
+    }
+
+    fn answer(&self, run: &RunId, number: u64) -> Reply<Result<Option<Answer>>> {
+        let run = run.clone();
+        ask!(self, One, |connection, sql| read::answer(connection, sql, &run, number))
+    }
+
+    fn acquire(
+        &self,
+        run: &RunId,
+        step: StepKey,
+        wants: Vec<Want>,
+        now: Timestamp,
+    ) -> Reply<Result<Option<Denied>>> {
+        let asked = Box::new(Acquire { run: run.clone(), step, wants, now });
+        self.lane(run).send(run, |sender| Piece::Acquire(asked, sender))
+    }
+
+    fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {
+        ask!(self, One, |connection, sql| owners::beat(connection, sql, owner))
+    }
+
+    fn retire(&self, owner: Owner) -> Reply<Result<()>> {
+        ask!(self, One, |connection, sql| owners::retire(connection, sql, owner))
+    }
+
+    fn mail(&self, owner: Owner, limit: usize) -> Reply<Result<Vec<RunId>>> {
+        ask!(self, One, |connection, sql| read::mail(connection, sql, owner, limit))
+    }
+
+    fn held(&self, owner: Owner, after: Option<RunId>, limit: usize) -> Reply<Result<Vec<RunId>>> {
+        ask!(self, One, |connection, sql| read::held(connection, sql, owner, after.as_ref(), limit))
+    }
+
+    fn claim(&self, claim: Claim) -> Reply<Result<Vec<Claimed>>> {
+        ask!(self, One, |connection, sql| owners::claim(connection, sql, &claim))
+    }
+
+    fn set_aside(
+        &self,
+        run: &RunId,
+        owner: Owner,
+        until: Timestamp,
+        why: String,
+    ) -> Reply<Result<()>> {
+        let run = run.clone();
+        ask!(self, One, |connection, sql| {
+            write::set_aside(connection, sql, &run, owner, until, &why)
+        })
+    }
+
+    fn next_due(&self) -> Reply<Result<Option<Timestamp>>> {
+        ask!(self, One, |connection, sql| read::next_due(connection, sql))
+    }
+
+    fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {
+        ask!(self, One, |connection, sql| read::list(connection, sql, &query))
+    }
+}

@@ -1,0 +1,219 @@
+//! The storage in a PostgreSQL database, on a real server.
+#![cfg(all(feature = "postgres", feature = "testing"))]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod pooler;
+mod queries;
+mod schemas;
+mod server;
+mod shared;
+mod together;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::executor::block_on;
+use server::{Server, server};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, Row};
+use stepwell::journal::{Recorded, RunStarted, Signal};
+use stepwell::storage::{
+    Beat, Claim, Commit, Created, Holding, Memory, Message, NewRun, Owner, Postgres,
+    PostgresOptions, Storage, StoredRun,
+};
+use stepwell::testing::conformance::{self, StorageFactory};
+use stepwell::{
+    Engine, Event, Outcome, Result, RunId, RunStatus, Step, StepKey, Timestamp, Value, Workflow,
+    executor_fn,
+};
+
+const A: Owner = Owner(1);
+const B: Owner = Owner(u128::MAX);
+
+/// The name of a schema that nobody else has.
+fn fresh(name: &str) -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name: String = name.chars().take(50).collect();
+    format!("{name}_{number}")
+}
+
+/// Each in a schema of its own.
+struct InSchemas {
+    prefix: String,
+    pooled: bool,
+    migrated: Mutex<BTreeSet<String>>,
+}
+
+impl InSchemas {
+    fn new() -> Self {
+        Self { prefix: fresh("s"), pooled: false, migrated: Mutex::default() }
+    }
+
+    fn pooled() -> Self {
+        Self { pooled: true, ..Self::new() }
+    }
+}
+
+impl StorageFactory for InSchemas {
+    fn open(&self, name: &str) -> Arc<dyn Storage> {
+        // Where there is no server, that has been said, and something else has to pass.
+        let Some(server) = server() else { return Arc::new(Memory::new()) };
+        // The names of seeds differ at their ends.
+        let end = name.len().saturating_sub(40);
+        let name = format!("{}_{}", self.prefix, &name[end..]);
+        let mut options = PostgresOptions::new().schema(&name).connections(5);
+        let mut url = server.url();
+        if self.pooled {
+            options = options.behind_a_pooler();
+            url = pooler::url().unwrap();
+        }
+        let storage = block_on(options.connect(&url)).unwrap();
+        if self.migrated.lock().unwrap().insert(name) {
+            block_on(storage.migrate()).unwrap();
+        }
+        Arc::new(storage)
+    }
+
+    fn survives_reopen(&self) -> bool {
+        server().is_some()
+    }
+
+    fn is_shared(&self) -> bool {
+        server().is_some()
+    }
+}
+
+mod contract {
+    stepwell::storage_conformance!(super::InSchemas::new());
+}
+
+#[test]
+fn random_operations_are_answered_by_postgres_as_by_memory() {
+    conformance::differential(&InSchemas::new(), 0..20, 100);
+}
+
+/// A storage in a schema of its own, and the name of that.
+fn opened(name: &str) -> Option<(Postgres, String)> {
+    let schema = fresh(name);
+    let options = PostgresOptions::new().schema(&schema);
+    let storage = block_on(options.connect(&server()?.url())).unwrap();
+    block_on(storage.migrate()).unwrap();
+    Some((storage, schema))
+}
+
+/// Rows as text, which differ from those of a prepared statement.
+fn raw(server: &Server, text: &str) -> Vec<PgRow> {
+    block_on(async {
+        let mut connection =
+            <PgConnection as sqlx::Connection>::connect(&server.url()).await.unwrap();
+        let text = AssertSqlSafe(text.to_owned());
+        sqlx::raw_sql(text).fetch_all(&mut connection).await.unwrap()
+    })
+}
+
+fn sql(server: &Server, text: &str) {
+    raw(server, text);
+}
+
+fn rows(server: &Server, text: &str) -> Vec<PgRow> {
+    block_on(async {
+        let mut connection =
+            <PgConnection as sqlx::Connection>::connect(&server.url()).await.unwrap();
+        sqlx::query(AssertSqlSafe(text.to_owned())).fetch_all(&mut connection).await.unwrap()
+    })
+}
+
+fn number(server: &Server, text: &str) -> i64 {
+    rows(server, text)[0].get(0)
+}
+
+fn id(name: &str) -> RunId {
+    RunId::new(name).unwrap()
+}
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_micros(seconds * 1_000_000)
+}
+
+fn workflow(name: &str) -> Workflow {
+    let steps = [Step::task("a", "t"), Step::task("b", "t").after("a")];
+    steps.into_iter().fold(Workflow::builder(name), |all, step| all.step(step)).build().unwrap()
+}
+
+fn new_run(name: &str, workflow: &Workflow, holding: Holding) -> NewRun {
+    NewRun {
+        id: id(name),
+        holding,
+        workflow: workflow.clone(),
+        linked: Vec::new(),
+        user: Some("ann".into()),
+        metadata: [("k".to_string(), 1.into())].into(),
+        at: at(1),
+        journal: Vec::new(),
+        status: RunStatus::Pending,
+    }
+}
+
+fn create(storage: &Postgres, name: &str) {
+    let run = new_run(name, &workflow("w"), Holding::Held(A));
+    assert!(matches!(block_on(storage.create(run)).unwrap(), Created::New));
+}
+
+fn started() -> Recorded {
+    let started = RunStarted {
+        input: Value::of(&"ä \"quoted\" {} \0").unwrap(),
+        variables: Value::NULL,
+        seed: u64::MAX,
+        deadline: Timestamp::MAX,
+        grace: Duration::ZERO,
+    };
+    Recorded { at: at(1), event: Event::RunStarted(Box::new(started)) }
+}
+
+fn ready(step: u32) -> Recorded {
+    Recorded { at: at(2), event: Event::StepReady { step: StepKey::root(step) } }
+}
+
+fn commit(owner: Owner, expected: u64, events: Vec<Recorded>) -> Commit {
+    Commit {
+        owner,
+        expected,
+        events,
+        status: RunStatus::Running,
+        answers: Vec::new(),
+        holding: Holding::Held(owner),
+        released: Vec::new(),
+        recovered: false,
+        writes: None,
+    }
+}
+
+fn write(storage: &Postgres, name: &str, commit: Commit) -> Result<Vec<Recorded>> {
+    block_on(storage.commit(&id(name), commit))
+}
+
+fn load(storage: &Postgres, name: &str) -> StoredRun {
+    block_on(storage.load(&id(name))).unwrap().unwrap()
+}
+
+fn signal(name: &str) -> Message {
+    Message::Signal(Signal::new(name, ()))
+}
+
+fn claim(owner: Owner, seconds: i64) -> Claim {
+    Claim { owner, now: at(seconds), gone: Vec::new(), run: None, limit: 100 }
+}
+
+fn claimed(storage: &Postgres, claim: Claim) -> Vec<(String, u32)> {
+    let runs = block_on(storage.claim(claim)).unwrap();
+    runs.into_iter().map(|claimed| (claimed.run.to_string(), claimed.recoveries)).collect()
+}
+
+fn alive(storage: &Postgres, owner: Owner) -> Vec<Beat> {
+    let mut beats = block_on(storage.beat(owner)).unwrap();
+    beats.sort_by_key(|beat| beat.owner);
+    beats
+}

@@ -1,0 +1,169 @@
+//! What a schema is when it is opened: nothing, ours, newer, or somebody else's.
+
+use stepwell::ErrorKind;
+
+use super::*;
+
+#[test]
+fn a_schema_that_was_never_migrated_says_what_to_call() {
+    let Some(server) = server() else { return };
+    let options = PostgresOptions::new().schema(fresh("nothing"));
+    let storage = block_on(options.connect(&server.url())).unwrap();
+    let error = block_on(storage.list(Default::default())).unwrap_err();
+    assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Storage, false));
+    assert!(error.to_string().contains("Postgres::migrate"), "{error}");
+    let run = new_run("r", &workflow("w"), Holding::Finished);
+    let error = block_on(storage.create(run)).unwrap_err();
+    assert!(error.to_string().contains("Postgres::migrate"), "{error}");
+    block_on(storage.migrate()).unwrap();
+    assert!(block_on(storage.list(Default::default())).unwrap().is_empty());
+}
+
+#[test]
+fn many_that_migrate_at_once_all_can_and_what_is_there_stays() {
+    let Some(server) = server() else { return };
+    let options = PostgresOptions::new().schema(fresh("many"));
+    let migrate = |number: usize| {
+        let options = options.clone();
+        std::thread::spawn(move || {
+            let storage = block_on(options.connect(&server.url())).unwrap();
+            block_on(storage.migrate()).unwrap();
+            create(&storage, &format!("r{number}"));
+            storage
+        })
+    };
+    let migrating: Vec<_> = (0..8).map(migrate).collect();
+    let storages: Vec<_> = migrating.into_iter().map(|thread| thread.join().unwrap()).collect();
+    for storage in storages {
+        block_on(storage.migrate()).unwrap();
+        assert_eq!(block_on(storage.list(Default::default())).unwrap().len(), 8);
+    }
+}
+
+#[test]
+fn a_newer_schema_is_refused_and_left_alone() {
+    let Some(server) = server() else { return };
+    let schema = fresh("newer");
+    let options = PostgresOptions::new().schema(&schema);
+    let storage = block_on(options.clone().connect(&server.url())).unwrap();
+    block_on(storage.migrate()).unwrap();
+    sql(server, &format!("INSERT INTO {schema}.migrations VALUES (99)"));
+    let error = block_on(options.connect(&server.url())).unwrap_err();
+    let text = error.to_string();
+    assert!(error.kind() == ErrorKind::Storage && !error.is_transient(), "{error:?}");
+    assert!(text.contains("version 99") && text.contains(&schema), "{text}");
+    let error = block_on(storage.migrate()).unwrap_err();
+    assert!(error.to_string().contains("version 99"), "{error}");
+}
+
+#[test]
+fn a_schema_of_another_program_is_refused_and_left_alone() {
+    let Some(server) = server() else { return };
+    let schema = fresh("foreign");
+    sql(server, &format!("CREATE SCHEMA {schema}; CREATE TABLE {schema}.bookmarks (url text)"));
+    let options = PostgresOptions::new().schema(&schema);
+    let storage = block_on(options.connect(&server.url())).unwrap();
+    let error = block_on(storage.migrate()).unwrap_err();
+    assert!(error.to_string().contains("another program"), "{error}");
+    let count = format!(
+        "SELECT count(*) FROM pg_class JOIN pg_namespace ON relnamespace = pg_namespace.oid
+         WHERE nspname = '{schema}'"
+    );
+    assert_eq!(number(server, &count), 1);
+}
+
+#[test]
+fn an_empty_schema_with_a_strange_name_will_do() {
+    let Some(server) = server() else { return };
+    let name = "stepwell.\"ünï\"; DROP TABLE x --";
+    sql(server, "CREATE SCHEMA \"stepwell.\"\"ünï\"\"; DROP TABLE x --\"");
+    let storage = block_on(PostgresOptions::new().schema(name).connect(&server.url())).unwrap();
+    block_on(storage.migrate()).unwrap();
+    create(&storage, "r");
+    write(&storage, "r", commit(A, 0, vec![started()])).unwrap();
+    assert_eq!(load(&storage, "r").journal, [started()]);
+}
+
+#[test]
+fn a_name_that_no_schema_can_have_is_refused() {
+    let Some(server) = server() else { return };
+    for name in ["", "a\0b", &"n".repeat(64)] {
+        let error = block_on(PostgresOptions::new().schema(name).connect(&server.url()));
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::Configuration, "{name:?}");
+    }
+}
+
+#[test]
+fn no_password_is_told_to_anybody() {
+    let Some(server) = server() else { return };
+    let nowhere = "/nowhere/at/all";
+    let urls = [
+        "postgres://ann:hunter2@localhost:not-a-port/x".to_string(),
+        "hunter2".to_string(),
+        format!("postgres://ann:hunter2@localhost/x?host={nowhere}"),
+        server.url().replace("postgres@", "nobody-at-all:hunter2@"),
+        server.url().replace("/postgres?", "/no_such_database?").replace('@', ":hunter2@"),
+    ];
+    for url in urls {
+        let options = PostgresOptions::new().patience(Duration::from_secs(3));
+        let error = block_on(options.connect(&url)).unwrap_err();
+        let told = format!("{error} {error:?} {:?}", std::error::Error::source(&error));
+        assert!(!told.contains("hunter2") && !told.contains("SELECT"), "{told}");
+    }
+    let url = server.url().replace('@', ":hunter2@");
+    let storage = block_on(PostgresOptions::new().schema("other").connect(&url)).unwrap();
+    let told = format!("{storage:?}");
+    assert!(!told.contains("hunter2") && told.contains("other in /"), "{told}");
+}
+
+#[test]
+fn runs_of_one_definition_share_it_and_another_content_is_another_version() {
+    let Some((storage, schema)) = opened("share") else { return };
+    for run in ["x", "y"] {
+        // Built twice: what counts is the content.
+        create(&storage, run);
+    }
+    let (x, y) = (load(&storage, "x").workflow, load(&storage, "y").workflow);
+    assert!(Arc::ptr_eq(x.program(), y.program()));
+    let other = Workflow::builder("w").step(Step::task("other", "t")).build().unwrap();
+    block_on(storage.create(new_run("z", &other, Holding::Finished))).unwrap();
+    let server = server().unwrap();
+    let versions = format!(
+        "SELECT sum(version * 10 ^ place)::bigint FROM (
+        SELECT version, row_number() OVER (ORDER BY run DESC) - 1 AS place
+        FROM {schema}.run_overview) AS versions"
+    );
+    assert_eq!(number(server, &versions), 112);
+    // Whoever knows nothing yet reads what is there.
+    let fresh = block_on(PostgresOptions::new().schema(&schema).connect(&server.url())).unwrap();
+    assert_eq!(load(&fresh, "z").workflow, other);
+    // Definitions that were removed are written again.
+    sql(server, &format!("DELETE FROM {schema}.runs; DELETE FROM {schema}.workflows"));
+    create(&storage, "x");
+    assert_eq!(load(&fresh, "x").workflow, x);
+}
+
+#[test]
+fn a_damaged_run_is_an_error_that_names_it_and_others_are_not_touched() {
+    let Some((storage, schema)) = opened("damaged") else { return };
+    let damages = [
+        ("kind", "UPDATE s.events SET kind = 'nonsense' WHERE run = ? AND position = 1"),
+        ("data", "UPDATE s.events SET data = '{}' WHERE run = ? AND position = 0"),
+        ("gap", "DELETE FROM s.events WHERE run = ? AND position = 1"),
+        ("end", "DELETE FROM s.events WHERE run = ? AND position = 2"),
+        ("status", "UPDATE s.runs SET status = 'dancing' WHERE run = ?"),
+        ("metadata", "UPDATE s.runs SET metadata = '[]' WHERE run = ?"),
+    ];
+    create(&storage, "whole");
+    for (name, damage) in damages {
+        create(&storage, name);
+        write(&storage, name, commit(A, 0, vec![started(), ready(0), ready(1)])).unwrap();
+        let find = format!("(SELECT run FROM s.runs WHERE id = '{name}')");
+        let damage = damage.replace('?', &find).replace("s.", &format!("{schema}."));
+        sql(server().unwrap(), &damage);
+        let error = block_on(storage.load(&id(name))).unwrap_err();
+        assert_eq!((error.kind(), error.run()), (ErrorKind::Storage, Some(&id(name))), "{name}");
+        assert!(!error.is_transient());
+    }
+    assert_eq!(load(&storage, "whole").status, RunStatus::Pending);
+}

@@ -1,0 +1,179 @@
+//! Writes that come at once share a statement, and nothing else.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Waker};
+
+use futures::future::join_all;
+use stepwell::ErrorKind;
+
+use super::*;
+
+#[test]
+fn many_threads_that_commit_to_many_runs_lose_nothing() {
+    let Some((storage, _)) = opened("threads") else { return };
+    let write = |number: u64| {
+        let storage = storage.clone();
+        std::thread::spawn(move || {
+            let name = format!("r{number}");
+            create(&storage, &name);
+            for turn in 0..20 {
+                write(&storage, &name, commit(A, turn, vec![ready(turn as u32)])).unwrap();
+                assert_eq!(load(&storage, &name).journal.len() as u64, turn + 1);
+            }
+        })
+    };
+    let writers: Vec<_> = (0..16).map(write).collect();
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    for number in 0..16 {
+        let journal = load(&storage, &format!("r{number}")).journal;
+        assert_eq!(journal, (0..20).map(ready).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn one_that_is_refused_among_many_changes_nothing_and_the_others_are_done() {
+    let Some((storage, _)) = opened("refused") else { return };
+    let names: Vec<String> = (0..200).map(|number| format!("r{number:03}")).collect();
+    let creates =
+        names.iter().map(|name| storage.create(new_run(name, &workflow("w"), Holding::Held(A))));
+    let created = block_on(join_all(creates.collect::<Vec<_>>()));
+    assert!(created.iter().all(|created| matches!(created, Ok(Created::New))));
+    let number = block_on(storage.post(&id("r007"), signal("s"))).unwrap();
+    let commits = names.iter().enumerate().map(|(place, name)| {
+        let expected = if place % 10 == 7 { 5 } else { 0 };
+        let answers = if place == 7 { vec![(number, Ok(()))] } else { Vec::new() };
+        storage.commit(&id(name), Commit { answers, ..commit(A, expected, vec![started()]) })
+    });
+    let mut all: Vec<_> = commits.collect();
+    all.push(storage.commit(&id("nobody"), commit(A, 0, vec![started()])));
+    // Nobody waits before all are sent.
+    let mut done = block_on(join_all(all));
+    assert_eq!(done.pop().unwrap().unwrap_err().kind(), ErrorKind::NotFound);
+    for (place, (name, done)) in names.iter().zip(done).enumerate() {
+        let refused = place % 10 == 7;
+        match done {
+            Ok(_) => assert!(!refused, "{name}"),
+            Err(error) => {
+                assert_eq!((error.kind(), error.run()), (ErrorKind::Conflict, Some(&id(name))));
+                assert!(refused);
+            }
+        }
+        assert_eq!(load(&storage, name).journal.len(), usize::from(!refused));
+    }
+    assert_eq!(block_on(storage.inbox(&id("r007"))).unwrap().len(), 1);
+}
+
+#[test]
+fn several_things_for_one_run_are_done_in_the_order_in_which_they_were_asked() {
+    let Some((storage, _)) = opened("order") else { return };
+    let run = new_run("r", &workflow("w"), Holding::Held(A));
+    let created = storage.create(run);
+    let first = storage.commit(&id("r"), commit(A, 0, vec![started()]));
+    let posted = storage.post(&id("r"), signal("s"));
+    let second = storage.commit(&id("r"), commit(A, 1, vec![ready(0)]));
+    let late = storage.commit(&id("r"), commit(A, 1, vec![ready(1)]));
+    // The last is waited for first.
+    let (late, second, posted, first, created) =
+        block_on(async { futures::join!(late, second, posted, first, created) });
+    assert!(matches!(created, Ok(Created::New)));
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::Conflict);
+    assert!(first.is_ok() && second.is_ok() && posted.is_ok());
+    assert_eq!(load(&storage, "r").journal, [started(), ready(0)]);
+}
+
+#[test]
+fn one_that_the_database_cannot_take_does_not_spoil_the_others() {
+    let Some((storage, schema)) = opened("spoil") else { return };
+    for name in ["good", "bad", "fine"] {
+        create(&storage, name);
+    }
+    let refuse = "CREATE FUNCTION s.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+          IF new.run = (SELECT run FROM s.runs WHERE id = 'bad') THEN
+            RAISE EXCEPTION 'the disk of this run is full';
+          END IF;
+          RETURN new;
+        END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON s.events FOR EACH ROW EXECUTE FUNCTION s.refuse()";
+    sql(server().unwrap(), &refuse.replace("s.", &format!("{schema}.")));
+    for turn in 0..3 {
+        let commits: Vec<_> = ["good", "bad", "fine"]
+            .map(|name| {
+                let expected = if name == "bad" { 0 } else { 2 * turn };
+                storage.commit(&id(name), commit(A, expected, vec![ready(0), ready(1)]))
+            })
+            .into();
+        let done = block_on(join_all(commits));
+        let error = done[1].as_ref().unwrap_err();
+        assert!(error.kind() == ErrorKind::Storage && !error.is_transient(), "{error:?}");
+        assert!(error.to_string().contains("the disk of this run is full"), "{error}");
+        assert!(done[0].is_ok() && done[2].is_ok(), "{done:?}");
+    }
+    for (name, events) in [("good", 6), ("bad", 0), ("fine", 6)] {
+        assert_eq!(load(&storage, name).journal.len(), events);
+    }
+}
+
+#[test]
+fn whoever_stops_waiting_in_the_middle_stops_nobody_else() {
+    let Some((storage, schema)) = opened("leader") else { return };
+    let names: Vec<String> = (0..40).map(|number| format!("r{number}")).collect();
+    names.iter().for_each(|name| create(&storage, name));
+    let server = server().unwrap();
+    let other = block_on(PostgresOptions::new().schema(&schema).connect(&server.url())).unwrap();
+    for polls in 0..12_usize {
+        let turn = polls as u64;
+        let mut all: Vec<_> = names
+            .iter()
+            .map(|name| storage.commit(&id(name), commit(A, turn, vec![ready(0)])))
+            .collect();
+        // These drive the writes of all, and are dropped.
+        let (leaders, rest) = (all.drain(..8).collect::<Vec<_>>(), all);
+        for leader in leaders {
+            let mut leader = pin!(leader);
+            let mut context = Context::from_waker(Waker::noop());
+            for _ in 0..polls {
+                if leader.as_mut().poll(&mut context).is_ready() {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+        }
+        let done = block_on(join_all(rest));
+        assert!(done.iter().all(Result::is_ok), "after {polls} polls: {done:?}");
+        for name in &names {
+            // By somebody else: no row stays locked. What was dropped has happened or not.
+            let length = load(&other, name).journal.len() as u64;
+            assert!(length == turn || length == turn + 1);
+            if length == turn {
+                let again = write(&other, name, commit(A, turn, vec![ready(0)]));
+                // Unless it was on its way.
+                assert!(again.is_ok() || load(&other, name).journal.len() as u64 == turn + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn one_connection_is_enough_for_everything() {
+    let Some(server) = server() else { return };
+    let options = PostgresOptions::new().schema(fresh("single")).connections(1);
+    let storage = block_on(options.connect(&server.url())).unwrap();
+    block_on(storage.migrate()).unwrap();
+    let work = |number: usize| {
+        let storage = storage.clone();
+        std::thread::spawn(move || {
+            let name = format!("r{number}");
+            create(&storage, &name);
+            for turn in 0..10 {
+                write(&storage, &name, commit(A, turn, vec![ready(0)])).unwrap();
+                alive(&storage, A);
+            }
+            load(&storage, &name).journal.len()
+        })
+    };
+    let working: Vec<_> = (0..8).map(work).collect();
+    for thread in working {
+        assert_eq!(thread.join().unwrap(), 10);
+    }
+}
