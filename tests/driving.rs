@@ -14,8 +14,8 @@ use stepwell::executor::RunEvent;
 use stepwell::journal::{Reason, Recorded};
 use stepwell::runtime::{ProcessUsage, Runtime};
 use stepwell::storage::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Holding, Memory, Message, NewRun, Owner, Reply,
-    RunQuery, Storage, StoredRun, Summary,
+    Answer, Beat, Claim, Claimed, Commit, Created, Holding, Memory, Message, NewRun, Owner, Purge,
+    Reply, RunQuery, Storage, StoredRun, Summary,
 };
 use stepwell::testing::VirtualRuntime;
 use stepwell::workflow::Limits;
@@ -83,6 +83,15 @@ impl Storage for Flaky {
         late(self.loads_late.lock().unwrap().take(), self.memory.load(run))
     }
 
+    fn events(
+        &self,
+        run: &RunId,
+        from: u64,
+        limit: usize,
+    ) -> Reply<stepwell::Result<Vec<(u64, Recorded)>>> {
+        self.memory.events(run, from, limit)
+    }
+
     fn post(&self, run: &RunId, message: Message) -> Reply<stepwell::Result<u64>> {
         late(self.posts_late.lock().unwrap().take(), self.memory.post(run, message))
     }
@@ -146,6 +155,14 @@ impl Storage for Flaky {
 
     fn poll_every(&self) -> Duration {
         self.polls_every.unwrap_or(SECOND)
+    }
+
+    fn purge(&self, which: Purge) -> Reply<stepwell::Result<Vec<RunId>>> {
+        self.memory.purge(which)
+    }
+
+    fn clear(&self, owner: Owner, runs: Vec<RunId>) -> Reply<stepwell::Result<()>> {
+        self.memory.clear(owner, runs)
     }
 
     fn list(&self, query: RunQuery) -> Reply<stepwell::Result<Vec<Summary>>> {

@@ -1,12 +1,19 @@
 //! Properties over random workflows and random sequences of commands.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "properties/modifying.rs"]
+mod modifying;
+#[path = "properties/restoring.rs"]
+mod restoring;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use modifying::{CHANGES, modification};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use restoring::Shadow;
 use serde_json::{Value as Json, json};
 use stepwell::expr::Expr;
 use stepwell::journal::{Mapping, MovedScope, Operation, Reason, Recorded, Signal, Vote};
@@ -14,7 +21,7 @@ use stepwell::plan::EdgeKind;
 use stepwell::retry::GiveUp;
 use stepwell::run::{Command, Preview, Report, RetryAllowance, RunState};
 use stepwell::workflow::{
-    Approval, Case, FailurePolicy, Lock, NodeKind, OnUnknown, Priority, Variable, VariableType,
+    Approval, Case, FailurePolicy, Lock, NodeKind, OnUnknown, Variable, VariableType,
 };
 use stepwell::{
     ErrorClass, Event, Failure, RetryConfig, RunId, SkipReason, Step, StepError, StepKey,
@@ -173,6 +180,8 @@ struct Life {
     variables: Json,
     /// How often the secrets were sealed anew.
     sealed: u32,
+    /// The same life, gone on with from snapshots.
+    shadow: Shadow,
 }
 
 /// A secret as it was sealed for the nth time.
@@ -261,7 +270,14 @@ impl Life {
             Command::Report { step, attempt, .. } => Some((*step, *attempt)),
             _ => None,
         };
+        // Writing and reading it each time would take most of the test.
+        let is_tried = self.state.version().is_multiple_of(16);
+        let restored = is_tried.then(|| self.shadow.decide(&self.state, command.clone(), self.now));
         let answer = self.state.decide_into(command, self.now, &mut self.journal);
+        if let Some(restored) = restored {
+            let news = self.journal[before.1..].to_vec();
+            assert_eq!(restored, (answer.clone(), news), "what is restored decides the same");
+        }
         if let Some((step, attempt)) = reported {
             // Only the attempt that runs may be reported; nothing late, nothing twice.
             let runs = self.running.get(&step) == Some(&attempt);
@@ -280,6 +296,7 @@ impl Life {
                     self.watch(&state, &recorded.event);
                     state.apply(recorded.at, &recorded.event);
                 }
+                self.shadow.follow(&self.journal[before.1..], &self.state);
                 assert_eq!(state, self.state, "what was decided is what was applied");
                 let expr = Expr::parse("vars").unwrap();
                 let variables = self.state.evaluate(StepKey::root(0), &expr, self.now);
@@ -507,6 +524,7 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
         attempts: BTreeMap::new(),
         variables: Json::Null,
         sealed: 0,
+        shadow: Shadow::new(&id, &program),
     };
     let input: Value = json!({"yes": true, "no": false, "items": [1, 2, 3], "plan": [
         {"id": "a", "task": "t", "compensate": {"task": "undo"}},
@@ -660,76 +678,6 @@ fn live(steps: Vec<Step>, policy: FailurePolicy, dice: &[u16]) -> Vec<Recorded> 
         assert_eq!(read, written);
     }
     life.journal
-}
-
-/// What `modification` does.
-const CHANGES: [&str; 7] =
-    ["one more", "one less", "rewired", "when", "attempts", "variables", "one that always follows"];
-
-/// A step more or one less among the outermost ones, others before one, or another setting.
-fn modification(state: &RunState, which: usize, child: &Workflow) -> Option<Operation> {
-    let mut definition = (**state.definition()?).clone();
-    let (kind, which) = (which % CHANGES.len(), which / CHANGES.len());
-    let open = state.steps().filter(|(step, status)| {
-        step.scope == 0 && matches!(status, StepStatus::Pending | StepStatus::Ready)
-    });
-    let open: Vec<usize> = open.map(|(step, _)| step.step as usize).collect();
-    // Now and then one that has begun, which is refused.
-    let at = match open.as_slice() {
-        [] => which % definition.steps.len(),
-        open if !which.is_multiple_of(5) => open[which % open.len()],
-        _ => which % definition.steps.len(),
-    };
-    let before = which / 3 % (at + 1);
-    let id = definition.steps[before].id.clone();
-    let step = &mut definition.steps[at];
-    let gone = step.id.to_string();
-    match kind {
-        0 => {
-            let after = step.id.clone();
-            definition.steps.insert(at, Step::task(format!("m{which}"), "t").after(after));
-        }
-        1 => {
-            let gone = definition.steps.remove(at).id;
-            for step in &mut definition.steps {
-                let lists = [&mut step.after, &mut step.on_failure, &mut step.otherwise];
-                for ids in lists.into_iter().chain([&mut step.always]) {
-                    ids.retain(|id| *id != gone);
-                }
-                step.on_error.retain(|_, ids| !ids.contains(&gone));
-            }
-        }
-        // Often a circle, or after what it may not be after.
-        2 if step.after.contains(&id) => step.after.retain(|other| *other != id),
-        2 => step.after.push(id),
-        3 => {
-            step.priority = Priority::Urgent;
-            step.when = Some("vars.count != 2".into());
-            step.trigger = if which % 2 == 0 { None } else { Some(Trigger::AllDone) };
-        }
-        4 => {
-            step.after.clear();
-            *step = step.clone().retry(RetryConfig::attempts(2)).set("count", "output");
-        }
-        5 => {
-            let variable = Variable::of(VariableType::Any).default_value(which);
-            definition.variables.insert("extra".into(), variable);
-            definition.variables.remove("most");
-        }
-        _ => {
-            definition.steps[before].always.push(format!("a{which}").as_str().into());
-            definition.steps.push(Step::wait(format!("a{which}"), Wait::signal("more")));
-        }
-    }
-    definition.metadata.insert("change".into(), CHANGES[kind].into());
-    let workflow = Box::new(Workflow::from_definition(definition).ok()?);
-    let revision = state.revision() + u32::from(which.is_multiple_of(11));
-    let mapping = match which % 4 {
-        0 | 1 => None,
-        2 => Some(Mapping::new()),
-        _ => Some(Mapping::new().remove(gone)),
-    };
-    Some(Operation::Modify { workflow, linked: vec![child.clone()], revision, mapping })
 }
 
 /// The outermost steps of which the workflow warns that they can never start.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::admission::Slots;
 use super::known::Known;
 use super::patient::Patient;
-use super::{Engine, Inner, Placement, Shared, defaults, sampler, tend};
+use super::{Engine, Inner, Placement, Retention, Shared, defaults, sampler, tend};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{ExecutorRegistry, Facilities, StepExecutor};
 use crate::retry::{BreakerConfig, ErrorClassifier, RetryBudget};
@@ -39,6 +39,15 @@ pub struct EngineLimits {
     /// How often a run may be taken over from engines that were gone without getting on, before it is
     /// put in quarantine; default 5.
     pub max_recoveries: u32,
+    /// After how many events the state of a run is written, so that who goes on with it reads no more
+    /// than about as many: 10,000 are read in some ten milliseconds. A state that takes long to write is
+    /// written less often. Default 10,000.
+    pub snapshot_every: u64,
+    /// How many events are kept of a run that has more: of those before only what tells
+    /// [how it began and what people did](crate::Event::is_kept). Only a run whose state has been written
+    /// forgets, so runs that have as many events as their definition makes them have keep them all.
+    /// Default 50,000.
+    pub history_kept: u64,
 }
 
 impl Default for EngineLimits {
@@ -51,6 +60,8 @@ impl Default for EngineLimits {
             spill_over: 256 << 10,
             lease: std::time::Duration::from_secs(30),
             max_recoveries: 5,
+            snapshot_every: 10_000,
+            history_kept: 50_000,
         }
     }
 }
@@ -71,6 +82,7 @@ pub struct EngineBuilder {
     budget: RetryBudget,
     placements: BTreeMap<String, Placement>,
     blobs: Option<Arc<dyn BlobStore>>,
+    retention: Vec<Retention>,
     #[cfg(feature = "secrets")]
     keys: Option<Arc<dyn KeyProvider>>,
 }
@@ -154,6 +166,13 @@ impl EngineBuilder {
         self
     }
 
+    /// How long runs are kept that have ended, while the engine is [served](Engine::serve); without any,
+    /// for ever. May be said once for all runs, and for workflows: a run goes when any rule says so.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention.push(retention);
+        self
+    }
+
     /// The keys that secrets are sealed with.
     #[cfg(feature = "secrets")]
     #[cfg_attr(docsrs, doc(cfg(feature = "secrets")))]
@@ -165,7 +184,8 @@ impl EngineBuilder {
     /// The engine.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`] for a limit of no step at all, and a lease that is no time at all.
+    /// [`ErrorKind::Configuration`] for a limit of no step at all, a lease that is no time at all, and
+    /// snapshots after no event at all.
     pub fn build(self) -> Result<Engine> {
         let none = self.limits.per_type.iter().find(|(_, limit)| **limit == 0);
         if self.limits.max_concurrent_steps == 0 || none.is_some() {
@@ -175,6 +195,10 @@ impl EngineBuilder {
         }
         if self.limits.lease < LEASE_MIN {
             let message = "a lease of less than 100 ms is over before anybody has heard of it";
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
+        if self.limits.snapshot_every == 0 {
+            let message = "`snapshot_every` is a number of events; u64::MAX is never";
             return Err(Error::new(ErrorKind::Configuration, message));
         }
         let runtime = self.runtime.unwrap_or_else(defaults::runtime);
@@ -207,6 +231,9 @@ impl EngineBuilder {
             prepared: Mutex::default(),
             owner: Owner(owner),
             pulse: tend::Pulse::default(),
+            retention: self.retention,
+            purge_at: Mutex::default(),
+            purging: futures::lock::Mutex::default(),
             runs: Mutex::default(),
             lock_waiters: Mutex::default(),
             lock_releases: AtomicU64::default(),

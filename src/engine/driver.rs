@@ -15,17 +15,17 @@ use futures::Stream;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 
-use super::Inner;
 use super::admission::Full;
 use super::audience::Audience;
 use super::desk::{Desk, Launch};
 use super::flight::{Flight, Landed, Watched};
 use super::placement::{Placement, place};
 use super::prepare::Prepared;
+use super::{EngineLimits, Inner};
 use crate::error::{ErrorKind, Result};
 use crate::executor::{Attempt, RunContext, RunEvent};
 use crate::id::StepKey;
-use crate::journal::{Event, Recorded, RunStatus};
+use crate::journal::{Event, Recorded, RunStatus, Snapshot};
 use crate::run::{Command, RunState};
 use crate::storage::{Commit, Holding, Message, RefusedWrite, Reply, Storage};
 use crate::time::Timestamp;
@@ -42,6 +42,8 @@ pub(crate) struct Driver {
     spare: Option<Arc<Attempt>>,
     /// The journal's length as far as this driver knows.
     expected: u64,
+    /// The length at which a snapshot may be due.
+    snapshot_at: u64,
     /// A commit was begun and its answer not seen: the state may be ahead of the journal.
     uncertain: bool,
     /// How often the run was taken from engines that were gone, since it got on.
@@ -101,7 +103,11 @@ impl Driver {
         prepared: Arc<Prepared>,
         audience: Arc<Audience>,
     ) -> Self {
-        let expected = run.state().version();
+        let (expected, snapshot) = {
+            let state = run.state();
+            (state.version(), state.snapshot_events())
+        };
+        let snapshot_at = snapshot.saturating_add(engine.limits.snapshot_every);
         let parallel = engine.runtime.is_parallel();
         Self {
             site: Site { engine, run, prepared, parallel },
@@ -110,6 +116,7 @@ impl Driver {
             in_air: BTreeMap::new(),
             spare: None,
             expected,
+            snapshot_at,
             uncertain: false,
             recoveries: 0,
             taken_over: Vec::new(),
@@ -333,9 +340,31 @@ impl Driver {
             released,
             recovered: after.recovered,
             writes: self.desk.take_writes(),
+            snapshot: match self.expected + after.count >= self.snapshot_at {
+                true => self.snapshot(),
+                false => None,
+            },
         };
         self.uncertain = true;
         (self.site.engine.storage.commit(&self.site.run.id, commit), after)
+    }
+
+    /// The state in place of the events so far, if they have become many enough for its size.
+    #[cold]
+    fn snapshot(&mut self) -> Option<Box<Snapshot>> {
+        let EngineLimits { snapshot_every, history_kept, .. } = self.site.engine.limits;
+        let mut state = self.site.run.state();
+        let is_due = state.version() >= state.snapshot_at(snapshot_every);
+        let made = is_due.then(|| state.snapshot(history_kept)).transpose();
+        self.snapshot_at = state.snapshot_at(snapshot_every);
+        match made {
+            Ok(made) => made.map(Box::new),
+            Err(error) => {
+                self.snapshot_at = state.version().saturating_add(snapshot_every);
+                tracing::warn!(target: "stepwell", run_id = %state.id(), %error, "no snapshot");
+                None
+            }
+        }
     }
 
     fn stored(&mut self, mut emptied: Vec<Recorded>, after: After) {

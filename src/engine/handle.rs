@@ -19,7 +19,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{NoRoom, RunEvent};
 use crate::id::RunId;
 use crate::journal::{
-    Mapping, OpenApproval, Operation, Outcome, Reason, RunStatus, Signal, StepStatus, Vote,
+    Mapping, OpenApproval, Operation, Outcome, Reason, Recorded, RunStatus, Signal, StepStatus,
+    Vote,
 };
 use crate::run::{Explanation, OpenWait, Preview, Progress, Rejection, RunExplanation};
 use crate::storage::{ANSWERS_KEPT, Message, Storage};
@@ -258,6 +259,25 @@ impl RunHandle {
     pub async fn approve(&self, approval: impl Into<String>, vote: Vote) -> Result<()> {
         self.check(&vote.payload)?;
         self.say(Message::Vote { approval: approval.into(), vote }).await
+    }
+
+    /// Up to `limit` events of the run's journal, those from this position on, each with its position:
+    /// what has happened, and who did what and why.
+    ///
+    /// Of a run with very many events the beginning is [forgotten](Self::forgotten): there are gaps
+    /// between the positions then, and only [what is kept always](crate::Event::is_kept) is there.
+    ///
+    /// # Errors
+    /// What the storage says.
+    pub async fn journal(&self, from: u64, limit: usize) -> Result<Vec<(u64, Recorded)>> {
+        self.engine.inner().storage.events(self.id(), from, limit).await
+    }
+
+    /// Events before this position are forgotten, but for
+    /// [what is kept always](crate::Event::is_kept); 0 when all are there.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.slot.context.state().forgotten()
     }
 
     /// A value of this run that is kept in the blob store, such as a large output; others come back as

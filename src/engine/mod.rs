@@ -19,10 +19,12 @@ mod patient;
 mod placement;
 mod prepare;
 mod report;
+mod retention;
 mod retrying;
 mod sampler;
 mod serve;
 mod slot;
+mod stored;
 mod tend;
 
 pub use builder::{EngineBuilder, EngineLimits};
@@ -30,12 +32,14 @@ pub use handle::{RunHandle, StartOptions};
 pub use migrate::{RunMigration, Verdict};
 pub use placement::Placement;
 pub use report::Run;
+pub use retention::Retention;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
@@ -96,6 +100,11 @@ pub(crate) struct Inner {
     prepared: Mutex<FxHashMap<usize, ForProgram>>,
     pub(crate) owner: Owner,
     pub(crate) pulse: tend::Pulse,
+    retention: Vec<Retention>,
+    /// When something is to be removed next, by the clock that only goes forward.
+    purge_at: Mutex<Duration>,
+    /// Held by who removes runs.
+    purging: futures::lock::Mutex<()>,
     pub(crate) runs: Mutex<FxHashMap<RunId, Arc<Slot>>>,
     /// Runs that wait for a lock.
     lock_waiters: Mutex<Vec<Arc<RunContext>>>,
@@ -323,7 +332,9 @@ impl Engine {
         unheard.heard();
         match created {
             Created::New => {}
-            Created::Exists(other) if other == workflow.id() => return self.run(&id).await,
+            Created::Exists(other) if other == workflow.id() => {
+                return self.run(&id).await.map_err(being_removed);
+            }
             Created::Exists(other) => {
                 let message = format!("the id belongs to a run of workflow `{other}`");
                 return Err(Error::new(ErrorKind::AlreadyExists, message).of_run(&id));
@@ -471,7 +482,7 @@ impl Engine {
         let find = |name: &str| resolve(name, &stored.workflow, stored.linked.iter()).cloned();
         let program = Program::link(&stored.workflow, find, Vec::new)?;
         let prepared = self.prepare(&program)?;
-        let state = RunState::replay(id.clone(), program, &stored.journal);
+        let state = self.0.state_of(id, program, &stored).await?;
         let prepared = match state.program().units().len() > prepared.len() {
             true => Arc::new(prepared.grown(state.program(), &self.0)),
             false => prepared,
@@ -610,6 +621,18 @@ impl Engine {
         random[..8].copy_from_slice(&runtime.random().to_le_bytes());
         random[8..].copy_from_slice(&runtime.random().to_le_bytes()[..2]);
         RunId::generated(millis, random)
+    }
+}
+
+/// The error of who starts a run under an id that somebody has just removed.
+fn being_removed(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound => {
+            let message = "the id is taken as long as blobs of the run that had it are removed; start it \
+                           again in a while";
+            Error::new(ErrorKind::AlreadyExists, message).because(error)
+        }
+        _ => error,
     }
 }
 

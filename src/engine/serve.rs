@@ -136,8 +136,10 @@ impl Engine {
                 None => rest = LEFT_ALONE,
             }
         }
+        let more = self.0.keep_less().await || more;
         let due = if more { Some(now) } else { self.0.storage.next_due().await? };
         let tends = self.0.tends_at().saturating_sub(self.0.runtime.monotonic());
+        let tends = self.0.purges_in().map_or(tends, |purges| purges.min(tends));
         Ok(Again { due, tends, rest })
     }
 

@@ -6,12 +6,14 @@
 
 mod mapping;
 mod operation;
+mod snapshot;
 mod status;
 mod waiting;
 
 pub(crate) use mapping::End;
 pub use mapping::Mapping;
 pub use operation::Operation;
+pub use snapshot::Snapshot;
 pub(crate) use status::STATUS_SLOTS;
 pub use status::{CancelReason, Outcome, RunStatus, SkipReason, StepStatus};
 pub use waiting::{OpenApproval, Signal, Vote, Waiting};
@@ -260,6 +262,35 @@ pub enum Event {
 }
 
 impl Event {
+    /// The kinds of events that are [kept always](Self::is_kept), as a journal names them.
+    pub const KEPT: [&str; 8] = [
+        "run_started",
+        "run_paused",
+        "run_quarantined",
+        "run_resumed",
+        "run_cancel_requested",
+        "operated",
+        "voted",
+        "run_finished",
+    ];
+
+    /// Whether it is kept when the beginning of a journal is forgotten: how the run began and ended,
+    /// and what people have done to it, with who and why.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        matches!(
+            self,
+            Self::RunStarted(_)
+                | Self::RunPaused { .. }
+                | Self::RunQuarantined { .. }
+                | Self::RunResumed { .. }
+                | Self::RunCancelRequested { .. }
+                | Self::Operated { .. }
+                | Self::Voted { .. }
+                | Self::RunFinished { .. }
+        )
+    }
+
     /// The step that it is about; none when it is about a scope or the run.
     pub(crate) const fn step(&self) -> Option<StepKey> {
         match self {

@@ -88,6 +88,18 @@ impl Rows {
 }
 
 impl ExecutionPlan {
+    /// A plan of no steps.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            ids: Vec::new(),
+            after: Rows { starts: vec![0], links: Vec::new() },
+            before: Rows { starts: vec![0], links: Vec::new() },
+            order: Vec::new(),
+            batches: vec![0],
+            by_id: OnceLock::new(),
+        }
+    }
+
     /// Orders these steps. Edges that name no step are dropped, repeated ones merged; an edge from a
     /// step to itself is a cycle.
     ///

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::StepKey;
 use crate::workflow::Priority;
 
 /// Ready steps of one run: by priority, and inside a priority in the order of becoming ready.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ReadyQueue {
     /// Most steps are of normal priority, and in most runs all.
     normal: VecDeque<StepKey>,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::join::Ended;
-use super::scope::{AttemptRecord, Bodies, ItemEnd, Own, Scope, TimerKind};
+use super::scope::{Bodies, ItemEnd, Own, Scope, TimerKind};
+use super::snapshot::Made;
 use super::{PAST_FAILURES_MAX, RunState, Start, join, scope_in};
 use crate::id::StepKey;
 use crate::journal::{Event, Outcome, ScopeOpened, StepStatus, Waiting};
@@ -49,8 +50,7 @@ impl RunState {
                     let more = cell.more();
                     more.failures += 1;
                     more.delay = failed.delay;
-                    let failure = failed.failure.clone();
-                    more.history.push(AttemptRecord { attempt: failed.attempt, at, failure });
+                    more.remember(failed.attempt, at, failed.failure.clone());
                 }
                 self.set(*step, StepStatus::Retrying, at);
                 self.set_timer(*step, failed.retry_at, TimerKind::Retry);
@@ -60,7 +60,7 @@ impl RunState {
                 self.clear_step_timer(*step);
                 if let Some(cell) = self.cell_mut(*step) {
                     let (attempt, failure) = (cell.attempt, (**failure).clone());
-                    cell.more().history.push(AttemptRecord { attempt, at, failure });
+                    cell.more().remember(attempt, at, failure);
                 }
                 self.set(*step, StepStatus::OutcomeUnknown, at);
             }
@@ -72,7 +72,7 @@ impl RunState {
                     let more = cell.more();
                     more.failures += 1;
                     let failure = (**failure).clone();
-                    more.history.push(AttemptRecord { attempt, at, failure: failure.clone() });
+                    more.remember(attempt, at, failure.clone());
                     more.failure = Some(failure);
                 }
             }
@@ -312,7 +312,9 @@ impl RunState {
         if unit as usize == self.program.units().len()
             && let Ok(made) = of.dynamic(steps, workflows)
         {
-            self.program = Arc::new(self.program.with(made, self.unit_index(step)));
+            let (of, may_run, steps) = (self.unit_index(step), workflows.clone(), steps.clone());
+            self.program = Arc::new(self.program.with(made, of));
+            self.made.push(Made::Steps { of, may_run, steps });
             self.has_locks = self.program.has_locks();
             if let Some(cell) = self.cell_mut(step) {
                 cell.more().bodies.made = unit;

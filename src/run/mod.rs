@@ -27,6 +27,7 @@ mod progress;
 mod reset;
 mod scope;
 mod sealed;
+mod snapshot;
 mod timer;
 mod turn;
 mod unknown;
@@ -41,11 +42,14 @@ pub use locks::Want;
 pub use operate::Preview;
 pub use progress::Progress;
 pub use scope::AttemptRecord;
+pub use snapshot::SNAPSHOT_FORMAT;
 pub use wait::OpenWait;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorClass, Failure};
 use crate::expr::{EvalError, Expr};
@@ -59,6 +63,7 @@ use crate::time::Timestamp;
 use crate::value::{Json, Value};
 use crate::workflow::{Formula, Node, Program, Unit};
 use scope::{Cell, Scope, SharedBody, TimerKind};
+use snapshot::{Kept, Made};
 
 /// Items of one for-each. Above this a single run's journal gets slow to replay.
 pub const FOR_EACH_ITEMS_MAX: usize = 10_000;
@@ -68,6 +73,8 @@ pub const SUB_WORKFLOW_DEPTH_MAX: u32 = 16;
 pub const SIGNALS_KEPT_MAX: usize = 1_000;
 /// Failed attempts that a run keeps of steps whose bodies have ended; all stay in the journal.
 pub const PAST_FAILURES_MAX: usize = 1_000;
+/// Failed attempts that a run keeps of one step, the last ones: a step may be tried for years.
+pub const ATTEMPTS_KEPT_MAX: usize = 1_000;
 /// How often a waiting condition that reads `now()` is asked again.
 pub const RECHECK_EVERY: Duration = Duration::from_secs(1);
 /// Bodies open at once in a run: each is memory, and nested for-each steps multiply.
@@ -134,8 +141,12 @@ pub struct RunState {
     /// Steps that hold their locks no more, for who tells the storage.
     released: Vec<StepKey>,
     has_locks: bool,
-    /// Bytes of the values in the journal.
+    /// Bytes of the values in the journal, also of what is forgotten of it.
     bytes: usize,
+    /// What was added to the program, in order.
+    made: Vec<Made>,
+    /// What is kept of the journal; none is all of it, and no snapshot.
+    kept: Option<Box<Kept>>,
     /// How often the definition was changed.
     revision: u32,
     /// What that did to open bodies.
@@ -146,7 +157,7 @@ pub struct RunState {
     work: VecDeque<turn::Work>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Start {
     input: Value,
     variables: Value,
@@ -157,10 +168,12 @@ struct Start {
 }
 
 impl PartialEq for RunState {
-    /// Everything that events make, and the same program.
+    /// Everything that events make, and the same program. What is kept of the journal is not made by
+    /// events.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.base, &other.base)
             && self.program.units().len() == other.program.units().len()
+            && self.made.len() == other.made.len()
             && self.version == other.version
             && self.started == other.started
             && self.paused == other.paused
@@ -218,6 +231,8 @@ impl RunState {
             released: Vec::new(),
             has_locks: program.has_locks(),
             bytes: 0,
+            made: Vec::new(),
+            kept: None,
             revision: 0,
             changed: None,
             past: Vec::new(),
@@ -235,12 +250,17 @@ impl RunState {
         journal: impl IntoIterator<Item = &'a Recorded>,
     ) -> Self {
         let mut state = Self::new(id, program);
+        state.follow(journal);
+        state
+    }
+
+    /// Applies what was stored.
+    pub(crate) fn follow<'a>(&mut self, journal: impl IntoIterator<Item = &'a Recorded>) {
         for recorded in journal {
-            state.apply(recorded.at, &recorded.event);
+            self.apply(recorded.at, &recorded.event);
         }
         // The storage has heard of it long ago.
-        state.released.clear();
-        state
+        self.released.clear();
     }
 
     /// What follows from `command` at `now`; the state has it applied already.
@@ -456,7 +476,7 @@ impl RunState {
         self.cell(step).map_or(Value::NULL, |cell| cell.output.clone())
     }
 
-    /// The attempts of a step that failed.
+    /// The attempts of a step that failed, the last [`ATTEMPTS_KEPT_MAX`].
     #[must_use]
     pub fn error_history(&self, step: StepKey) -> &[AttemptRecord] {
         let more = self.cell(step).and_then(|cell| cell.more.as_ref());
@@ -464,7 +484,8 @@ impl RunState {
     }
 
     /// The failed attempts of all steps, each with its step's path: of steps whose bodies have ended
-    /// first, and of those the first [`PAST_FAILURES_MAX`].
+    /// first, and of those the first [`PAST_FAILURES_MAX`]; of one step the last
+    /// [`ATTEMPTS_KEPT_MAX`].
     pub fn failed_attempts(&self) -> impl Iterator<Item = (String, &AttemptRecord)> + '_ {
         let here = self.steps().flat_map(move |(step, _)| {
             let of = move |record| (self.path(step), record);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::scope::{Owed, SharedBody};
+use super::snapshot::Made;
 use super::turn::is_task;
 use super::{RunState, join};
 use crate::id::StepKey;
@@ -95,6 +96,7 @@ impl RunState {
             return;
         };
         self.program = Arc::new(program);
+        self.made.push(Made::Workflow { workflow: workflow.clone(), linked: linked.clone() });
         self.has_locks = self.program.has_locks();
         self.revision += 1;
         if let Some(start) = &mut self.started {

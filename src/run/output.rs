@@ -44,6 +44,7 @@ impl Turn<'_> {
         }
     }
 
+    /// Whether there is room even with all that is forgotten.
     #[inline]
     fn has_room(&self, bytes: usize) -> bool {
         let limits = &self.state.program.unit(0).limits;
@@ -67,7 +68,7 @@ impl Turn<'_> {
     /// Whether the journal has room for so many bytes more.
     pub(super) fn fits_in_run(&self, bytes: usize) -> Result<(), String> {
         let max = self.state.program.unit(0).limits.max_run_bytes;
-        if self.state.bytes.saturating_add(bytes) > max {
+        if self.state.bytes_kept().saturating_add(bytes) > max {
             return Err(format!(
                 "would make the run's values more than {max} bytes (raise `limits.max_run_bytes`, or \
                  give the engine a blob store)"

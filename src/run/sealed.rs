@@ -9,7 +9,7 @@ use crate::value::{Json, SEALED, Value, is_sealed};
 
 impl RunState {
     /// Every value that is kept.
-    fn values_mut(&mut self, change: &mut impl FnMut(&mut Value)) {
+    pub(super) fn values_mut(&mut self, change: &mut impl FnMut(&mut Value)) {
         if let Some(start) = &mut self.started {
             change(&mut start.input);
             change(&mut start.variables);

@@ -11,6 +11,11 @@ macro_rules! around_storage {
                 commit: $crate::storage::Commit
             ) -> Vec<$crate::journal::Recorded>;
             fn load(run: &$crate::id::RunId) -> Option<$crate::storage::StoredRun>;
+            fn events(
+                run: &$crate::id::RunId,
+                from: u64,
+                limit: usize
+            ) -> Vec<(u64, $crate::journal::Recorded)>;
             fn post(run: &$crate::id::RunId, message: $crate::storage::Message) -> u64;
             fn inbox(run: &$crate::id::RunId) -> Vec<(u64, $crate::storage::Message)>;
             fn answer(run: &$crate::id::RunId, number: u64) -> Option<$crate::storage::Answer>;
@@ -37,6 +42,11 @@ macro_rules! around_storage {
             ) -> ();
             fn next_due() -> Option<$crate::time::Timestamp>;
             fn list(query: $crate::storage::RunQuery) -> Vec<$crate::storage::Summary>;
+            fn purge(which: $crate::storage::Purge) -> Vec<$crate::id::RunId>;
+            fn clear(
+                owner: $crate::storage::Owner,
+                runs: Vec<$crate::id::RunId>
+            ) -> ();
         }
     };
     ($(fn $method:ident($($name:ident: $type:ty),*) -> $answer:ty;)*) => {

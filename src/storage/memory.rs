@@ -1,15 +1,20 @@
 //! Everything in this process's memory: the default, and what other storages are compared with.
 
+mod beginning;
+mod purge;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
+use self::beginning::Beginning;
+use self::purge::Purged;
 use super::locks::Locks;
 use super::{
     ANSWERS_KEPT, Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message, NewRun,
-    Owner, Reply, RunQuery, Storage, StoredRun, Summary, conflict, no_tables, not_found,
+    Owner, Purge, Reply, RunQuery, Storage, StoredRun, Summary, conflict, no_tables, not_found,
 };
 use crate::error::Result;
 use crate::id::{RunId, StepKey};
@@ -37,6 +42,7 @@ struct Inner {
     held: BTreeMap<Owner, usize>,
     locks: Locks,
     messages: u64,
+    purged: BTreeMap<RunId, Purged>,
 }
 
 /// What an owner has said of itself, and others of it.
@@ -76,6 +82,7 @@ struct Rare {
     answers: VecDeque<(u64, Answer)>,
     recoveries: u32,
     problem: Option<String>,
+    beginning: Option<Box<Beginning>>,
 }
 
 impl Rare {
@@ -95,6 +102,34 @@ impl Rare {
 impl Stored {
     fn has_mail(&self) -> bool {
         self.rare.as_ref().is_some_and(|rare| !rare.inbox.is_empty())
+    }
+
+    fn beginning(&self) -> Option<&Beginning> {
+        self.rare.as_ref()?.beginning.as_deref()
+    }
+
+    /// The position of the first event in the journal.
+    fn forgotten(&self) -> u64 {
+        self.beginning().map_or(0, |beginning| beginning.forgotten)
+    }
+
+    /// The length that the journal has, with what is forgotten.
+    fn length(&self) -> u64 {
+        self.forgotten() + self.journal.len() as u64
+    }
+
+    fn changed_at(&self) -> Timestamp {
+        let last = self.journal.last().map(|last| last.at);
+        let before = || self.beginning().and_then(|beginning| beginning.changed_at);
+        last.or_else(before).unwrap_or(self.created_at)
+    }
+
+    /// What has happened from this position on, as far as it is kept.
+    fn events(&self, from: u64) -> impl Iterator<Item = (u64, Recorded)> + '_ {
+        let (beginning, forgotten) = (self.beginning(), self.forgotten());
+        let kept = beginning.into_iter().flat_map(move |beginning| beginning.kept_from(from));
+        let first = usize::try_from(from.saturating_sub(forgotten)).unwrap_or(usize::MAX);
+        kept.chain((forgotten..).zip(self.journal.iter().cloned()).skip(first))
     }
 }
 
@@ -227,6 +262,9 @@ impl Storage for Memory {
         if let Some(stored) = inner.runs.get(&run.id) {
             return Reply::ready(Ok(Created::Exists(stored.workflow.id().to_string())));
         }
+        if let Some(purged) = inner.purged.get(&run.id) {
+            return Reply::ready(Ok(Created::Exists(purged.workflow.clone())));
+        }
         let plain = run.user.is_none() && run.metadata.is_empty();
         let rare = Rare { user: run.user, metadata: run.metadata, ..Rare::default() };
         // A step that goes well has three events; asking for them at once saves moving them.
@@ -254,7 +292,7 @@ impl Storage for Memory {
             return Reply::ready(Err(not_found(run)));
         };
         let held_by_another = |owner| owner != commit.owner;
-        if stored.journal.len() as u64 != commit.expected
+        if stored.length() != commit.expected
             || matches!(stored.holding, Holding::Held(owner) if held_by_another(owner))
         {
             return Reply::ready(Err(conflict(run)));
@@ -264,6 +302,10 @@ impl Storage for Memory {
         }
         stored.journal.append(&mut commit.events);
         stored.status = commit.status;
+        if let Some(snapshot) = commit.snapshot {
+            let rare = stored.rare.get_or_insert_default();
+            rare.beginning.get_or_insert_default().take(snapshot, &mut stored.journal);
+        }
         if let Some(rare) = stored.rare.as_mut() {
             if commit.recovered {
                 rare.recoveries = 0;
@@ -297,17 +339,29 @@ impl Storage for Memory {
         let inner = self.inner();
         Reply::ready(Ok(inner.runs.get(run).map(|stored| {
             let rare = stored.rare.as_ref();
+            let snapshot = stored.beginning().and_then(|beginning| beginning.snapshot.clone());
+            let from = snapshot.as_ref().map_or(0, |snapshot| snapshot.events);
             StoredRun {
                 workflow: stored.workflow.clone(),
                 linked: stored.linked.clone(),
                 user: rare.and_then(|rare| rare.user.clone()),
                 metadata: rare.map(|rare| rare.metadata.clone()).unwrap_or_default(),
-                journal: stored.journal.clone(),
+                journal: match snapshot {
+                    Some(_) => stored.events(from).map(|(_, recorded)| recorded).collect(),
+                    None => stored.journal.clone(),
+                },
+                snapshot,
                 status: stored.status,
                 holding: stored.holding,
                 recoveries: rare.map_or(0, |rare| rare.recoveries),
             }
         })))
+    }
+
+    fn events(&self, run: &RunId, from: u64, limit: usize) -> Reply<Result<Vec<(u64, Recorded)>>> {
+        let inner = self.inner();
+        let found = inner.runs.get(run).map(|stored| stored.events(from).take(limit).collect());
+        Reply::ready(Ok(found.unwrap_or_default()))
     }
 
     fn post(&self, run: &RunId, message: Message) -> Reply<Result<u64>> {
@@ -452,13 +506,28 @@ impl Storage for Memory {
                 workflow: run.workflow.id().to_string(),
                 status: run.status,
                 created_at: run.created_at,
-                changed_at: run.journal.last().map_or(run.created_at, |last| last.at),
-                events: run.journal.len() as u64,
+                changed_at: run.changed_at(),
+                events: run.length(),
+                forgotten: run.forgotten(),
                 problem: run.rare.as_ref().and_then(|rare| rare.problem.clone()),
             })
             .collect();
         found.sort_by(|a, b| (b.created_at, &b.id).cmp(&(a.created_at, &a.id)));
         found.truncate(query.most());
         Reply::ready(Ok(found))
+    }
+
+    fn purge(&self, which: Purge) -> Reply<Result<Vec<RunId>>> {
+        Reply::ready(Ok(self.inner().purge(&which)))
+    }
+
+    fn clear(&self, owner: Owner, runs: Vec<RunId>) -> Reply<Result<()>> {
+        let mut inner = self.inner();
+        for run in runs {
+            if inner.purged.get(&run).is_some_and(|purged| purged.owner == owner) {
+                inner.purged.remove(&run);
+            }
+        }
+        Reply::ready(Ok(()))
     }
 }

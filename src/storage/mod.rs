@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{RunId, StepKey};
-use crate::journal::{Operation, Reason, Recorded, RunStatus, Signal, Vote};
+use crate::journal::{Operation, Reason, Recorded, RunStatus, Signal, Snapshot, Vote};
 use crate::run::{Rejection, Want};
 use crate::time::Timestamp;
 use crate::workflow::Workflow;
@@ -103,6 +103,24 @@ use crate::workflow::Workflow;
 /// - `held` names all runs that an owner holds, sorted by id, a page at a time.
 /// - A run that is set aside is not claimed before its time, message or not, unless by name.
 ///
+/// *Long journals*
+/// - The snapshot of a commit takes the place of the one before. `load` gives the last one, and the
+///   events that it does not know.
+/// - Events before the position that a snapshot says may be forgotten, but for those that are
+///   [kept](crate::journal::Event::is_kept), are told no more. All others are there, and the length of
+///   a journal counts what is forgotten. What was forgotten stays so.
+/// - `events` tells what there is from a position on, in order, each with its position.
+///
+/// *Removing*
+/// - `purge` removes finished runs that have no message: those that changed last at a time or before
+///   it, and of the finished runs those beyond the newest so many, by when they changed last and then
+///   by id. The one that changed first goes first. With a run goes everything that is kept of it. What
+///   is held, parked, set aside or has a message stays.
+/// - The id of a run that was removed stays taken until it is `clear`ed: something may be kept
+///   elsewhere under it. Only who removed it clears it. `purge` names to an owner what it has removed
+///   and not cleared, and what others have left that are not alive, which is then this owner's; all of
+///   that is within its limit.
+///
 /// [`ErrorKind::NotFound`]: crate::ErrorKind::NotFound
 /// [`ErrorKind::Conflict`]: crate::ErrorKind::Conflict
 /// [`ErrorKind::WriteRefused`]: crate::ErrorKind::WriteRefused
@@ -115,8 +133,11 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
     /// again; an empty list is as good.
     fn commit(&self, run: &RunId, commit: Commit) -> Reply<Result<Vec<Recorded>>>;
 
-    /// A run with its journal; none when there is none.
+    /// A run with its last snapshot and what has happened since; none when there is none.
     fn load(&self, run: &RunId) -> Reply<Result<Option<StoredRun>>>;
+
+    /// Up to `limit` events of a run, those from this position on; none when there is no such run.
+    fn events(&self, run: &RunId, from: u64, limit: usize) -> Reply<Result<Vec<(u64, Recorded)>>>;
 
     /// Puts a message into a run's inbox; its number. Fails with `NotFound`.
     fn post(&self, run: &RunId, message: Message) -> Reply<Result<u64>>;
@@ -178,6 +199,13 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
 
     /// Summaries, newest first.
     fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>>;
+
+    /// Removes finished runs, and names them and those whose ids are still to be cleared, sorted. May
+    /// remove fewer than it could where they are very long, but not none.
+    fn purge(&self, which: Purge) -> Reply<Result<Vec<RunId>>>;
+
+    /// The ids of these runs, which this owner has removed, may be used again.
+    fn clear(&self, owner: Owner, runs: Vec<RunId>) -> Reply<Result<()>>;
 }
 
 /// Answers to messages that a storage keeps for a run, at least.
@@ -279,6 +307,23 @@ pub struct Commit {
     pub recovered: bool,
     /// What steps write themselves whose success is among the events; most commits have none.
     pub writes: Option<Box<[StepWrites]>>,
+    /// What all events, with these, come to, and how many of them need not be kept. Now and then.
+    pub snapshot: Option<Box<Snapshot>>,
+}
+
+/// Which finished runs are to be removed.
+#[derive(Clone, Debug)]
+pub struct Purge {
+    /// Who removes them.
+    pub owner: Owner,
+    /// Those that changed last at this time or before.
+    pub before: Option<Timestamp>,
+    /// Those beyond the newest so many.
+    pub keep: Option<u64>,
+    /// Only of this workflow; then only those of it count, too.
+    pub workflow: Option<String>,
+    /// At most this many.
+    pub limit: usize,
 }
 
 /// Why a lock was not given.
@@ -317,7 +362,9 @@ pub struct StoredRun {
     pub user: Option<String>,
     /// Free data.
     pub metadata: crate::workflow::Metadata,
-    /// What has happened.
+    /// What the events before those in `journal` come to; none when they are all there.
+    pub snapshot: Option<Box<Snapshot>>,
+    /// What has happened since.
     pub journal: Vec<Recorded>,
     /// What has become of it.
     pub status: RunStatus,
@@ -325,6 +372,20 @@ pub struct StoredRun {
     pub holding: Holding,
     /// How often it was taken from owners that were gone, since it got on.
     pub recoveries: u32,
+}
+
+impl StoredRun {
+    /// The position of the first event in `journal`.
+    #[must_use]
+    pub fn from(&self) -> u64 {
+        self.snapshot.as_ref().map_or(0, |snapshot| snapshot.events)
+    }
+
+    /// How many events there were, with what is forgotten.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        self.from() + self.journal.len() as u64
+    }
 }
 
 /// Something said to a run from outside.
@@ -377,8 +438,11 @@ pub struct Summary {
     pub created_at: Timestamp,
     /// When it last changed: the time of its last event.
     pub changed_at: Timestamp,
-    /// The length of its journal.
+    /// The length of its journal, with what is forgotten.
     pub events: u64,
+    /// Events before this position are forgotten, but for those that are
+    /// [kept](crate::journal::Event::is_kept).
+    pub forgotten: u64,
     /// Why it was set aside, if it is.
     pub problem: Option<String>,
 }

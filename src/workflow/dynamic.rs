@@ -38,6 +38,11 @@ impl Unit {
 }
 
 impl Program {
+    /// A program of nothing, in place of one that is not known yet.
+    pub(crate) fn nothing() -> Arc<Self> {
+        Arc::new(Self { units: Vec::new(), links: Vec::new() })
+    }
+
     /// The same with another workflow and what it links to; the number of its unit.
     pub(crate) fn extended(
         &self,

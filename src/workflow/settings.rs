@@ -140,7 +140,8 @@ pub struct Limits {
     /// Larger outputs go to the engine's [blob store](crate::storage::BlobStore), if it has one, and
     /// fail the step otherwise; default 4 MiB.
     pub max_value_bytes: usize,
-    /// Bytes of all values in the journal of a run, about, and of what people and programs say to it.
+    /// Bytes of all values in the journal of a run, about, and of what people and programs say to it; what
+    /// is [forgotten](crate::RunHandle::forgotten) does not count.
     /// More fails the step that comes to it; default 256 MiB.
     pub max_run_bytes: usize,
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use stepwell::engine::Retention;
 use stepwell::journal::{Operation, Signal, Vote};
 use stepwell::storage::RunQuery;
 use stepwell::{Event, RunId, StartOptions};
@@ -255,6 +256,24 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             let output = handle.snapshot().step_output("first").unwrap();
             assert_ne!(output, "long ".repeat(20), "it is elsewhere");
             assert_eq!(handle.load(&output).await.unwrap(), "long ".repeat(20));
+        },
+    ),
+    scenario(
+        "RunHandle::journal",
+        Before::Go,
+        begins,
+        act! { world:
+            let events = world.handle().journal(0, 10).await.unwrap();
+            assert!(matches!(events[0], (0, _)));
+        },
+    ),
+    scenario(
+        "Engine::purge",
+        Before::Go,
+        begins,
+        act! { world:
+            let all = Retention::new().keep_at_most(0);
+            assert_eq!(world.engine().purge(&all).await.unwrap(), 0, "it has not ended");
         },
     ),
     scenario(

@@ -11,12 +11,12 @@ use std::task::{Context, Waker};
 use futures::executor::block_on;
 use stepwell::run::Want;
 use stepwell::storage::{
-    BlobStore, Claim, Holding, Memory, MemoryBlobs, NewRun, Owner, RunQuery, Storage,
+    BlobStore, Claim, Commit, Holding, Memory, MemoryBlobs, NewRun, Owner, Purge, RunQuery, Storage,
 };
 use stepwell::{RunId, RunStatus, Step, StepKey, Timestamp, Workflow};
 
 /// The functions that are dropped here, and by the cases of the contract.
-pub(crate) const FUNCTIONS: [&str; 18] = [
+pub(crate) const FUNCTIONS: [&str; 21] = [
     "BlobStore::delete_run",
     "BlobStore::get",
     "BlobStore::put",
@@ -24,8 +24,10 @@ pub(crate) const FUNCTIONS: [&str; 18] = [
     "Storage::answer",
     "Storage::beat",
     "Storage::claim",
+    "Storage::clear",
     "Storage::commit",
     "Storage::create",
+    "Storage::events",
     "Storage::held",
     "Storage::inbox",
     "Storage::list",
@@ -33,6 +35,7 @@ pub(crate) const FUNCTIONS: [&str; 18] = [
     "Storage::mail",
     "Storage::next_due",
     "Storage::post",
+    "Storage::purge",
     "Storage::retire",
     "Storage::set_aside",
 ];
@@ -141,6 +144,7 @@ fn whoever_drops_what_was_read_can_read_it_again() {
     each(|storage, polls| {
         held(storage, "r");
         drop_after(storage.load(&id("r")), polls);
+        drop_after(storage.events(&id("r"), 0, 10), polls);
         drop_after(storage.inbox(&id("r")), polls);
         drop_after(storage.answer(&id("r"), 1), polls);
         drop_after(storage.mail(A, 10), polls);
@@ -148,12 +152,41 @@ fn whoever_drops_what_was_read_can_read_it_again() {
         drop_after(storage.next_due(), polls);
         drop_after(storage.list(RunQuery::default()), polls);
         assert!(block_on(storage.load(&id("r"))).unwrap().is_some());
+        assert_eq!(block_on(storage.events(&id("r"), 0, 10)).unwrap(), []);
         assert_eq!(block_on(storage.inbox(&id("r"))).unwrap(), []);
         assert_eq!(block_on(storage.answer(&id("r"), 1)).unwrap(), None);
         assert_eq!(block_on(storage.mail(A, 10)).unwrap(), []);
         assert_eq!(block_on(storage.held(A, None, 10)).unwrap(), [id("r")]);
         assert_eq!(block_on(storage.next_due()).unwrap(), None);
         assert_eq!(block_on(storage.list(RunQuery::default())).unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn a_run_whose_removal_was_dropped_is_named_to_who_asks_again() {
+    each(|storage, polls| {
+        block_on(storage.beat(A)).unwrap();
+        held(storage, "r");
+        let (status, holding) = (RunStatus::Succeeded, Holding::Finished);
+        let commit = Commit {
+            owner: A,
+            expected: 0,
+            events: Vec::new(),
+            status,
+            answers: Vec::new(),
+            holding,
+            released: Vec::new(),
+            recovered: false,
+            writes: None,
+            snapshot: None,
+        };
+        block_on(storage.commit(&id("r"), commit)).unwrap();
+        let all = || Purge { owner: A, before: None, keep: Some(0), workflow: None, limit: 10 };
+        drop_after(storage.purge(all()), polls);
+        assert_eq!(block_on(storage.purge(all())).unwrap(), [id("r")]);
+        drop_after(storage.clear(A, vec![id("r")]), polls);
+        block_on(storage.clear(A, vec![id("r")])).unwrap();
+        held(storage, "r");
     });
 }
 

@@ -17,7 +17,10 @@ pub(super) struct Snapshot {
 impl Snapshot {
     pub(super) fn take(place: &Place, storage: &Sqlite) -> Self {
         let runs = block_on(storage.list(Default::default())).unwrap();
-        let journal = |id: &RunId| block_on(storage.load(id)).unwrap().unwrap().journal;
+        let journal = |id: &RunId| {
+            let whole = block_on(storage.events(id, 0, usize::MAX)).unwrap();
+            whole.into_iter().map(|(_, recorded)| recorded).collect()
+        };
         let journals = runs.iter().map(|run| (run.id.to_string(), journal(&run.id))).collect();
         Self { lines: place.witness().text().lines().count(), journals }
     }

@@ -143,6 +143,9 @@ impl Place {
                 lease: LEASE,
                 // More kills than any program deserves.
                 max_recoveries: 1_000,
+                // So often that much is killed in the middle of one.
+                snapshot_every: 5,
+                history_kept: u64::MAX,
                 ..EngineLimits::default()
             })
             .executor("work", step("work"))

@@ -5,8 +5,8 @@ use std::sync::atomic::AtomicU64;
 use stepwell::journal::Recorded;
 use stepwell::run::Want;
 use stepwell::storage::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Reply, RunQuery,
-    StoredRun, Summary,
+    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Purge, Reply,
+    RunQuery, StoredRun, Summary,
 };
 use stepwell::{ErrorKind, Result, RunId, StepKey, Timestamp};
 
@@ -54,6 +54,10 @@ impl Storage for Deadly {
 
     fn load(&self, run: &RunId) -> Reply<Result<Option<StoredRun>>> {
         self.storage.load(run)
+    }
+
+    fn events(&self, run: &RunId, from: u64, limit: usize) -> Reply<Result<Vec<(u64, Recorded)>>> {
+        self.storage.events(run, from, limit)
     }
 
     fn post(&self, run: &RunId, message: Message) -> Reply<Result<u64>> {
@@ -114,6 +118,14 @@ impl Storage for Deadly {
 
     fn next_due(&self) -> Reply<Result<Option<Timestamp>>> {
         self.storage.next_due()
+    }
+
+    fn purge(&self, which: Purge) -> Reply<Result<Vec<RunId>>> {
+        self.write(|storage| storage.purge(which))
+    }
+
+    fn clear(&self, owner: Owner, runs: Vec<RunId>) -> Reply<Result<()>> {
+        self.write(|storage| storage.clear(owner, runs))
     }
 
     fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+#[path = "purging.rs"]
+mod purging;
 #[path = "wrapper.rs"]
 mod wrapper;
 
@@ -229,11 +231,44 @@ mistakes! {
     KeepsOnlyRuns "reopen",
     HandlesAreStale "shared",
     HandlesAreApart "shared",
+    SnapshotNever "snapshots",
+    SnapshotFirst "snapshots",
+    SnapshotIsAscii "snapshots",
+    SnapshotWithAllEvents "snapshots",
+    CommitTearsSnapshot "snapshots",
+    ForgetsNothing "snapshots",
+    ForgetsAll "snapshots",
+    ForgetsOneMore "snapshots",
+    ForgetsPeople "snapshots",
+    ForgetsBackwards "snapshots",
+    ListForgetsNothing "snapshots",
+    ListCountsWhatIsLeft "snapshots",
+    EventsWithoutLimit "snapshots",
+    EventsFromTheFirst "snapshots",
+    EventsCountedAnew "snapshots",
+    PurgeNever "purge",
+    PurgeAll "purge",
+    PurgeByAgeOnly "purge",
+    PurgeByNumberOnly "purge",
+    PurgeInWholeSeconds "purge",
+    PurgeAnyWorkflow "purge",
+    PurgeCountsAll "purge",
+    PurgeWithoutLimit "purge",
+    PurgeWithMessages "purge",
+    PurgeRunning "purge",
+    PurgeFreesIds "purge",
+    PurgeTellsOnce "purge",
+    PurgeTellsEverybody "purge",
+    PurgeLeavesNobodys "purge",
+    ClearNever "purge",
+    ClearByAnybody "purge",
+    ClearRemoves "purge",
 }
 
 /// What random operations do not meet: threads, odd names, very many and very long things.
-pub(crate) const BY_CASES_ONLY: [Mistake; 29] = [
+pub(crate) const BY_CASES_ONLY: [Mistake; 30] = [
     Mistake::CommitForgetsWrites,
+    Mistake::PurgeInWholeSeconds,
     Mistake::HeldWithoutLimit,
     Mistake::HeldFromTheFirst,
     Mistake::IdsAreCut,
@@ -272,6 +307,7 @@ struct Notes {
     posted: Vec<(RunId, u64, Message)>,
     beats: BTreeMap<Owner, u64>,
     answered: Vec<(RunId, u64)>,
+    purged: Vec<(RunId, Owner)>,
     workflows: BTreeMap<String, (Workflow, Vec<Workflow>)>,
     seen: BTreeMap<RunId, StoredRun>,
 }
@@ -450,7 +486,7 @@ impl Broken {
         };
         let mut commit = Commit {
             owner,
-            expected: stored.journal.len() as u64,
+            expected: stored.length(),
             events: Vec::new(),
             status: stored.status,
             answers: Vec::new(),
@@ -458,6 +494,7 @@ impl Broken {
             released: Vec::new(),
             recovered: false,
             writes: None,
+            snapshot: None,
         };
         change(&mut commit);
         block_on(self.inner.commit(run, commit)).unwrap();

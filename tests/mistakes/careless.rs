@@ -9,8 +9,8 @@ use stepwell::journal::Recorded;
 use stepwell::run::Want;
 use stepwell::storage::{
     Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Parameter,
-    RefusedWrite, Reply, RunQuery, Sqlite, SqliteOptions, Statement, Storage, StoredRun, Summary,
-    Synchronous,
+    Purge, RefusedWrite, Reply, RunQuery, Sqlite, SqliteOptions, Statement, Storage, StoredRun,
+    Summary, Synchronous,
 };
 use stepwell::testing::conformance::StorageFactory;
 use stepwell::{Error, ErrorClass, ErrorKind, Result, RunId, StepKey, Timestamp};
@@ -204,5 +204,8 @@ impl Storage for Careless {
         fn set_aside(run: &RunId, owner: Owner, until: Timestamp, why: String) -> ();
         fn next_due() -> Option<Timestamp>;
         fn list(query: RunQuery) -> Vec<Summary>;
+        fn events(run: &RunId, from: u64, limit: usize) -> Vec<(u64, Recorded)>;
+        fn purge(which: Purge) -> Vec<RunId>;
+        fn clear(owner: Owner, runs: Vec<RunId>) -> ();
     }
 }

@@ -8,8 +8,8 @@ use futures::executor::block_on;
 use stepwell::journal::Recorded;
 use stepwell::run::Want;
 use stepwell::storage::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message, NewRun, Owner, Reply,
-    RunQuery, Storage, StoredRun, Summary,
+    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message, NewRun, Owner, Purge,
+    Reply, RunQuery, Storage, StoredRun, Summary,
 };
 use stepwell::{Error, ErrorKind, Result, RunId, StepKey, Timestamp};
 
@@ -24,6 +24,7 @@ impl Broken {
     fn tear(&self, run: &RunId, commit: &Commit) {
         self.force(run, |torn| match self.mistake {
             M::CommitTearsStatus => torn.status = commit.status,
+            M::CommitTearsSnapshot => torn.snapshot.clone_from(&commit.snapshot),
             M::CommitTearsAnswers => torn.answers.clone_from(&commit.answers),
             M::CommitTearsReleases => torn.released.clone_from(&commit.released),
             M::CommitTearsRecovered => torn.recovered = commit.recovered,
@@ -37,13 +38,24 @@ impl Broken {
     }
 
     fn twisted(&self, run: &RunId, stored: &StoredRun, mut commit: Commit) -> Commit {
-        let length = stored.journal.len() as u64;
+        let length = stored.length();
         let holder = match stored.holding {
             Holding::Held(owner) => Some(owner),
             _ => None,
         };
         commit.events = self.events(commit.events);
+        if let Some(snapshot) = &mut commit.snapshot {
+            match self.mistake {
+                M::SnapshotIsAscii => snapshot.state = ascii(&snapshot.state),
+                M::ForgetsNothing => snapshot.forget = 0,
+                M::ForgetsAll => snapshot.forget = snapshot.events,
+                M::ForgetsOneMore => snapshot.forget += 1,
+                _ => {}
+            }
+        }
         match self.mistake {
+            M::SnapshotNever => commit.snapshot = None,
+            M::SnapshotFirst if stored.snapshot.is_some() => commit.snapshot = None,
             M::CommitIgnoresLength => commit.expected = length,
             M::CommitTakesLonger => commit.expected = commit.expected.min(length),
             M::CommitIgnoresOwner => commit.owner = holder.unwrap_or(commit.owner),
@@ -166,6 +178,12 @@ impl Broken {
         notes.claimed.extend(given.iter().map(|claimed| claimed.run.clone()));
     }
 
+    /// All that is there of a journal.
+    fn history(&self, run: &RunId) -> Vec<Recorded> {
+        let all = block_on(self.inner.events(run, 0, usize::MAX)).unwrap();
+        all.into_iter().map(|(_, recorded)| recorded).collect()
+    }
+
     fn current(&self, owner: Owner) -> Vec<Beat> {
         let count = self.notes().beats.get(&owner).copied();
         count.map(|count| Beat { owner, count }).into_iter().collect()
@@ -275,6 +293,12 @@ impl Storage for Broken {
             match self.mistake {
                 M::RecoveriesNever => stored.recoveries = 0,
                 M::JournalIsShort => stored.journal.truncate(5_000),
+                M::SnapshotWithAllEvents => stored.journal = self.history(run),
+                M::ForgetsBackwards => {
+                    if let Some(snapshot) = &mut stored.snapshot {
+                        snapshot.forget = snapshot.forget.min(2);
+                    }
+                }
                 M::HandlesAreStale => {
                     *stored = self
                         .notes()
@@ -285,6 +309,32 @@ impl Storage for Broken {
                 }
                 _ => {}
             }
+        }
+        Reply::ready(Ok(found))
+    }
+
+    fn events(
+        &self,
+        run: &RunId,
+        mut from: u64,
+        mut limit: usize,
+    ) -> Reply<Result<Vec<(u64, Recorded)>>> {
+        let run = &self.id(run);
+        match self.mistake {
+            M::EventsWithoutLimit => limit = usize::MAX,
+            M::EventsFromTheFirst => from = 0,
+            _ => {}
+        }
+        let mut found = block_on(self.inner.events(run, from, limit)).unwrap();
+        match self.mistake {
+            M::EventsCountedAnew => {
+                found = (0..).zip(found).map(|(place, (_, recorded))| (place, recorded)).collect();
+            }
+            M::ForgetsPeople if self.find(run).is_some() => {
+                let forgotten = self.summary(run).forgotten;
+                found.retain(|(position, _)| *position >= forgotten);
+            }
+            _ => {}
         }
         Reply::ready(Ok(found))
     }
@@ -743,11 +793,21 @@ impl Storage for Broken {
                 M::ListKeepsProblems => {
                     run.problem = run.problem.take().or_else(|| Some("is there one?".into()));
                 }
+                M::ListForgetsNothing => run.forgotten = 0,
+                M::ListCountsWhatIsLeft => run.events -= run.forgotten,
                 M::ListCountsOneLess => run.events = run.events.saturating_sub(1),
                 M::ListWithoutStatus => run.status = stepwell::RunStatus::Running,
                 _ => {}
             }
         }
         Reply::ready(Ok(found))
+    }
+
+    fn purge(&self, which: Purge) -> Reply<Result<Vec<RunId>>> {
+        self.purge_wrongly(which)
+    }
+
+    fn clear(&self, owner: Owner, runs: Vec<RunId>) -> Reply<Result<()>> {
+        self.clear_wrongly(owner, runs)
     }
 }

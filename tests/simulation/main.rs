@@ -134,7 +134,13 @@ impl<S: Storage + Clone> World<S> {
             let world = Arc::clone(self);
             Faulty::new(self.storage.clone(), move |call| world.fault(call, often))
         };
-        let limits = EngineLimits { max_recoveries: 1_000, ..EngineLimits::default() };
+        let limits = EngineLimits {
+            max_recoveries: 1_000,
+            // Often, and with all events kept, so that the two can be compared.
+            snapshot_every: 1 + self.seed % 9,
+            history_kept: u64::MAX,
+            ..EngineLimits::default()
+        };
         Engine::builder()
             .runtime(self.time.clone())
             .storage(storage)
@@ -426,12 +432,22 @@ async fn check<S: Storage + Clone>(world: &World<S>, runs: &[RunId]) {
                 stepwell::storage::Message::Signal(_) | stepwell::storage::Message::Vote { .. }
             )
         }));
-        let state = RunState::replay(id.clone(), Arc::clone(run.workflow.program()), &run.journal);
+        let whole = world.storage.events(id, 0, usize::MAX).await.unwrap();
+        assert!((0..run.length()).eq(whole.iter().map(|(position, _)| *position)), "{id}");
+        let whole: Vec<Recorded> = whole.into_iter().map(|(_, recorded)| recorded).collect();
+        let program = run.workflow.program();
+        let state = RunState::replay(id.clone(), Arc::clone(program), &whole);
+        assert!(run.snapshot.is_some() || run.length() < 25, "{id}: it has no snapshot");
+        if let Some(snapshot) = &run.snapshot {
+            let mut since = RunState::restore(id, Arc::clone(program), snapshot).unwrap();
+            run.journal.iter().for_each(|recorded| since.apply(recorded.at, &recorded.event));
+            assert_eq!(since, state, "{id}: its snapshot comes to something else");
+        }
         let outcome = state.outcome().unwrap();
         assert!(expected(run.workflow.id())(outcome), "{id}: {outcome}");
-        journal(id, &run.journal);
+        journal(id, &whole);
         let jumped = world.jumps.load(Ordering::Relaxed) > 0;
-        witnesses(id, &state, &run.journal, &log, troubles, jumped);
+        witnesses(id, &state, &whole, &log, troubles, jumped);
     }
     assert_eq!(world.storage.next_due().await.unwrap(), None, "nothing is left to be done");
 }

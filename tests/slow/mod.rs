@@ -17,7 +17,7 @@ use stepwell::run::Want;
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{
     Answer, Beat, BlobStore, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner,
-    Reply, RunQuery, Storage, StoredRun, Summary,
+    Purge, Reply, RunQuery, Storage, StoredRun, Summary,
 };
 use stepwell::testing::VirtualRuntime;
 use stepwell::{Result, RunId, StepKey, Timestamp};
@@ -219,6 +219,19 @@ impl Storage for Slow<dyn Storage> {
 
     fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {
         self.read(|storage| storage.list(query))
+    }
+
+    fn events(&self, run: &RunId, from: u64, limit: usize) -> Reply<Result<Vec<(u64, Recorded)>>> {
+        let run = run.clone();
+        self.read(move |storage| storage.events(&run, from, limit))
+    }
+
+    fn purge(&self, which: Purge) -> Reply<Result<Vec<RunId>>> {
+        self.write(|storage| storage.purge(which))
+    }
+
+    fn clear(&self, owner: Owner, runs: Vec<RunId>) -> Reply<Result<()>> {
+        self.write(move |storage| storage.clear(owner, runs))
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod files;
+mod history;
 mod power;
 mod queries;
 mod shared;
@@ -117,6 +118,7 @@ fn commit(owner: Owner, expected: u64, events: Vec<Recorded>) -> Commit {
         released: Vec::new(),
         recovered: false,
         writes: None,
+        snapshot: None,
     }
 }
 

@@ -48,14 +48,22 @@ impl Driver {
             }
         };
         self.hear_answers().await?;
+        let base = Arc::clone(run.state().base());
+        let known = base.units().len();
+        let found = self.site.engine.state_of(&run.id, base, &stored).await?;
+        let told = self.told.as_ref().map(|told| told.version());
+        let untold = match told {
+            Some(told) => self.site.engine.since(&run.id, told, &stored).await?,
+            None => Vec::new(),
+        };
         {
             let mut state = run.state();
-            let base = Arc::clone(state.base());
-            let known = base.units().len();
-            *state = RunState::replay(run.id.clone(), base, &stored.journal);
+            *state = found;
             // What was made, and not stored, is made again, and may be something else.
             self.site.prepared = Arc::new(self.site.prepared.first(known));
             self.expected = state.version();
+            let every = self.site.engine.limits.snapshot_every;
+            self.snapshot_at = state.snapshot_events().saturating_add(every);
             // Of one that is ours the next turn says so, when it has answered what was said to it.
             if !is_ours && state.status().is_end() && !run.is_revived() {
                 run.set_ended();
@@ -82,9 +90,10 @@ impl Driver {
         }
         self.grow();
         self.desk.held.settle(&self.site.engine);
-        let told = self.told.as_ref().map_or(usize::MAX, |told| told.version() as usize);
-        let untold = stored.journal.get(told..).map(<[Recorded]>::to_vec);
-        self.publish(untold.unwrap_or_default());
+        self.publish(untold);
+        if let Some(told) = &mut self.told {
+            **told = run.state().clone();
+        }
         run.set_elsewhere(!is_ours && !run.has_ended());
         if !is_ours {
             // What runs here is not this run's any more.

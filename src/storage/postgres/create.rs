@@ -93,7 +93,8 @@ WITH given AS (
   )
   SELECT id, workflow, status, created_at, changed_at, events, state, owner, due, user_name,
     metadata::json
-  FROM given ORDER BY id
+  FROM given WHERE NOT EXISTS (SELECT FROM stepwell.purged WHERE purged.id = given.id)
+  ORDER BY id
   ON CONFLICT (id) DO NOTHING
   RETURNING run, id
 ), placed AS MATERIALIZED (
@@ -211,7 +212,8 @@ async fn whose(
     if !ids.is_empty() {
         let find = sql.query(
             "SELECT runs.id, workflows.id FROM stepwell.runs JOIN stepwell.workflows USING (workflow)
-             WHERE runs.id = ANY ($1)",
+             WHERE runs.id = ANY ($1)
+             UNION ALL SELECT id, workflow FROM stepwell.purged WHERE id = ANY ($1)",
         );
         for row in find.bind(ids).fetch_all(connection).await? {
             whose.insert(row.try_get(0)?, row.try_get(1)?);

@@ -241,6 +241,9 @@ impl Write {
             |connection, sql, _, asked| Box::pin(locks::all(connection, sql, asked));
         self.group(&mut held, Scope::One, sorted.creates, creating).await;
         self.group(&mut held, Scope::One, sorted.commits, committing).await;
+        for change in sorted.snapshots {
+            self.group(&mut held, Scope::Whole, vec![change], committing).await;
+        }
         self.group(&mut held, Scope::One, sorted.posts, posting).await;
         for asked in sorted.acquires {
             self.group(&mut held, Scope::Whole, vec![asked], acquiring).await;
@@ -321,6 +324,8 @@ struct Failed {
 struct Sorted {
     creates: Vec<(Box<NewRows>, Sender<Created>)>,
     commits: Vec<(Box<Change>, Sender<()>)>,
+    /// Commits that bring a snapshot.
+    snapshots: Vec<(Box<Change>, Sender<()>)>,
     posts: Vec<(Letter, Sender<u64>)>,
     acquires: Vec<(Box<Acquire>, Sender<Option<Denied>>)>,
 }
@@ -329,6 +334,9 @@ impl Sorted {
     fn add(&mut self, piece: Piece) {
         match piece {
             Piece::Create(run, sender) => self.creates.push((run, sender)),
+            Piece::Commit(change, sender) if change.has_snapshot() => {
+                self.snapshots.push((change, sender));
+            }
             Piece::Commit(change, sender) => self.commits.push((change, sender)),
             Piece::Post(letter, sender) => self.posts.push((letter, sender)),
             Piece::Acquire(asked, sender) => self.acquires.push((asked, sender)),
@@ -344,6 +352,7 @@ impl Sorted {
         }
         all(self.creates, error);
         all(self.commits, error);
+        all(self.snapshots, error);
         all(self.posts, error);
         all(self.acquires, error);
     }

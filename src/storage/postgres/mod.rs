@@ -3,9 +3,11 @@
 mod access;
 mod create;
 mod fault;
+mod history;
 mod lane;
 mod locks;
 mod owners;
+mod purge;
 mod read;
 mod schema;
 mod text;
@@ -29,8 +31,8 @@ use self::locks::Acquire;
 use self::write::{Change, Letter};
 use super::workflows::Workflows;
 use super::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Reply, RunQuery,
-    Storage, StoredRun, Summary, no_tables,
+    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Purge, Reply,
+    RunQuery, Storage, StoredRun, Summary, no_tables,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{RunId, StepKey};
@@ -355,6 +357,11 @@ impl Storage for Postgres {
         ask!(self, Moment, |connection, sql| read::load(connection, sql, &workflows, &run))
     }
 
+    fn events(&self, run: &RunId, from: u64, limit: usize) -> Reply<Result<Vec<(u64, Recorded)>>> {
+        let run = run.clone();
+        ask!(self, One, |connection, sql| history::events(connection, sql, &run, from, limit))
+    }
+
     fn post(&self, run: &RunId, message: Message) -> Reply<Result<u64>> {
         match Letter::of(run, &message) {
             Ok(letter) => self.lane(run).send(run, |sender| Piece::Post(letter, sender)),
@@ -422,5 +429,13 @@ impl Storage for Postgres {
 
     fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {
         ask!(self, One, |connection, sql| read::list(connection, sql, &query))
+    }
+
+    fn purge(&self, which: Purge) -> Reply<Result<Vec<RunId>>> {
+        ask!(self, Whole, |connection, sql| purge::purge(connection, sql, &which))
+    }
+
+    fn clear(&self, owner: Owner, runs: Vec<RunId>) -> Reply<Result<()>> {
+        ask!(self, One, |connection, sql| purge::clear(connection, sql, owner, &runs))
     }
 }

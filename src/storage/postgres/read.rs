@@ -6,11 +6,12 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::access::{Done, Sql};
+use super::history;
 use super::text::{decode, decode_json};
 use super::write::uuid_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::RunId;
-use crate::journal::Recorded;
+use crate::journal::{Recorded, Snapshot};
 use crate::storage::rows::{
     corrupt, from_json, holding_of, integer, recorded_of, status_of, status_word,
 };
@@ -44,8 +45,11 @@ pub(super) async fn load(
             Err(error) => return Ok(Err(error)),
         }
     }
-    let journal = journal(connection, sql, row.try_get(0)?, row.try_get(1)?, run).await?;
-    stored(&row, run, workflow, linked, journal).map(|stored| stored.map(Some))
+    let key = row.try_get(0)?;
+    let snapshot = history::snapshot(&mut *connection, sql, key).await?;
+    let from = snapshot.as_ref().map_or(0, |snapshot| integer(snapshot.events));
+    let journal = journal(connection, sql, (key, from), row.try_get(1)?, run).await?;
+    stored(&row, run, workflow, linked, (snapshot, journal)).map(|stored| stored.map(Some))
 }
 
 fn stored(
@@ -53,7 +57,7 @@ fn stored(
     run: &RunId,
     workflow: Result<Workflow>,
     linked: Vec<Workflow>,
-    journal: Result<Vec<Recorded>>,
+    (snapshot, journal): (Option<Box<Snapshot>>, Result<Vec<Recorded>>),
 ) -> Done<StoredRun> {
     let metadata: Option<&str> = row.try_get(8)?;
     let metadata = match metadata {
@@ -71,6 +75,7 @@ fn stored(
             linked,
             user: user.map(decode),
             metadata: metadata?,
+            snapshot,
             journal: journal?,
             status: status?,
             holding: holding?,
@@ -95,23 +100,24 @@ async fn definition(
     Ok(workflows.read(&hash, &decode_json(row.try_get(0)?), run))
 }
 
+/// The events of a run from this position on.
 async fn journal(
     connection: &mut PgConnection,
     sql: &Sql,
-    key: i64,
+    (key, from): (i64, i64),
     length: i64,
     run: &RunId,
 ) -> Done<Vec<Recorded>> {
     let find = sql.query(
         "SELECT position, at, kind, data::text FROM stepwell.events
-         WHERE run = $1 ORDER BY position",
+         WHERE run = $1 AND position >= $2 ORDER BY position",
     );
-    let mut rows = find.bind(key).fetch(connection);
+    let mut rows = find.bind(key).bind(from).fetch(connection);
     let mut journal = Vec::new();
     let mut damage = None;
     // To the end, so that the connection can be used again.
     while let Some(row) = rows.try_next().await? {
-        if damage.is_some() || row.try_get::<i64, _>(0)? != integer(journal.len()) {
+        if damage.is_some() || row.try_get::<i64, _>(0)? != from + integer(journal.len()) {
             damage.get_or_insert_with(|| Ok(()));
             continue;
         }
@@ -124,10 +130,11 @@ async fn journal(
     if let Some(Err(error)) = damage {
         return Ok(Err(error));
     }
-    if integer(journal.len()) != length {
+    if from + integer(journal.len()) != length {
         let kept = journal.len();
-        let message =
-            format!("its journal has {length} events, of which {kept} are there in order");
+        let message = format!(
+            "its journal has {length} events, of which {kept} are there in order from {from} on"
+        );
         return Ok(Err(corrupt(run, message)));
     }
     Ok(Ok(journal))
@@ -225,8 +232,10 @@ pub(super) async fn list(
     query: &RunQuery,
 ) -> Done<Vec<Summary>> {
     let mut text = String::from(
-        "SELECT runs.id, workflows.id, status, created_at, changed_at, events, problem
-         FROM stepwell.runs JOIN stepwell.workflows USING (workflow) WHERE true",
+        "SELECT runs.id, workflows.id, status, created_at, changed_at, runs.events, problem,
+           coalesce(forgotten, 0)
+         FROM stepwell.runs JOIN stepwell.workflows USING (workflow)
+           LEFT JOIN stepwell.snapshots USING (run) WHERE true",
     );
     if query.live {
         text += " AND status IN ('pending', 'running', 'paused', 'cancelling')";
@@ -263,6 +272,7 @@ fn summary(row: &PgRow) -> Done<Summary> {
             created_at: Timestamp::from_micros(row.try_get(3)?),
             changed_at: Timestamp::from_micros(row.try_get(4)?),
             events: row.try_get::<i64, _>(5)?.unsigned_abs(),
+            forgotten: row.try_get::<i64, _>(7)?.unsigned_abs(),
             problem: problem.map(decode),
             id,
         }),

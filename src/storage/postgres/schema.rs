@@ -7,7 +7,7 @@ use super::fault::Fault;
 use crate::error::Result;
 
 /// Each takes the schema from its place to the next; none is ever changed.
-const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("snapshots.sql")];
 
 /// What a schema turns out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,9 +11,11 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::access::{Done, Sql, Statement};
+use super::history;
 use super::text::{encode, encode_json};
 use crate::error::Result;
 use crate::id::{RunId, StepKey};
+use crate::journal::Snapshot;
 use crate::storage::rows::{Events, HoldingRow, integer, status_word, to_json};
 use crate::storage::{ANSWERS_KEPT, Answer, Commit, Message, Owner, conflict, not_found};
 use crate::time::Timestamp;
@@ -69,6 +71,7 @@ pub(super) struct Change {
     holding: HoldingRow,
     released: Vec<StepKey>,
     recovered: bool,
+    snapshot: Option<Box<Snapshot>>,
 }
 
 impl Change {
@@ -84,7 +87,13 @@ impl Change {
             holding: commit.holding.into(),
             released: commit.released.clone(),
             recovered: commit.recovered,
+            snapshot: commit.snapshot.clone(),
         })
+    }
+
+    /// Whether it needs several statements, and so a transaction.
+    pub(super) const fn has_snapshot(&self) -> bool {
+        self.snapshot.is_some()
     }
 
     /// Some of how much it is to send.
@@ -203,11 +212,16 @@ pub(super) async fn commit(
         .bind(released.step);
     let mut done: Vec<Result<()>> =
         changes.iter().map(|change| Err(not_found(&change.run))).collect();
-    for row in events.bind(query).fetch_all(connection).await? {
+    for row in events.bind(query).fetch_all(&mut *connection).await? {
         let place = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
         let fits: bool = row.try_get(1)?;
         if let Some((done, change)) = done.iter_mut().zip(changes).nth(place.wrapping_sub(1)) {
             *done = if fits { Ok(()) } else { Err(conflict(&change.run)) };
+        }
+    }
+    for (change, done) in changes.iter().zip(&done) {
+        if let (Some(snapshot), Ok(())) = (&change.snapshot, done) {
+            history::keep(connection, sql, &change.run, snapshot).await?;
         }
     }
     Ok(Ok(done))

@@ -3,8 +3,10 @@
 mod alive;
 mod fault;
 mod guests;
+mod history;
 mod locks;
 mod owners;
+mod purge;
 mod read;
 mod reader;
 mod schema;
@@ -27,8 +29,8 @@ use self::writer::Writer;
 use super::rows::to_json;
 use super::workflows::Workflows;
 use super::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Reply, RunQuery,
-    Storage, StoredRun, Summary,
+    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Purge, Reply,
+    RunQuery, Storage, StoredRun, Summary,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{RunId, StepKey};
@@ -77,16 +79,20 @@ use crate::time::Timestamp;
 /// | `workflows` | definition | `workflow` (number), `id`, `version` (its author's, or null), `hash` (its [digest](crate::Workflow::digest)), `definition` (JSON) |
 /// | `run_workflows` | sub-workflow of a run | `run`, `position`, `workflow` |
 /// | `events` | event of a journal | `run`, `position` (from 0), `at`, `kind`, `scope` and `step` (numbers, where it is about a step), `data` (JSON) |
+/// | `snapshots` | run whose state was written | `run`, `events` (how many made it), `forgotten` (events before this position are gone, but for those about what people did), `state` (JSON) |
 /// | `messages` | message without an answer | `run`, `number`, `message` (JSON) |
 /// | `answers` | of the last answers of a run | `run`, `position`, `number`, `rejection` (JSON; null when it was done) |
 /// | `locks` | lock with a rate | `lock`, `next` (when it could be taken at an even pace) |
 /// | `lock_holders` | lock that a step holds | `lock`, `run` (id), `scope`, `step` |
 /// | `owners` | engine | `owner`, `beats`, `state` (`alive`, `retired`, `gone`) |
+/// | `purged` | removed run whose blobs may be there still | `id`, `workflow` (id), `owner` |
 ///
 /// The views are `run_overview` (runs with the id, the version and the first letters of the digest of the
 /// workflow that they began with), `definition_changes` (`run`, `position` in its journal, `at`,
 /// `version`, `changed_by`, `why`) and `step_states` (`run`, `scope`, `step`, `name` of outermost steps,
 /// `status`, `since`; numbers and names are those of the definition of the time).
+/// Where `run_overview` says that something is `forgotten`, `events` lacks what happened before, and
+/// `step_states` the steps that have not moved since.
 ///
 /// What failed last, and why:
 /// ```sql
@@ -282,6 +288,11 @@ impl Storage for Sqlite {
         })
     }
 
+    fn events(&self, run: &RunId, from: u64, limit: usize) -> Reply<Result<Vec<(u64, Recorded)>>> {
+        let run = run.clone();
+        self.0.reader.large(move |connection| history::events(connection, &run, from, limit))
+    }
+
     fn post(&self, run: &RunId, message: Message) -> Reply<Result<u64>> {
         let id = run.clone();
         match to_json(&message) {
@@ -357,5 +368,13 @@ impl Storage for Sqlite {
 
     fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {
         self.0.reader.large(move |connection| read::list(connection, &query))
+    }
+
+    fn purge(&self, which: Purge) -> Reply<Result<Vec<RunId>>> {
+        self.0.writer.write(None, move |connection| purge::purge(connection, &which))
+    }
+
+    fn clear(&self, owner: Owner, runs: Vec<RunId>) -> Reply<Result<()>> {
+        self.0.writer.write(None, move |connection| purge::clear(connection, owner, &runs))
     }
 }

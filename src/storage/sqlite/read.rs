@@ -3,11 +3,12 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row, Rows, params, params_from_iter};
 
+use super::history;
 use super::workflows::read as definition;
 use super::writer::Done;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::RunId;
-use crate::journal::Recorded;
+use crate::journal::{Recorded, Snapshot};
 use crate::storage::rows::{
     corrupt, from_json, holding_of, integer, owner_bytes, recorded_of, status_of, status_word,
 };
@@ -56,8 +57,10 @@ pub(super) fn load(
     let Some(row) = found.optional()? else { return Ok(Ok(None)) };
     let workflow = definition(workflows, connection, row.workflow, run)?;
     let linked = linked(connection, workflows, row.run, run)?;
-    let journal = journal(connection, row.run, row.events, run)?;
-    Ok(row.with(run, workflow, linked, journal).map(Some))
+    let snapshot = history::snapshot(connection, row.run)?;
+    let from = snapshot.as_ref().map_or(0, |snapshot| integer(snapshot.events));
+    let journal = journal(connection, row.run, from, row.events, run)?;
+    Ok(row.with(run, workflow, linked, journal, snapshot).map(Some))
 }
 
 impl RunRow {
@@ -67,6 +70,7 @@ impl RunRow {
         workflow: Result<Workflow>,
         linked: Result<Vec<Workflow>>,
         journal: Result<Vec<Recorded>>,
+        snapshot: Option<Box<Snapshot>>,
     ) -> Result<StoredRun> {
         let metadata = match &self.metadata {
             Some(json) => from_json(json, run, "its metadata cannot be read")?,
@@ -77,6 +81,7 @@ impl RunRow {
             linked: linked?,
             user: self.user,
             metadata,
+            snapshot,
             journal: journal?,
             status: status_of(&self.status, run)?,
             holding: holding_of(&self.state, self.owner, self.due, run)?,
@@ -104,16 +109,24 @@ fn linked(
     Ok(Ok(linked))
 }
 
-fn journal(connection: &Connection, row: i64, length: i64, run: &RunId) -> Done<Vec<Recorded>> {
+/// The events from this position on.
+fn journal(
+    connection: &Connection,
+    row: i64,
+    from: i64,
+    length: i64,
+    run: &RunId,
+) -> Done<Vec<Recorded>> {
     let mut find = connection.prepare_cached(
-        "SELECT position, at, kind, data FROM events WHERE run = ?1 ORDER BY position",
+        "SELECT position, at, kind, data FROM events
+         WHERE run = ?1 AND position >= ?2 ORDER BY position",
     )?;
-    let mut rows = find.query([row])?;
+    let mut rows = find.query([row, from])?;
     let mut journal = Vec::new();
     while let Some(row) = rows.next()? {
         let kind = row.get_ref(2)?.as_str()?;
         let data = row.get_ref(3)?.as_str_or_null()?;
-        if row.get::<_, i64>(0)? != integer(journal.len()) {
+        if row.get::<_, i64>(0)? != from + integer(journal.len()) {
             break;
         }
         match recorded_of(row.get(1)?, kind, data, run) {
@@ -121,10 +134,11 @@ fn journal(connection: &Connection, row: i64, length: i64, run: &RunId) -> Done<
             Err(error) => return Ok(Err(error)),
         }
     }
-    if integer(journal.len()) != length {
+    if from + integer(journal.len()) != length {
         let kept = journal.len();
-        let message =
-            format!("its journal has {length} events, of which {kept} are there in order");
+        let message = format!(
+            "its journal has {length} events, of which {kept} are there in order from {from} on"
+        );
         return Ok(Err(corrupt(run, message)));
     }
     Ok(Ok(journal))
@@ -204,8 +218,9 @@ pub(super) fn next_due(connection: &Connection) -> Done<Option<Timestamp>> {
 
 pub(super) fn list(connection: &Connection, query: &RunQuery) -> Done<Vec<Summary>> {
     let mut sql = String::from(
-        "SELECT runs.id, workflows.id, status, created_at, changed_at, events, problem
-         FROM runs JOIN workflows USING (workflow) WHERE 1",
+        "SELECT runs.id, workflows.id, status, created_at, changed_at, runs.events, problem,
+           coalesce(forgotten, 0)
+         FROM runs JOIN workflows USING (workflow) LEFT JOIN snapshots USING (run) WHERE 1",
     );
     let mut wanted = Vec::new();
     if let Some(status) = query.status {
@@ -253,6 +268,7 @@ fn summary(row: &Row<'_>) -> Done<Summary> {
             changed_at: Timestamp::from_micros(row.get(4)?),
             events: row.get::<_, i64>(5)?.unsigned_abs(),
             problem: row.get(6)?,
+            forgotten: row.get::<_, i64>(7)?.unsigned_abs(),
             id,
         }),
         Err(error) => Err(error),

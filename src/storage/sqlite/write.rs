@@ -3,11 +3,13 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::guests::Guests;
+use super::history;
 use super::locks;
 use super::workflows;
 use super::writer::Done;
 use crate::error::Result;
 use crate::id::{RunId, StepKey};
+use crate::journal::Snapshot;
 use crate::storage::rows::{Events, HoldingRow, integer, owner_bytes, status_word, to_json};
 use crate::storage::workflows::{Workflows, Written};
 use crate::storage::{
@@ -46,7 +48,8 @@ impl NewRows {
 
     pub(super) fn create(&self, connection: &Connection) -> Done<Created> {
         let mut whose = connection.prepare_cached(
-            "SELECT workflows.id FROM runs JOIN workflows USING (workflow) WHERE runs.id = ?1",
+            "SELECT workflows.id FROM runs JOIN workflows USING (workflow) WHERE runs.id = ?1
+             UNION ALL SELECT workflow FROM purged WHERE id = ?1",
         )?;
         if let Some(workflow) = whose.query_row([self.id.as_str()], |row| row.get(0)).optional()? {
             return Ok(Ok(Created::Exists(workflow)));
@@ -97,6 +100,7 @@ pub(super) struct Change {
     recovered: bool,
     /// What steps write, and who lets them.
     writes: Option<(Box<[StepWrites]>, Guests)>,
+    snapshot: Option<Box<Snapshot>>,
 }
 
 impl Change {
@@ -117,6 +121,7 @@ impl Change {
             released: commit.released.clone(),
             recovered: commit.recovered,
             writes: commit.writes.clone().map(|writes| (writes, guests.clone())),
+            snapshot: commit.snapshot.clone(),
         })
     }
 
@@ -150,6 +155,9 @@ impl Change {
             self.turn(connection, run)?;
         }
         append(connection, run, self.expected, &self.events)?;
+        if let Some(snapshot) = &self.snapshot {
+            history::keep(connection, run, snapshot)?;
+        }
         for (number, rejection) in &self.answers {
             answer(connection, run, *number, rejection.as_deref())?;
         }

@@ -11,11 +11,11 @@ use super::operations::{Chance, OWNERS, Operation, RUNS, VALUES, operation, want
 use super::trial::{stored, wait};
 use crate::error::{Error, Result};
 use crate::id::StepKey;
-use crate::journal::{Recorded, Signal};
+use crate::journal::{Recorded, Signal, Snapshot};
 use crate::run::{Rejection, Want};
 use crate::storage::{
     Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Memory, Message, NewRun, Owner,
-    Reply, RunQuery, Storage,
+    Purge, Reply, RunQuery, Storage,
 };
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -168,6 +168,8 @@ impl Side<'_> {
             return Ok(vec!["no run".into()]);
         };
         let mut lines = stored(&name, &found);
+        let events = self.ask(|storage| storage.events(&id(&name), 0, usize::MAX))?;
+        lines.push(format!("{events:?}"));
         lines.push(format!("{:?}", self.inbox(run)?));
         Ok(lines)
     }
@@ -331,6 +333,32 @@ impl<'a> Pair<'a> {
                 let query = RunQuery { workflow, status, live: *live, before, limit: *limit };
                 self.both(|storage| storage.list(query.clone()))
             }
+            Operation::Events { run, from, limit } => {
+                let run = id(&name(*run));
+                self.both(|storage| storage.events(&run, *from, *limit))
+            }
+            Operation::Purge { owner, before, keep, workflow, limit, cleared } => {
+                let which = Purge {
+                    owner: self.owners[*owner],
+                    before: before.map(at),
+                    keep: *keep,
+                    workflow: workflow.map(name),
+                    limit: *limit,
+                };
+                self.both(|storage| storage.purge(which.clone()))?;
+                let again = Purge { before: None, keep: None, ..which };
+                let mut named = self
+                    .model
+                    .ask(|storage| storage.purge(again))
+                    .map_err(|error| failed(&error))?;
+                named.truncate(*cleared);
+                self.both(|storage| storage.clear(self.owners[*owner], named.clone()))?;
+                self.compare_all()
+            }
+            Operation::Clear { owner, run } => {
+                let (owner, run) = (self.owners[*owner], id(&name(*run)));
+                self.both(|storage| storage.clear(owner, vec![run.clone()]))
+            }
             Operation::Reopen => self.reopen(),
         }
     }
@@ -358,6 +386,7 @@ impl<'a> Pair<'a> {
             holding,
             released,
             recovered,
+            snapshot,
             seconds,
         } = operation
         else {
@@ -365,7 +394,7 @@ impl<'a> Pair<'a> {
         };
         let of = id(&name(*run));
         let found = self.model.ask(|storage| storage.load(&of)).map_err(|error| failed(&error))?;
-        let length = found.map_or(0, |found| found.journal.len() as u64);
+        let length = found.map_or(0, |found| found.length());
         let inbox = self.model.inbox(*run).map_err(|error| failed(&error))?;
         let first = self.model.posted.iter().position(|(of, _)| of == run).filter(|_| *again);
         let next = inbox.iter().filter_map(|(place, _)| *place).take(*answers);
@@ -390,6 +419,11 @@ impl<'a> Pair<'a> {
             released: released.iter().map(|number| step(*number)).collect(),
             recovered: *recovered,
             writes: None,
+            snapshot: snapshot.map(|forget| {
+                let events = length + u64::from(*events);
+                let state = format!("{{\"ü\": {seconds}}}");
+                Snapshot { events, forget: forget.min(events), state }.into()
+            }),
             ..commit(self.owners[*owner], length.wrapping_add_signed(*off))
         };
         let write = |side: &Side<'_>| {

@@ -56,6 +56,7 @@ pub(super) fn commit(owner: Owner, expected: u64) -> Commit {
         released: Vec::new(),
         recovered: false,
         writes: None,
+        snapshot: None,
     }
 }
 

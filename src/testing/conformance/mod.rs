@@ -63,12 +63,14 @@ mod messages;
 mod operations;
 mod owners;
 mod payload;
+mod purge;
 mod race;
 mod rates;
 mod recoveries;
 mod reopen;
 mod scale;
 mod shared;
+mod snapshots;
 mod trial;
 mod writes;
 

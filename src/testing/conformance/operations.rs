@@ -89,6 +89,8 @@ pub(super) enum Operation {
         holding: Hold,
         released: Option<u32>,
         recovered: bool,
+        /// So many events need not be kept of those that there are then.
+        snapshot: Option<u64>,
         seconds: i64,
     },
     Post {
@@ -125,6 +127,24 @@ pub(super) enum Operation {
         until: i64,
     },
     NextDue,
+    Events {
+        run: usize,
+        from: u64,
+        limit: usize,
+    },
+    /// With how many of those that it names are cleared.
+    Purge {
+        owner: usize,
+        before: Option<i64>,
+        keep: Option<u64>,
+        workflow: Option<usize>,
+        limit: usize,
+        cleared: usize,
+    },
+    Clear {
+        owner: usize,
+        run: usize,
+    },
     List {
         workflow: Option<usize>,
         status: Option<RunStatus>,
@@ -192,7 +212,7 @@ fn hold(chance: &mut Chance, writer: usize, seconds: i64) -> Hold {
 pub(super) fn operation(chance: &mut Chance, seconds: i64) -> Operation {
     let seconds = seconds - chance.below(5) as i64;
     let (run, owner) = (chance.below(RUNS), chance.below(OWNERS));
-    match chance.below(20) {
+    match chance.below(24) {
         0 | 1 => {
             let (holding, workflow) = (hold(chance, owner, seconds), chance.below(2));
             // Several are added at the same time.
@@ -212,6 +232,7 @@ pub(super) fn operation(chance: &mut Chance, seconds: i64) -> Operation {
             holding: hold(chance, owner, seconds),
             released: chance.one_in(3).then(|| chance.below(3) as u32),
             recovered: chance.one_in(4),
+            snapshot: chance.one_in(4).then(|| chance.below(6) as u64),
             seconds,
         },
         8 | 9 => Operation::Post { run, value: value(chance) },
@@ -238,6 +259,16 @@ pub(super) fn operation(chance: &mut Chance, seconds: i64) -> Operation {
             true => Operation::Reopen,
             false => Operation::NextDue,
         },
+        19 => Operation::Events { run, from: chance.below(6) as u64, limit: chance.below(5) },
+        20 | 21 => Operation::Purge {
+            owner,
+            before: chance.one_in(2).then(|| seconds - chance.below(20) as i64),
+            keep: chance.one_in(2).then(|| chance.below(4) as u64),
+            workflow: chance.one_in(3).then(|| chance.below(2)),
+            limit: chance.pick(&[0, 1, 2, 100]),
+            cleared: chance.pick(&[0, 1, 100]),
+        },
+        22 => Operation::Clear { owner, run },
         _ => Operation::List {
             workflow: chance.one_in(2).then(|| chance.below(2)),
             status: chance.one_in(3).then(|| chance.pick(&STATUSES)),

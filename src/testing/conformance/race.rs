@@ -41,7 +41,8 @@ fn claim_all(on: &Trial<'_>, gone: &[Beat]) -> Vec<(Owner, Claimed)> {
             let gone = gone.to_vec();
             let claim = Claim { owner, now: at(0), gone, run: None, limit: 3 };
             let given = wait(factory, storage.claim(claim)).expect("a claim");
-            if given.is_empty() {
+            // A storage that gives the same again and again would have this go on for ever.
+            if given.is_empty() || all.len() > 1_000 {
                 break all;
             }
             all.extend(given.into_iter().map(|claimed| (owner, claimed)));

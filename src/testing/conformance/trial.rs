@@ -162,7 +162,7 @@ impl<'a> Trial<'a> {
 
     #[track_caller]
     pub(super) fn length(&self, name: &str) -> u64 {
-        self.load(name).journal.len() as u64
+        self.load(name).length()
     }
 
     #[track_caller]
@@ -307,8 +307,8 @@ pub(super) fn stored(name: &str, run: &StoredRun) -> Vec<String> {
     let _ = write!(head, " for {:?} {:?}; {:?}", run.user, run.metadata, run.status);
     let _ = write!(head, " {:?}, recoveries {}", run.holding, run.recoveries);
     let event = |(at, event)| format!("{name} event {at}: {event:?}");
-    let mut lines = vec![head];
-    lines.extend(run.journal.iter().enumerate().map(event));
+    let mut lines = vec![head, format!("{name} goes on from {:?}", run.snapshot)];
+    lines.extend((run.from()..).zip(&run.journal).map(event));
     lines
 }
 

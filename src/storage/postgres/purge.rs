@@ -1,0 +1,156 @@
+//! Removing runs that have ended.
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+use super::access::{Done, Sql};
+use super::write::uuid_of;
+use crate::id::RunId;
+use crate::storage::rows::integer;
+use crate::storage::{Owner, Purge};
+use crate::time::Timestamp;
+
+/// Events that are removed in one transaction, if it is more than one run.
+const EVENTS_AT_ONCE: i64 = 50_000;
+
+/// In a transaction of its own.
+pub(super) async fn purge(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    which: &Purge,
+) -> Done<Vec<RunId>> {
+    // Whoever adds a run reads this table, and waits: under no id is one added that is just removed.
+    let lock = sql.query("LOCK TABLE stepwell.purged IN ACCESS EXCLUSIVE MODE");
+    lock.execute(&mut *connection).await?;
+    let mut named = left(connection, sql, which).await?;
+    let room = which.limit.saturating_sub(named.len());
+    let (mut gone, mut events) = (Vec::new(), 0);
+    for run in goes(connection, sql, which, room).await? {
+        if events > 0 && events + run.events > EVENTS_AT_ONCE {
+            break;
+        }
+        events += run.events;
+        gone.push(run);
+    }
+    remove(connection, sql, &gone, which.owner).await?;
+    named.extend(gone.into_iter().map(|run| run.id));
+    // What nobody can name nobody has put there.
+    let mut named: Vec<RunId> = named.into_iter().filter_map(|run| RunId::new(run).ok()).collect();
+    named.sort_unstable();
+    Ok(Ok(named))
+}
+
+/// Runs that were removed and whose ids are to be cleared by this owner.
+async fn left(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    which: &Purge,
+) -> sqlx::Result<Vec<String>> {
+    let take = sql.query(
+        "UPDATE stepwell.purged SET owner = $1 WHERE id IN (
+           SELECT id FROM stepwell.purged
+           WHERE owner = $1
+             OR owner NOT IN (SELECT owner FROM stepwell.owners WHERE state = 'alive')
+           ORDER BY id LIMIT $2
+         ) RETURNING id",
+    );
+    let take = take.bind(uuid_of(which.owner)).bind(integer(which.limit));
+    take.fetch_all(connection).await?.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// A run that is to go.
+struct Going {
+    run: i64,
+    id: String,
+    workflow: String,
+    /// About how many are left of its journal.
+    events: i64,
+}
+
+/// Runs that may go, the one that changed first before the others; locked, but for those that somebody
+/// is just changing.
+async fn goes(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    which: &Purge,
+    limit: usize,
+) -> sqlx::Result<Vec<Going>> {
+    let over = match which.keep {
+        Some(keep) => over(connection, sql, which, keep).await?,
+        None => None,
+    };
+    let before = which.before.map(Timestamp::as_micros);
+    let (at, id) = over.unzip();
+    let find = sql.query(
+        "SELECT runs.run, runs.id, workflows.id, runs.events - coalesce(forgotten, 0)
+         FROM stepwell.runs JOIN stepwell.workflows USING (workflow)
+           LEFT JOIN stepwell.snapshots USING (run)
+         WHERE runs.state = 'finished' AND changed_at <= $1 AND inbox = 0
+           AND (changed_at <= $2 OR (changed_at, runs.id) <= ($3, $4))
+           AND ($5::text IS NULL OR workflows.id = $5)
+         ORDER BY changed_at, runs.id LIMIT $6
+         FOR UPDATE OF runs SKIP LOCKED",
+    );
+    let find = find.bind(before.max(at)).bind(before).bind(at).bind(id);
+    let find = find.bind(which.workflow.as_deref()).bind(integer(limit));
+    let going = |row: &PgRow| {
+        let (run, id) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(Going { run, id, workflow: row.try_get(2)?, events: row.try_get(3)? })
+    };
+    find.fetch_all(connection).await?.iter().map(going).collect()
+}
+
+/// The newest run that is beyond so many.
+async fn over(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    which: &Purge,
+    keep: u64,
+) -> sqlx::Result<Option<(i64, String)>> {
+    let find = sql.query(
+        "SELECT changed_at, runs.id FROM stepwell.runs JOIN stepwell.workflows USING (workflow)
+         WHERE runs.state = 'finished' AND ($1::text IS NULL OR workflows.id = $1)
+         ORDER BY changed_at DESC, runs.id DESC LIMIT 1 OFFSET $2",
+    );
+    let find = find.bind(which.workflow.as_deref()).bind(integer(keep));
+    let found = find.fetch_optional(connection).await?;
+    found.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
+}
+
+async fn remove(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    gone: &[Going],
+    owner: Owner,
+) -> sqlx::Result<()> {
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<&str> = gone.iter().map(|run| run.id.as_str()).collect();
+    let workflows: Vec<&str> = gone.iter().map(|run| run.workflow.as_str()).collect();
+    let keys: Vec<i64> = gone.iter().map(|run| run.run).collect();
+    let put = sql.query(
+        "INSERT INTO stepwell.purged (id, workflow, owner)
+         SELECT id, workflow, $3 FROM unnest($1::text[], $2::text[]) AS gone (id, workflow)",
+    );
+    put.bind(ids.clone()).bind(workflows).bind(uuid_of(owner)).execute(&mut *connection).await?;
+    let holders = sql.query("DELETE FROM stepwell.lock_holders WHERE run = ANY ($1)");
+    holders.bind(ids).execute(&mut *connection).await?;
+    for table in ["events", "messages", "answers", "snapshots", "runs"] {
+        let delete = sql.query(&format!("DELETE FROM stepwell.{table} WHERE run = ANY ($1)"));
+        delete.bind(keys.clone()).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn clear(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    owner: Owner,
+    runs: &[RunId],
+) -> Done<()> {
+    let delete = sql.query("DELETE FROM stepwell.purged WHERE owner = $1 AND id = ANY ($2)");
+    let ids: Vec<&str> = runs.iter().map(RunId::as_str).collect();
+    delete.bind(uuid_of(owner)).bind(ids).execute(connection).await?;
+    Ok(Ok(()))
+}

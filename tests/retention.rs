@@ -1,0 +1,248 @@
+//! Runs that have ended are removed by age and number, with everything that is kept of them.
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
+use stepwell::engine::{EngineLimits, Retention};
+use stepwell::journal::{Operation, Reason};
+use stepwell::runtime::Runtime as _;
+use stepwell::storage::{BlobStore, Memory, MemoryBlobs, Reply, RunQuery, Storage};
+use stepwell::testing::VirtualRuntime;
+use stepwell::{
+    Engine, Error, ErrorKind, Outcome, Result, RunId, StartOptions, Step, Wait, Workflow,
+    executor_fn,
+};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Deletes nothing as often as it is told to.
+#[derive(Clone, Debug, Default)]
+struct Blobs {
+    blobs: MemoryBlobs,
+    fails: Arc<AtomicU32>,
+}
+
+impl BlobStore for Blobs {
+    fn put(&self, run: &RunId, name: &str, bytes: Vec<u8>) -> Reply<Result<()>> {
+        self.blobs.put(run, name, bytes)
+    }
+
+    fn get(&self, run: &RunId, name: &str) -> Reply<Result<Option<Vec<u8>>>> {
+        self.blobs.get(run, name)
+    }
+
+    fn delete_run(&self, run: &RunId) -> Reply<Result<()>> {
+        let fewer = |left: u32| left.checked_sub(1);
+        match self.fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer) {
+            Ok(_) => Reply::ready(Err(Error::new(ErrorKind::Storage, "no such luck"))),
+            Err(_) => self.blobs.delete_run(run),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct World {
+    time: VirtualRuntime,
+    storage: Memory,
+    blobs: Blobs,
+}
+
+impl World {
+    fn new() -> Self {
+        let (storage, blobs) = (Memory::new(), Blobs::default());
+        Self { time: VirtualRuntime::new(3), storage, blobs }
+    }
+
+    /// An engine whose steps come to something that goes to the blob store.
+    fn engine(&self, rules: impl IntoIterator<Item = Retention>) -> Engine {
+        let limits = EngineLimits { spill_over: 10, ..EngineLimits::default() };
+        let builder = Engine::builder()
+            .runtime(self.time.clone())
+            .storage(self.storage.clone())
+            .blobs(self.blobs.clone())
+            .limits(limits)
+            .executor("work", executor_fn(|_| async { Ok(json!({"text": "x".repeat(100)})) }));
+        rules.into_iter().fold(builder, |builder, rule| builder.retention(rule)).build().unwrap()
+    }
+
+    fn run<T: Send + 'static>(&self, future: impl Future<Output = T>) -> T {
+        self.time.block_on(future).unwrap()
+    }
+
+    async fn nap(&self, length: Duration) {
+        self.time.sleep_until(self.time.now() + length).await;
+    }
+
+    async fn names(&self) -> Vec<String> {
+        let listed = self.storage.list(RunQuery::default()).await.unwrap();
+        let mut names: Vec<String> = listed.iter().map(|run| run.id.to_string()).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+fn work(id: &str) -> Workflow {
+    Workflow::builder(id).step(Step::task("a", "work")).build().unwrap()
+}
+
+async fn ended(engine: &Engine, workflow: &str, id: &str) {
+    let run = engine.start_with(&work(workflow), (), StartOptions::id(id)).await.unwrap();
+    assert!(matches!(run.outcome().await.unwrap(), Outcome::Succeeded(_)));
+}
+
+fn for_an_hour() -> Retention {
+    Retention::new().finished_for(HOUR)
+}
+
+async fn blob_of(engine: &Engine, id: &str) -> (RunId, String) {
+    let id = RunId::new(id).unwrap();
+    let run = engine.run(&id).await.unwrap();
+    let output = run.snapshot().step_output("a").unwrap();
+    (id, output["$blob"]["name"].as_str().unwrap().to_string())
+}
+
+#[test]
+fn what_ended_long_enough_ago_goes_with_its_blobs_and_its_id_is_free() {
+    let world = World::new();
+    world.run(async {
+        let engine = world.engine([]);
+        ended(&engine, "w", "old").await;
+        let (id, blob) = blob_of(&engine, "old").await;
+        world.nap(HOUR / 2).await;
+        ended(&engine, "w", "new").await;
+        world.nap(HOUR / 2).await;
+        assert!(world.blobs.get(&id, &blob).await.unwrap().is_some());
+        assert_eq!(engine.purge(&for_an_hour()).await.unwrap(), 1);
+        assert_eq!(world.names().await, ["new"]);
+        assert_eq!(world.blobs.get(&id, &blob).await.unwrap(), None);
+        assert_eq!(engine.run(&id).await.unwrap_err().kind(), ErrorKind::NotFound);
+        // A new life.
+        ended(&engine, "other", "old").await;
+        assert_eq!(engine.purge(&for_an_hour()).await.unwrap(), 0);
+        assert_eq!(world.names().await, ["new", "old"]);
+    });
+}
+
+#[test]
+fn what_is_there_beyond_a_number_goes() {
+    let world = World::new();
+    world.run(async {
+        let engine = world.engine([]);
+        for id in ["a", "b", "c", "d"] {
+            ended(&engine, if id == "d" { "v" } else { "w" }, id).await;
+            world.nap(Duration::from_secs(1)).await;
+        }
+        let two = Retention::new().keep_at_most(2);
+        assert_eq!(engine.purge(&two.clone().workflow("v")).await.unwrap(), 0);
+        assert_eq!(engine.purge(&two.clone().workflow("w")).await.unwrap(), 1);
+        assert_eq!(world.names().await, ["b", "c", "d"]);
+        assert_eq!(engine.purge(&two).await.unwrap(), 1);
+        assert_eq!(engine.purge(&Retention::new()).await.unwrap(), 0, "it keeps everything");
+        assert_eq!(world.names().await, ["c", "d"]);
+    });
+}
+
+#[test]
+fn what_goes_on_stays_however_old_it_is() {
+    let world = World::new();
+    world.run(async {
+        let engine = world.engine([]);
+        let waits =
+            Workflow::builder("w").step(Step::wait("go", Wait::signal("go"))).build().unwrap();
+        let run = engine.start(&waits, ()).await.unwrap();
+        drop(engine.serve(world.nap(HOUR)).await);
+        world.nap(100 * HOUR).await;
+        let none = Retention::new().keep_at_most(0).finished_for(Duration::ZERO);
+        assert_eq!(engine.purge(&none).await.unwrap(), 0);
+        run.signal("go", ()).await.unwrap();
+        assert!(matches!(run.outcome().await.unwrap(), Outcome::Succeeded(_)));
+        assert_eq!(engine.purge(&none).await.unwrap(), 1);
+        // Whoever has looked at it before has a picture, and can say nothing to it.
+        assert!(run.outcome().await.is_ok());
+        let again = engine.reopen(run.id(), Operation::rerun("go"), Reason::default()).await;
+        assert_eq!(again.unwrap_err().kind(), ErrorKind::NotFound);
+    });
+}
+
+#[test]
+fn an_engine_that_is_served_removes_all_the_time() {
+    let world = World::new();
+    world.run(async {
+        let rules = [for_an_hour(), Retention::new().workflow("v").keep_at_most(1)];
+        let engine = world.engine(rules);
+        let starts = async {
+            for turn in 0..5 {
+                ended(&engine, "w", &format!("w{turn}")).await;
+                ended(&engine, "v", &format!("v{turn}")).await;
+                world.nap(HOUR / 2).await;
+            }
+        };
+        engine.serve(starts).await.unwrap();
+        assert_eq!(world.names().await, ["v4", "w3", "w4"]);
+    });
+}
+
+#[test]
+fn an_id_is_free_when_its_blobs_are_gone_and_not_before() {
+    let world = World::new();
+    world.run(async {
+        let first = world.engine([]);
+        ended(&first, "w", "r").await;
+        let (id, blob) = blob_of(&first, "r").await;
+        world.nap(2 * HOUR).await;
+        world.blobs.fails.store(2, Ordering::SeqCst);
+        assert!(first.purge(&for_an_hour()).await.is_err());
+        // The run is gone as a whole, and nobody has one without its values.
+        assert_eq!(world.names().await, [""; 0]);
+        assert!(world.blobs.get(&id, &blob).await.unwrap().is_some());
+        let early = first.start_with(&work("w"), (), StartOptions::id("r")).await.unwrap_err();
+        assert_eq!(early.kind(), ErrorKind::AlreadyExists, "{early}");
+        assert!(early.to_string().contains("removed"), "{early}");
+        assert!(first.purge(&for_an_hour()).await.is_err(), "it tries again");
+        drop(first);
+        // Another engine goes on with it when that one is gone.
+        let second = world.engine([for_an_hour()]);
+        second.serve(world.nap(Duration::from_secs(200))).await.unwrap();
+        assert_eq!(world.blobs.get(&id, &blob).await.unwrap(), None);
+        ended(&second, "w", "r").await;
+    });
+}
+
+#[test]
+fn a_blob_store_that_fails_keeps_no_run_from_going_on() {
+    let world = World::new();
+    world.run(async {
+        let engine = world.engine([Retention::new().keep_at_most(0)]);
+        world.blobs.fails.store(u32::MAX, Ordering::SeqCst);
+        let works = async {
+            for turn in 0..5 {
+                ended(&engine, "w", &format!("w{turn}")).await;
+                world.nap(HOUR).await;
+            }
+        };
+        engine.serve(works).await.unwrap();
+        assert!(world.names().await.len() < 5);
+        world.blobs.fails.store(0, Ordering::SeqCst);
+        engine.serve(world.nap(HOUR)).await.unwrap();
+        assert_eq!(world.names().await, [""; 0]);
+    });
+}
+
+#[test]
+fn two_engines_remove_each_run_once() {
+    let world = World::new();
+    world.run(async {
+        let (one, two) = (world.engine([]), world.engine([]));
+        for turn in 0..1_200 {
+            ended(&one, "w", &format!("r{turn}")).await;
+        }
+        let all = Retention::new().keep_at_most(100);
+        let (first, second) = futures::join!(one.purge(&all), two.purge(&all));
+        assert_eq!(first.unwrap() + second.unwrap(), 1_100);
+        assert_eq!(world.names().await.len(), 100);
+    });
+}
