@@ -16,7 +16,7 @@ use proptest::test_runner::TestRunner;
 use restoring::Shadow;
 use serde_json::{Value as Json, json};
 use stepwell::expr::Expr;
-use stepwell::journal::{Mapping, MovedScope, Operation, Reason, Recorded, Signal, Vote};
+use stepwell::journal::{MovedScope, Operation, Reason, Recorded, Signal, Vote};
 use stepwell::plan::EdgeKind;
 use stepwell::retry::GiveUp;
 use stepwell::run::{Command, Preview, Report, RetryAllowance, RunState};

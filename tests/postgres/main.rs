@@ -188,6 +188,7 @@ fn commit(owner: Owner, expected: u64, events: Vec<Recorded>) -> Commit {
         released: Vec::new(),
         recovered: false,
         writes: None,
+        snapshot: None,
     }
 }
 
