@@ -84,11 +84,13 @@ use crate::time::Timestamp;
 /// | `workflows` | definition | `workflow` (number), `id`, `version` (counted for each id), `hash` (SHA-256), `definition` (JSON) |
 /// | `run_workflows` | sub-workflow of a run | `run`, `position`, `workflow` |
 /// | `events` | event of a journal | `run`, `position` (from 0), `at`, `kind`, `scope` and `step` (numbers, where it is about a step), `data` (JSON) |
+/// | `snapshots` | run whose state was written | `run`, `events` (how many made it), `forgotten` (events before this position are gone, but for those about what people did), `state` (JSON) |
 /// | `messages` | message without an answer | `run`, `number`, `message` (JSON) |
 /// | `answers` | of the last answers of a run | `run`, `position`, `number`, `rejection` (JSON; null when it was done) |
 /// | `locks` | lock with a rate | `lock`, `next` (when it could be taken at an even pace) |
 /// | `lock_holders` | lock that a step holds | `lock`, `run` (id), `scope`, `step` |
 /// | `owners` | engine | `owner`, `beats`, `state` (`alive`, `retired`, `gone`) |
+/// | `purged` | removed run whose blobs may be there still | `id`, `workflow` (id), `owner` |
 /// | `migrations` | version of the schema | `version`, `at` |
 ///
 /// The views are `run_overview` (runs with the id and version of their workflow) and `step_states`
