@@ -328,7 +328,6 @@ pub struct Purge {
 
 /// Why a lock was not given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct Denied {
     /// Which one.
     pub lock: String,
@@ -426,7 +425,6 @@ pub enum Message {
 
 /// What can be said of a run without its journal.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
 pub struct Summary {
     /// Its id.
     pub id: RunId,

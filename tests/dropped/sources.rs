@@ -81,9 +81,19 @@ const PORTS: [&str; 7] = [
     "StepExecutor::pre_execute",
 ];
 
+/// Dropped where there is a server, in `tests/postgres/dropped.rs`.
+const WITH_A_SERVER: [&str; 5] = [
+    "Postgres::connect",
+    "Postgres::migrate",
+    "Postgres::with_pool",
+    "PostgresOptions::connect",
+    "PostgresOptions::with_pool",
+];
+
 #[test]
 fn everything_that_is_awaited_is_dropped_here() {
     let mut dropped: BTreeSet<String> = BTreeSet::from(PORTS.map(str::to_string));
+    dropped.extend(WITH_A_SERVER.map(str::to_string));
     dropped.extend(SCENARIOS.iter().map(|scenario| scenario.of.to_string()));
     dropped.extend(steps::FUNCTIONS.map(str::to_string));
     dropped.extend(storages::FUNCTIONS.map(str::to_string));

@@ -2,6 +2,7 @@
 #![cfg(all(feature = "postgres", feature = "testing"))]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod dropped;
 mod pooler;
 mod queries;
 mod schemas;
