@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::future::{Either, select};
-use futures::{FutureExt, StreamExt};
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, stream};
 use serde_json::json;
 use stepwell::engine::EngineLimits;
 use stepwell::executor::RunEvent;
-use stepwell::journal::{Reason, Recorded};
+use stepwell::journal::{Reason, Recorded, Signal};
 use stepwell::runtime::{ProcessUsage, Runtime};
 use stepwell::storage::{
     Answer, Beat, Claim, Claimed, Commit, Created, Holding, Memory, Message, NewRun, Owner, Purge,
@@ -52,6 +54,8 @@ struct Flaky {
     parks_late: Arc<Mutex<Option<VirtualRuntime>>>,
     /// Otherwise every second.
     polls_every: Option<Duration>,
+    /// Says that something may be there.
+    news: Arc<Mutex<Option<UnboundedReceiver<()>>>>,
 }
 
 fn late<T: Send + 'static>(time: Option<VirtualRuntime>, reply: Reply<T>) -> Reply<T> {
@@ -155,6 +159,13 @@ impl Storage for Flaky {
 
     fn poll_every(&self) -> Duration {
         self.polls_every.unwrap_or(SECOND)
+    }
+
+    fn news(&self, _: Owner) -> BoxStream<'static, ()> {
+        match self.news.lock().unwrap().take() {
+            Some(news) => news.boxed(),
+            None => stream::pending().boxed(),
+        }
     }
 
     fn purge(&self, which: Purge) -> Reply<stepwell::Result<Vec<RunId>>> {
@@ -1369,4 +1380,28 @@ fn steps_that_were_made_and_not_stored_are_made_again() {
         assert_eq!(handle.outcome().await.unwrap().output().unwrap(), &json!(7));
     })
     .unwrap();
+}
+
+#[test]
+fn what_a_storage_hints_at_is_looked_for_at_once() {
+    let time = VirtualRuntime::new(1);
+    let (says, hears) = unbounded();
+    let storage = Flaky { polls_every: Some(3600 * SECOND), ..Flaky::default() };
+    *storage.news.lock().unwrap() = Some(hears);
+    let engine = Engine::builder().runtime(time.clone()).storage(storage.clone()).build().unwrap();
+    let waits = plain([Step::wait("go", Wait::signal("go"))]);
+    let test = async {
+        let handle = engine.start(&waits, ()).await.unwrap();
+        let outcome = async {
+            let from_afar = Message::Signal(Signal::new("go", 1));
+            nap(&engine, SECOND).await;
+            storage.post(handle.id(), from_afar).await.unwrap();
+            says.unbounded_send(()).unwrap();
+            assert!(matches!(handle.outcome().await.unwrap(), Outcome::Succeeded(_)));
+        };
+        engine.serve(outcome).await.unwrap();
+    };
+    let began = time.now();
+    time.block_on(test).unwrap();
+    assert!(time.now().since(began) < 60 * SECOND, "it did not wait for the hour");
 }

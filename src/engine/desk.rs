@@ -383,7 +383,9 @@ impl Desk {
     /// What was reported is stored.
     pub(crate) fn stored(&mut self) {
         self.unstored.clear();
-        self.writes.clear();
+        if !self.writes.is_empty() {
+            self.writes.clear();
+        }
     }
 
     /// Whether a result of this attempt waits to be reported.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, select};
+use futures::stream::BoxStream;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::Runtime;
 use crate::storage::around::around_storage;
-use crate::storage::{Reply, Storage};
+use crate::storage::{Owner, Reply, Storage};
 
 /// Takes a call that has no answer for so long for one that failed. It may have had its effect; those
 /// who hear so look at what is stored.
@@ -63,6 +64,10 @@ impl Patient {
 
 impl Storage for Patient {
     around_storage!();
+
+    fn news(&self, owner: Owner) -> BoxStream<'static, ()> {
+        self.storage.news(owner)
+    }
 
     fn poll_every(&self) -> Duration {
         self.storage.poll_every()

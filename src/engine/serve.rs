@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, Stream, future};
+use futures::{FutureExt, Stream, StreamExt, future};
 
 use super::driver::yield_now;
 use super::slot::{self, Slot};
@@ -55,6 +55,7 @@ impl Engine {
         drives.extend(known.iter().filter_map(Slot::serve).map(|slot| self.drive(slot)));
         let mut round = Some(self.round().boxed());
         let mut timer = future::pending().boxed();
+        let mut news = self.0.storage.news(self.0.owner).fuse();
         let mut pause = LEFT_ALONE;
         loop {
             let next = poll_fn(|context| {
@@ -69,6 +70,10 @@ impl Engine {
                 let fresh = std::mem::take(&mut *lock(&self.0.fresh));
                 if !fresh.is_empty() {
                     return Poll::Ready(Next::Fresh(fresh));
+                }
+                if round.is_none() && news.poll_next_unpin(context) == Poll::Ready(Some(())) {
+                    self.0.ask_soon();
+                    moved = true;
                 }
                 match &mut round {
                     Some(round) => round.poll_unpin(context).map(Next::Round),

@@ -80,6 +80,11 @@ impl Inner {
         Ok(())
     }
 
+    /// Messages may be there: they are asked for the next time.
+    pub(crate) fn ask_soon(&self) {
+        lock(&self.pulse.heard).mail_at = Duration::ZERO;
+    }
+
     fn beat_every(&self) -> Duration {
         self.limits.lease / BEATS_PER_LEASE
     }

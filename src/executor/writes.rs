@@ -38,8 +38,13 @@ impl Pending {
     }
 
     /// Ends the list; what is on it.
+    #[inline]
     pub(super) fn take(&self) -> Option<Arc<[Statement]>> {
-        let list = self.0.get()?;
+        self.0.get().and_then(|list| Self::end(list))
+    }
+
+    #[cold]
+    fn end(list: &Mutex<List>) -> Option<Arc<[Statement]>> {
         let mut list = list.lock().unwrap_or_else(PoisonError::into_inner);
         list.is_closed = true;
         let statements = std::mem::take(&mut list.statements);

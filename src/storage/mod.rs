@@ -39,6 +39,8 @@ pub use statement::{
 use std::fmt;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -190,6 +192,12 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
     /// How often engines ask for what other processes have put there.
     fn poll_every(&self) -> Duration {
         Duration::from_secs(1)
+    }
+
+    /// Says so when something may be there for this owner: then it is looked for at once. Only a hint;
+    /// what is not said is found within `poll_every`.
+    fn news(&self, _owner: Owner) -> BoxStream<'static, ()> {
+        futures::stream::pending().boxed()
     }
 
     /// Whether commits may bring `writes`: there are tables, and a host may have its own beside ours.

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
+use futures::StreamExt;
 use futures::future::join_all;
 use stepwell::ErrorKind;
 
@@ -176,4 +177,31 @@ fn one_connection_is_enough_for_everything() {
     for thread in working {
         assert_eq!(thread.join().unwrap(), 10);
     }
+}
+
+#[test]
+fn whoever_listens_hears_of_messages_and_of_engines_that_go() {
+    let Some((storage, _)) = opened("news") else { return };
+    create(&storage, "r");
+    let hears = async |owner: Owner, says: &dyn Fn() -> stepwell::storage::Reply<Result<()>>| {
+        let mut news = storage.news(owner);
+        // Nobody can tell when the server knows of the listener; until then words are lost.
+        let speaks = async {
+            for _ in 0..1_000 {
+                says().await.unwrap();
+                futures_timer::Delay::new(Duration::from_millis(10)).await;
+            }
+        };
+        match futures::future::select(news.next(), Box::pin(speaks)).await {
+            futures::future::Either::Left((said, _)) => said.is_some(),
+            futures::future::Either::Right(_) => false,
+        }
+    };
+    let post = || {
+        let posted = storage.post(&id("r"), Message::Signal(Signal::new("s", 1)));
+        stepwell::storage::Reply::later(async { posted.await.map(drop) })
+    };
+    assert!(block_on(hears(A, &post)), "the run is held by this one");
+    let retire = || storage.retire(B);
+    assert!(block_on(hears(Owner(3), &retire)), "everybody is told");
 }

@@ -76,6 +76,11 @@ impl Sql {
         &self.name
     }
 
+    /// Whether no session lasts longer than a transaction.
+    pub(super) const fn is_pooled(&self) -> bool {
+        self.pooled
+    }
+
     /// The name as a statement has it.
     pub(super) fn quoted(&self) -> &str {
         self.schema.trim_end_matches('.')

@@ -6,6 +6,7 @@ mod fault;
 mod history;
 mod lane;
 mod locks;
+mod news;
 mod owners;
 mod purge;
 mod read;
@@ -19,6 +20,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use rustc_hash::FxBuildHasher;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
@@ -333,6 +335,10 @@ macro_rules! ask {
 }
 
 impl Storage for Postgres {
+    fn news(&self, owner: Owner) -> BoxStream<'static, ()> {
+        news::news(Arc::clone(&self.0.access), owner)
+    }
+
     fn create(&self, run: NewRun) -> Reply<Result<Created>> {
         let id = run.id.clone();
         match NewRows::of(run, &self.0.workflows) {

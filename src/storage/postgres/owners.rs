@@ -35,9 +35,10 @@ pub(super) async fn beat(
 pub(super) async fn retire(connection: &mut PgConnection, sql: &Sql, owner: Owner) -> Done<()> {
     let retire = sql.query(
         "INSERT INTO stepwell.owners (owner, beats, state) VALUES ($1, 0, 'retired')
-         ON CONFLICT (owner) DO UPDATE SET state = 'retired'",
+         ON CONFLICT (owner) DO UPDATE SET state = 'retired'
+         RETURNING pg_notify($2, '')",
     );
-    retire.bind(uuid_of(owner)).execute(connection).await?;
+    retire.bind(uuid_of(owner)).bind(sql.name().to_owned()).execute(connection).await?;
     Ok(Ok(()))
 }
 

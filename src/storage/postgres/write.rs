@@ -291,12 +291,12 @@ WITH given AS (
 ), counted AS (
   UPDATE stepwell.runs SET inbox = inbox + 1, posted = posted + 1
   FROM locked WHERE runs.run = locked.run
-  RETURNING locked.place, locked.message, runs.run, runs.posted
+  RETURNING locked.place, locked.message, runs.run, runs.posted, runs.owner
 ), put AS (
   INSERT INTO stepwell.messages (run, number, message)
   SELECT run, posted, message::json FROM counted
 )
-SELECT place::bigint, posted FROM counted";
+SELECT place::bigint, posted, pg_notify($3, coalesce(owner::text, '')) FROM counted";
 
 /// The number of each message; they are to as many runs.
 pub(super) async fn post(
@@ -307,7 +307,8 @@ pub(super) async fn post(
     let query = sql
         .query(POST)
         .bind(letters.iter().map(|letter| letter.run.as_str()).collect::<Vec<_>>())
-        .bind(letters.iter().map(|letter| letter.message.as_str()).collect::<Vec<_>>());
+        .bind(letters.iter().map(|letter| letter.message.as_str()).collect::<Vec<_>>())
+        .bind(sql.name().to_owned());
     let mut numbers = FxHashMap::default();
     for row in query.fetch_all(connection).await? {
         numbers.insert(row.try_get::<i64, _>(0)?, row.try_get::<i64, _>(1)?.unsigned_abs());

@@ -1,0 +1,74 @@
+//! Hints that somebody has put something there: `NOTIFY`, heard on a connection of its own.
+//!
+//! They may be lost, with the connection or before there is one, so that they only make what polling
+//! finds anyway be found sooner.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use futures_timer::Delay;
+use sqlx::postgres::{PgListener, PgPoolOptions};
+
+use super::access::Access;
+use crate::storage::Owner;
+
+/// How long it takes until somebody listens again after the connection was lost.
+const LISTENS_AGAIN: Duration = Duration::from_secs(5);
+
+/// What is said to one owner, or to everybody.
+pub(super) fn news(access: Arc<Access>, owner: Owner) -> BoxStream<'static, ()> {
+    if access.sql.is_pooled() {
+        // A session that one may listen on is not to be had.
+        return stream::pending().boxed();
+    }
+    stream::unfold(None, move |listener| {
+        let access = Arc::clone(&access);
+        async move { Some(((), next(&access, listener, owner).await)) }
+    })
+    .boxed()
+}
+
+/// Waits for the next word; the listener, unless it was lost: then something may have been missed.
+async fn next(access: &Access, listener: Option<PgListener>, owner: Owner) -> Option<PgListener> {
+    let mut listener = match listener {
+        Some(listener) => listener,
+        None => match listen(access).await {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::debug!(target: "stepwell", error = %access.fault.of(&error), "nobody listens");
+                Delay::new(LISTENS_AGAIN).await;
+                return None;
+            }
+        },
+    };
+    loop {
+        match listener.try_recv().await {
+            Ok(Some(word)) if is_for(owner, word.payload()) => {
+                // What is there already is looked for together.
+                while let Some(_heard) = listener.next_buffered() {}
+                return Some(listener);
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => return Some(listener),
+            Err(_) => {
+                Delay::new(LISTENS_AGAIN).await;
+                return None;
+            }
+        }
+    }
+}
+
+/// Not one of the pool's connections: a host may have given it only a few.
+async fn listen(access: &Access) -> sqlx::Result<PgListener> {
+    let options = (*access.pool.connect_options()).clone();
+    let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
+    let mut listener = PgListener::connect_with(&pool).await?;
+    listener.listen(access.sql.name()).await?;
+    Ok(listener)
+}
+
+fn is_for(owner: Owner, word: &str) -> bool {
+    word.is_empty() || word.parse().is_ok_and(|to: uuid::Uuid| to.as_u128() == owner.0)
+}
