@@ -3,6 +3,7 @@
 mod access;
 mod create;
 mod fault;
+mod guests;
 mod history;
 mod lane;
 mod locks;
@@ -11,6 +12,7 @@ mod purge;
 mod read;
 mod schema;
 mod text;
+mod wording;
 mod write;
 
 use std::fmt;
@@ -32,7 +34,7 @@ use self::write::{Change, Letter};
 use super::workflows::Workflows;
 use super::{
     Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Purge, Reply,
-    RunQuery, Storage, StoredRun, Summary, no_tables,
+    RunQuery, Storage, StoredRun, Summary,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{RunId, StepKey};
@@ -342,10 +344,7 @@ impl Storage for Postgres {
     }
 
     fn commit(&self, run: &RunId, mut commit: Commit) -> Reply<Result<Vec<Recorded>>> {
-        if commit.writes.is_some() {
-            return Reply::ready(Err(no_tables(run)));
-        }
-        let change = match Change::of(run, &commit) {
+        let change = match Change::of(run, &commit, self.0.access.patience) {
             Ok(change) => change,
             Err(error) => return Reply::ready(Err(error.of_run(run))),
         };
@@ -427,6 +426,10 @@ impl Storage for Postgres {
 
     fn next_due(&self) -> Reply<Result<Option<Timestamp>>> {
         ask!(self, One, |connection, sql| read::next_due(connection, sql))
+    }
+
+    fn takes_writes(&self) -> bool {
+        true
     }
 
     fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {
