@@ -56,7 +56,7 @@ impl Guests {
         };
         for of_step in &self.writes {
             for (at, statement) in of_step.statements.iter().enumerate() {
-                let refused = match execute(connection, statement).await {
+                let refused = match execute(connection, sql, statement).await {
                     Ok(()) => continue,
                     Err(Wrong::Refused(class, why)) => RefusedWrite::new(of_step, at, class, why),
                     Err(Wrong::Database(error)) => return Err(error),
@@ -136,9 +136,53 @@ async fn settle(connection: &mut PgConnection, sql: &Sql, ours: &[i64]) -> Resul
     Ok(())
 }
 
-async fn execute(connection: &mut PgConnection, statement: &Statement) -> Result<(), Wrong> {
+async fn execute(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    statement: &Statement,
+) -> Result<(), Wrong> {
     wording::check(&statement.sql, statement.parameters.len())
         .map_err(|why| Wrong::Refused(ErrorClass::Configuration, why))?;
+    let has_nulls = statement.parameters.contains(&Parameter::Null);
+    let done = match has_nulls {
+        true => send_nulls(connection, sql, statement).await,
+        false => send(connection, statement).await,
+    };
+    let changed = done.map_err(wrong)?;
+    match statement.changes {
+        Some(rows) if rows != changed => {
+            let why = format!("it changed {changed} rows and was to change {rows}");
+            Err(Wrong::Refused(ErrorClass::Fatal, why))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The driver asks for types that it does not know, as an enumeration where a null goes, and forgets by
+/// that what it has just prepared. Then it knows the type.
+async fn send_nulls(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    statement: &Statement,
+) -> sqlx::Result<u64> {
+    sql.query("SAVEPOINT before_nulls").execute(&mut *connection).await?;
+    let mut done = send(connection, statement).await;
+    if done.as_ref().is_err_and(is_forgotten) {
+        sql.query("ROLLBACK TO before_nulls").execute(&mut *connection).await?;
+        done = send(connection, statement).await;
+    }
+    let changed = done?;
+    sql.query("RELEASE before_nulls").execute(connection).await?;
+    Ok(changed)
+}
+
+/// Whether a statement was not there any more when it was to be done.
+fn is_forgotten(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|said| said.code().as_deref() == Some("26000"))
+}
+
+/// How many rows it has changed.
+async fn send(connection: &mut PgConnection, statement: &Statement) -> sqlx::Result<u64> {
     // Under another text a host may have prepared the same for parameters of other types.
     let text = format!("/* of a step */ {}", statement.sql);
     let query = sqlx::query::<Postgres>(AssertSqlSafe(text)).persistent(false);
@@ -150,14 +194,7 @@ async fn execute(connection: &mut PgConnection, statement: &Statement) -> Result
         Parameter::Text(text) => query.bind(text.as_str()),
         Parameter::Bytes(bytes) => query.bind(bytes.as_slice()),
     });
-    let changed = query.execute(connection).await.map_err(wrong)?.rows_affected();
-    match statement.changes {
-        Some(rows) if rows != changed => {
-            let why = format!("it changed {changed} rows and was to change {rows}");
-            Err(Wrong::Refused(ErrorClass::Fatal, why))
-        }
-        _ => Ok(()),
-    }
+    Ok(query.execute(connection).await?.rows_affected())
 }
 
 /// A null of whatever type the server wants at its place.
@@ -183,11 +220,12 @@ fn wrong(error: sqlx::Error) -> Wrong {
     let class = match (group, &*code) {
         // The statement's own time is over, or somebody has stopped it.
         (_, "57014") => ErrorClass::Temporary,
-        ("08" | "53" | "57" | "58" | "F0", _)
-        | (_, "" | "25006" | "25P03" | "XX001" | "XX002") => return Wrong::Database(error),
+        ("08" | "53" | "57" | "58" | "F0", _) | (_, "" | "25006" | "25P03" | "XX001" | "XX002") => {
+            return Wrong::Database(error);
+        }
         ("40", _) | (_, "55P03") => ErrorClass::Temporary,
         // What a trigger raises by itself is about the data, too.
-        ("22" | "23" | "44" | "54", _) | (_, "P0001") => ErrorClass::Fatal,
+        ("21" | "22" | "23" | "44" | "54", _) | (_, "P0001") => ErrorClass::Fatal,
         _ => ErrorClass::Configuration,
     };
     Wrong::Refused(class, message(&**said, &code))

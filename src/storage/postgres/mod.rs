@@ -63,7 +63,9 @@ use crate::time::Timestamp;
 /// An `Ok` of a write is as durable as the server makes it: on its disk, unless `synchronous_commit` is off.
 /// Writes that come while others are written are sent together with the next, so that many runs wait for
 /// the disk together; one that is refused does not touch the others. What fails because the server is
-/// away is [transient](Error::is_transient): engines try again until it is back.
+/// away is [transient](Error::is_transient): engines try again until it is back. What
+/// [steps write](crate::guide::durability#in-the-transaction-of-the-result) goes into tables of yours that
+/// the `search_path` of the connections finds.
 ///
 /// It works under any executor. With the feature `tokio` and inside of tokio its connections use that; else
 /// they use a thread of their own that waits for the network. Connections belong to the runtime in which

@@ -47,7 +47,10 @@ fn writes(all: &[Token<'_>]) -> bool {
     let Some(first) = word(all, 0) else { return false };
     if one_of(first, &["CREATE", "ALTER", "DROP"]) {
         let made = (1..).map_while(|place| word(all, place));
-        return made.into_iter().find(|word| !one_of(word, &MADE_AS)).is_some_and(|it| one_of(it, &MADE));
+        return made
+            .into_iter()
+            .find(|word| !one_of(word, &MADE_AS))
+            .is_some_and(|it| one_of(it, &MADE));
     }
     if one_of(first, &["WITH"]) {
         return verb_behind_with(all).is_some_and(|verb| one_of(verb, &CHANGES));
