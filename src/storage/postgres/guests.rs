@@ -17,7 +17,7 @@ use super::access::{Done, Sql};
 use super::wording;
 use crate::error::{Error, ErrorClass};
 use crate::id::RunId;
-use crate::storage::{Commit, Parameter, RefusedWrite, Statement, StepWrites};
+use crate::storage::{Commit, Parameter, RefusedWrite, Statement, StepWrites, conflict, not_found};
 
 /// What steps write with a commit.
 pub(super) struct Guests {
@@ -50,9 +50,9 @@ impl Guests {
         run: &RunId,
         (owner, expected): (Uuid, i64),
     ) -> Done<()> {
-        let Some(ours) = self.lock(connection, sql, run, (owner, expected)).await? else {
-            // The commit itself will say what is wrong.
-            return Ok(Ok(()));
+        let ours = match self.lock(connection, sql, run, (owner, expected)).await? {
+            Ok(ours) => ours,
+            Err(error) => return Ok(Err(error)),
         };
         for of_step in &self.writes {
             for (at, statement) in of_step.statements.iter().enumerate() {
@@ -71,19 +71,20 @@ impl Guests {
         }
     }
 
-    /// Our own tables, views, sequences and indexes, once the run's row is locked; none if it is not as
-    /// it has to be.
+    /// Our own tables, views, sequences and indexes, once the run's row is locked and as it has to be.
     async fn lock(
         &self,
         connection: &mut PgConnection,
         sql: &Sql,
         run: &RunId,
         (owner, expected): (Uuid, i64),
-    ) -> sqlx::Result<Option<Vec<i64>>> {
+    ) -> Done<Vec<i64>> {
         let wait = format!("{}ms", self.wait.as_millis().max(1));
         let query = sql.query(LOCK).bind(run.as_str()).bind(expected).bind(owner);
         let found = query.bind(wait).bind(sql.name()).fetch_optional(connection).await?;
-        found.map(|row| row.try_get(0)).transpose()
+        let Some(row) = found else { return Ok(Err(not_found(run))) };
+        let fits: bool = row.try_get(0)?;
+        Ok(if fits { Ok(row.try_get(1)?) } else { Err(conflict(run)) })
     }
 
     /// A refusal that is about no statement in particular. Where several steps write, each has to come
@@ -104,11 +105,11 @@ WITH locked AS MATERIALIZED (
 ), waits AS MATERIALIZED (
   SELECT set_config('lock_timeout', $4, true), set_config('statement_timeout', $4, true) FROM locked
 )
-SELECT ARRAY(
+SELECT events = $2 AND coalesce(owner = $3, true), ARRAY(
   SELECT pg_class.oid::bigint FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
   WHERE nspname = $5
 )
-FROM locked, waits WHERE events = $2 AND coalesce(owner = $3, true)";
+FROM locked, waits";
 
 /// Whoever writes to a relation, or changes it, has locked it until the end of the transaction: by a
 /// trigger or a function, too. Reading, and the lock of the run's row, take only the weakest two.

@@ -46,11 +46,8 @@ fn word<'a>(all: &[Token<'a>], place: usize) -> Option<&'a str> {
 fn writes(all: &[Token<'_>]) -> bool {
     let Some(first) = word(all, 0) else { return false };
     if one_of(first, &["CREATE", "ALTER", "DROP"]) {
-        let made = (1..).map_while(|place| word(all, place));
-        return made
-            .into_iter()
-            .find(|word| !one_of(word, &MADE_AS))
-            .is_some_and(|it| one_of(it, &MADE));
+        let mut words = (1..).map_while(|place| word(all, place));
+        return words.find(|word| !one_of(word, &MADE_AS)).is_some_and(|made| one_of(made, &MADE));
     }
     if one_of(first, &["WITH"]) {
         return verb_behind_with(all).is_some_and(|verb| one_of(verb, &CHANGES));
@@ -67,16 +64,18 @@ fn verb_behind_with<'a>(all: &[Token<'a>]) -> Option<&'a str> {
         match token {
             Token::Other('(') => depth += 1,
             Token::Other(')') => depth = depth.saturating_sub(1),
-            Token::Word(word) if depth == 0 && !before.comes_before_a_name() => {
-                if one_of(word, &CHANGES) || one_of(word, &READS) {
-                    return Some(word);
-                }
+            Token::Word(word) if depth == 0 && is_verb(word) && !before.comes_before_a_name() => {
+                return Some(word);
             }
             _ => {}
         }
         before = *token;
     }
     None
+}
+
+fn is_verb(word: &str) -> bool {
+    one_of(word, &CHANGES) || one_of(word, &READS)
 }
 
 fn numbers(all: &[Token<'_>], given: usize) -> Result<(), String> {
