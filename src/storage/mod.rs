@@ -474,7 +474,7 @@ pub const LIST_MAX: usize = 1_000;
 
 /// Why there is no place for what a step writes itself.
 pub(crate) const NO_TABLES: &str =
-    "the engine's storage has no tables that a step could write to; use one like `Sqlite`";
+    "the engine's storage has no tables that a step could write to; use `Sqlite` or `Postgres`";
 
 fn no_tables(run: &RunId) -> Error {
     Error::new(ErrorKind::Configuration, NO_TABLES).of_run(run)

@@ -14,8 +14,9 @@ pub const STATEMENTS_BYTES_MAX: usize = 16 << 20;
 /// One statement in the language of the storage, with its parameters.
 ///
 /// `$1`, `$2` and so on are the parameters, counted from 1, on SQLite as on PostgreSQL; SQLite takes
-/// `?` and `?1`, too. What else is in it the storage has to understand, such as casts: a text is a
-/// `uuid` in PostgreSQL as `$1::uuid`.
+/// `?` and `?1`, too. What else is in it the storage has to understand, such as casts: in PostgreSQL a text
+/// is `text`, and a `uuid`, JSON or a time as `$1::uuid`, `$1::jsonb` or `$1::timestamptz`; numbers are
+/// `bigint` and `double precision`, which go into columns of other numbers by themselves.
 ///
 /// ```
 /// use stepwell::storage::Statement;

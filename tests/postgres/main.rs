@@ -9,6 +9,7 @@ mod schemas;
 mod server;
 mod shared;
 mod together;
+mod writes;
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -71,8 +72,11 @@ impl StorageFactory for InSchemas {
             options = options.behind_a_pooler();
             url = pooler::url().unwrap();
         }
+        // Tables of hosts, as those that the cases make, are where the connections look.
+        url.push_str(&format!("&options[search_path]={name}_host"));
         let storage = block_on(options.connect(&url)).unwrap();
-        if self.migrated.lock().unwrap().insert(name) {
+        if self.migrated.lock().unwrap().insert(name.clone()) {
+            sql(server, &format!("CREATE SCHEMA \"{name}_host\""));
             block_on(storage.migrate()).unwrap();
         }
         Arc::new(storage)

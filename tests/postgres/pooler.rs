@@ -8,6 +8,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use stepwell::storage::{Parameter, Statement, StepWrites};
+
 use super::*;
 
 /// One per test program; its threads end with it.
@@ -120,6 +122,13 @@ fn nothing_is_left_in_a_session_that_has_served_a_storage() {
     block_on(storage.migrate()).unwrap();
     create(&storage, "r");
     write(&storage, "r", commit(A, 0, vec![started()])).unwrap();
+    let table = fresh("left_rows");
+    let texts = ["CREATE TABLE {} (a int, b bytea)", "INSERT INTO {} VALUES ($1, NULL)"];
+    let [make, fill] = texts.map(|text| Statement::new(text.replace("{}", &table)));
+    let statements = [make, fill.bind(Parameter::Null)].into();
+    let writes = [StepWrites { step: StepKey::root(0), statements }];
+    let writes = Commit { writes: Some(writes.into()), ..commit(A, 1, Vec::new()) };
+    write(&storage, "r", writes).unwrap();
     alive(&storage, A);
     assert_eq!(load(&storage, "r").journal, [started()]);
     let left = "SELECT (SELECT count(*) FROM pg_prepared_statements),

@@ -46,7 +46,7 @@ pub(super) struct Access {
     pub(super) pool: PgPool,
     pub(super) sql: Sql,
     pub(super) fault: Fault,
-    patience: Duration,
+    pub(super) patience: Duration,
     /// Whether the schema is known to be the newest.
     checked: AtomicBool,
 }

@@ -241,7 +241,7 @@ impl Write {
             |connection, sql, _, asked| Box::pin(locks::all(connection, sql, asked));
         self.group(&mut held, Scope::One, sorted.creates, creating).await;
         self.group(&mut held, Scope::One, sorted.commits, committing).await;
-        for change in sorted.snapshots {
+        for change in sorted.alone {
             self.group(&mut held, Scope::Whole, vec![change], committing).await;
         }
         self.group(&mut held, Scope::One, sorted.posts, posting).await;
@@ -274,6 +274,8 @@ impl Write {
                 }
                 answers
             }
+            // With its source.
+            Err(failed) if senders.len() == 1 => vec![Err(failed.error)],
             Err(failed) => senders.iter().map(|_| Err(again(&failed.error))).collect(),
         };
         for (sender, answer) in senders.into_iter().zip(answers) {
@@ -324,8 +326,8 @@ struct Failed {
 struct Sorted {
     creates: Vec<(Box<NewRows>, Sender<Created>)>,
     commits: Vec<(Box<Change>, Sender<()>)>,
-    /// Commits that bring a snapshot.
-    snapshots: Vec<(Box<Change>, Sender<()>)>,
+    /// Commits that need a transaction.
+    alone: Vec<(Box<Change>, Sender<()>)>,
     posts: Vec<(Letter, Sender<u64>)>,
     acquires: Vec<(Box<Acquire>, Sender<Option<Denied>>)>,
 }
@@ -334,8 +336,8 @@ impl Sorted {
     fn add(&mut self, piece: Piece) {
         match piece {
             Piece::Create(run, sender) => self.creates.push((run, sender)),
-            Piece::Commit(change, sender) if change.has_snapshot() => {
-                self.snapshots.push((change, sender));
+            Piece::Commit(change, sender) if change.is_alone() => {
+                self.alone.push((change, sender));
             }
             Piece::Commit(change, sender) => self.commits.push((change, sender)),
             Piece::Post(letter, sender) => self.posts.push((letter, sender)),
@@ -352,7 +354,7 @@ impl Sorted {
         }
         all(self.creates, error);
         all(self.commits, error);
-        all(self.snapshots, error);
+        all(self.alone, error);
         all(self.posts, error);
         all(self.acquires, error);
     }

@@ -3,6 +3,7 @@
 mod access;
 mod create;
 mod fault;
+mod guests;
 mod history;
 mod lane;
 mod locks;
@@ -12,6 +13,7 @@ mod purge;
 mod read;
 mod schema;
 mod text;
+mod wording;
 mod write;
 
 use std::fmt;
@@ -34,7 +36,7 @@ use self::write::{Change, Letter};
 use super::workflows::Workflows;
 use super::{
     Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Purge, Reply,
-    RunQuery, Storage, StoredRun, Summary, no_tables,
+    RunQuery, Storage, StoredRun, Summary,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{RunId, StepKey};
@@ -63,7 +65,9 @@ use crate::time::Timestamp;
 /// An `Ok` of a write is as durable as the server makes it: on its disk, unless `synchronous_commit` is off.
 /// Writes that come while others are written are sent together with the next, so that many runs wait for
 /// the disk together; one that is refused does not touch the others. What fails because the server is
-/// away is [transient](Error::is_transient): engines try again until it is back.
+/// away is [transient](Error::is_transient): engines try again until it is back. What
+/// [steps write](crate::guide::durability#in-the-transaction-of-the-result) goes into tables of yours that
+/// the `search_path` of the connections finds.
 ///
 /// It works under any executor. With the feature `tokio` and inside of tokio its connections use that; else
 /// they use a thread of their own that waits for the network. Connections belong to the runtime in which
@@ -348,10 +352,7 @@ impl Storage for Postgres {
     }
 
     fn commit(&self, run: &RunId, mut commit: Commit) -> Reply<Result<Vec<Recorded>>> {
-        if commit.writes.is_some() {
-            return Reply::ready(Err(no_tables(run)));
-        }
-        let change = match Change::of(run, &commit) {
+        let change = match Change::of(run, &commit, self.0.access.patience) {
             Ok(change) => change,
             Err(error) => return Reply::ready(Err(error.of_run(run))),
         };
@@ -433,6 +434,10 @@ impl Storage for Postgres {
 
     fn next_due(&self) -> Reply<Result<Option<Timestamp>>> {
         ask!(self, One, |connection, sql| read::next_due(connection, sql))
+    }
+
+    fn takes_writes(&self) -> bool {
+        true
     }
 
     fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {

@@ -5,12 +5,14 @@
 //! compared with is what is there.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::access::{Done, Sql, Statement};
+use super::guests::Guests;
 use super::history;
 use super::text::{encode, encode_json};
 use crate::error::Result;
@@ -71,11 +73,12 @@ pub(super) struct Change {
     holding: HoldingRow,
     released: Vec<StepKey>,
     recovered: bool,
+    guests: Option<Guests>,
     snapshot: Option<Box<Snapshot>>,
 }
 
 impl Change {
-    pub(super) fn of(run: &RunId, commit: &Commit) -> Result<Self> {
+    pub(super) fn of(run: &RunId, commit: &Commit, patience: Duration) -> Result<Self> {
         Ok(Self {
             run: run.clone(),
             owner: uuid_of(commit.owner),
@@ -87,13 +90,14 @@ impl Change {
             holding: commit.holding.into(),
             released: commit.released.clone(),
             recovered: commit.recovered,
+            guests: Guests::of(commit, patience),
             snapshot: commit.snapshot.clone(),
         })
     }
 
-    /// Whether it needs several statements, and so a transaction.
-    pub(super) const fn has_snapshot(&self) -> bool {
-        self.snapshot.is_some()
+    /// Whether it needs several statements, and so a transaction of its own.
+    pub(super) const fn is_alone(&self) -> bool {
+        self.snapshot.is_some() || self.guests.is_some()
     }
 
     /// Some of how much it is to send.
@@ -175,12 +179,20 @@ WITH given AS (
 )
 SELECT place::bigint, found = expected AND coalesce(holder = writer, true) FROM locked";
 
-/// One answer for each of the changes, which are of as many runs.
+/// One answer for each of the changes, which are of as many runs, or a refusal of one that is alone.
 pub(super) async fn commit(
     connection: &mut PgConnection,
     sql: &Sql,
     changes: &[Box<Change>],
 ) -> Done<Vec<Result<()>>> {
+    for change in changes {
+        if let Some(guests) = &change.guests {
+            let fence = (change.owner, change.expected);
+            if let Err(refused) = guests.write(connection, sql, &change.run, fence).await? {
+                return Ok(Err(refused));
+            }
+        }
+    }
     let column =
         |of: fn(&Change) -> i64| changes.iter().map(|change| of(change)).collect::<Vec<i64>>();
     let mut events = EventColumns::default();
