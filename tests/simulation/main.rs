@@ -25,7 +25,7 @@
 //! `SIMULATION_SEEDS=1000000 cargo test --release --all-features --test simulation nothing_is_lost_w`
 //! runs more, on as many threads as there are cores or `SIMULATION_THREADS` says, beginning at
 //! `SIMULATION_FROM`; `SIMULATION_SEED=4711` runs one. With
-//! `SIMULATION_GOES_ON=1` seeds that fail are only told.
+//! `SIMULATION_GOES_ON=1` seeds that fail are only told, and with `SIMULATION_TAPE=1` what happened is.
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -128,6 +128,20 @@ async fn within<S: Storage + Clone, T>(
 fn check<S: Storage + Clone>(world: &World<S>, runs: &[RunId]) {
     let tape = world.tape.take();
     let said = world.said.lock().unwrap().clone();
+    if number("SIMULATION_TAPE").is_some() {
+        for (place, noted) in tape.iter().enumerate() {
+            eprintln!("{place} {noted:?}");
+        }
+        for said in &said {
+            eprintln!("{said:?}");
+        }
+        for run in runs {
+            let stored = futures::executor::block_on(world.storage.load(run)).unwrap().unwrap();
+            for (place, recorded) in stored.journal.iter().enumerate() {
+                eprintln!("{run} {place} {recorded:?}");
+            }
+        }
+    }
     let calm_at = if world.is_single() { world.time.monotonic() } else { TROUBLE };
     let story = Story {
         storage: &world.storage,

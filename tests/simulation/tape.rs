@@ -13,13 +13,13 @@ use stepwell::storage::{
     Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message, NewRun, Owner, Reply,
     RunQuery, Storage, StoredRun, Summary,
 };
-use stepwell::testing::VirtualRuntime;
+use stepwell::testing::{Fault, VirtualRuntime};
 use stepwell::{Result, RunId, StepKey, Timestamp};
 
 use super::mistakes::Mistake;
 
 /// One thing that has happened.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Noted {
     /// By the clock that only goes forward.
     pub(crate) at: Duration,
@@ -27,6 +27,12 @@ pub(crate) struct Noted {
     pub(crate) now: Timestamp,
     pub(crate) engine: usize,
     pub(crate) what: What,
+}
+
+impl fmt::Debug for Noted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} ({}) {}: {:?}", self.at, self.now, self.engine as isize, self.what)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -42,7 +48,7 @@ pub(crate) enum What {
     Begun(Box<Begun>),
     /// The one that began at this place of the tape has ended, or was dropped.
     Left(usize),
-    Faulty,
+    Faulty(&'static str, Fault),
     /// Nothing of the engine runs from now on, or it does again.
     Stopped(bool),
     /// What the engine was at is dropped: it crashed, or its service has ended.

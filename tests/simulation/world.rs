@@ -127,7 +127,7 @@ impl<S: Storage + Clone> World<S> {
         if let Some((number, fault)) = self.single {
             let is_it = self.calls.fetch_add(1, Ordering::Relaxed) + 1 == number;
             let fault = is_it.then_some(fault)?;
-            return Some(self.note(engine, fault));
+            return Some(self.note(engine, call.method, fault));
         }
         if self.is_calm() || self.dice(1_000) >= often {
             return None;
@@ -144,15 +144,15 @@ impl<S: Storage + Clone> World<S> {
             16..18 => Fault::DoneLate(late(5)),
             _ => Fault::DoneLate(late(LATE_MAX)),
         };
-        Some(self.note(engine, fault))
+        Some(self.note(engine, call.method, fault))
     }
 
-    fn note(&self, engine: usize, fault: Fault) -> Fault {
+    fn note(&self, engine: usize, method: &'static str, fault: Fault) -> Fault {
         if let Fault::DoneLate(by) = fault {
             let mut until = self.flying_until.lock().unwrap();
             *until = (*until).max(self.time.monotonic() + by + 5 * SECOND);
         }
-        self.tape.note(engine, What::Faulty);
+        self.tape.note(engine, What::Faulty(method, fault));
         fault
     }
 

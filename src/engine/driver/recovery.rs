@@ -56,6 +56,7 @@ impl Driver {
             Some(told) => self.site.engine.since(&run.id, told, &stored).await?,
             None => Vec::new(),
         };
+        self.desk.reset(&self.site);
         {
             let mut state = run.state();
             *state = found;
@@ -68,7 +69,6 @@ impl Driver {
             if !is_ours && state.status().is_end() && !run.is_revived() {
                 run.set_ended();
             }
-            self.desk.reset(&self.site, &state);
             // What is still held is given again.
             self.desk.granted.clear();
             self.desk.denied.clear();
@@ -76,6 +76,12 @@ impl Driver {
             if !is_ours || seized.is_some() || stored.holding != Holding::Held(owner) {
                 self.desk.forget_unbegun();
             }
+        }
+        // Only then are there executors for what was added to the definition.
+        self.grow();
+        self.desk.report_again(&self.site, &run.state());
+        {
+            let state = run.state();
             self.lost.clear();
             if is_ours {
                 let open = |(step, number): &(StepKey, u32)| {
@@ -88,7 +94,6 @@ impl Driver {
             let poisoned = self.recoveries > self.site.engine.limits.max_recoveries;
             self.is_poisoned = poisoned && begins_again && !state.is_quarantined();
         }
-        self.grow();
         self.desk.held.settle(&self.site.engine);
         self.publish(untold);
         if let Some(told) = &mut self.told {

@@ -126,7 +126,7 @@ impl<'a, S: Storage> Check<'a, S> {
             What::Retired => self.engines.entry(noted.engine).or_default().has_retired = true,
             What::Begun(begun) => self.begun(place, noted, begun),
             What::Left(body) => self.slots.left(*body),
-            What::Faulty | What::Stopped(_) | What::Over | What::ClockSet => {
+            What::Faulty(..) | What::Stopped(_) | What::Over | What::ClockSet => {
                 self.trouble(place, noted);
             }
         }
@@ -263,6 +263,10 @@ impl<'a> RunSeen<'a> {
         if let Event::StepSucceeded { step, .. } | Event::StepFailed { step, .. } = event {
             let name = format!("{run}/{}", self.state.instance(*step));
             assert!(self.results.insert(name.clone()), "N3 {name} has two results");
+        }
+        // One that has not begun keeps its name when an operator wants it again.
+        if let Event::StepReset { step, .. } = event {
+            self.results.remove(&format!("{run}/{}", self.state.instance(*step)));
         }
     }
 
