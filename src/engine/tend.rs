@@ -26,6 +26,8 @@ pub(crate) struct Pulse {
 struct Heard {
     beat_at: Duration,
     mail_at: Duration,
+    /// When the others were heard last.
+    at: Duration,
     last: BTreeMap<Owner, (u64, Duration)>,
 }
 
@@ -101,7 +103,12 @@ impl Inner {
         };
         let now = self.runtime.monotonic();
         let mut heard = lock(&self.pulse.heard);
-        let before = std::mem::take(&mut heard.last);
+        let mut before = std::mem::take(&mut heard.last);
+        // Who has not listened knows nothing of those who were silent meanwhile, or began anew.
+        if now.saturating_sub(heard.at) >= self.limits.lease / 2 {
+            before.clear();
+        }
+        heard.at = now;
         heard.last = beats
             .into_iter()
             .filter(|beat| beat.owner != self.owner)

@@ -82,9 +82,7 @@ fn simulate<S: Storage + Clone>(seed: u64, storage: S, mistake: Mistake) {
             world.is_calm.store(true, Ordering::Relaxed);
         };
         let all = join4(clients, join_all(processes), calm, Arc::clone(&world).jumps());
-        // What was set while the clock was ahead comes when the clock is there again.
-        let patience = if world.has_jumps() { 5 * 86_400 * SECOND } else { Duration::ZERO };
-        within(&world, TROUBLE + PEACE + patience, all).await.0
+        within(&world, TROUBLE + PEACE, all).await.0
     });
     check(&world, &runs.unwrap());
 }
@@ -115,12 +113,19 @@ async fn within<S: Storage + Clone, T>(
     limit: Duration,
     future: impl Future<Output = T>,
 ) -> T {
-    match select(Box::pin(future), Box::pin(world.nap(limit))).await {
+    let limit = async {
+        world.nap(limit).await;
+        // What was set while the clock was ahead comes when the clock is there again.
+        world.nap(world.was_ahead()).await;
+    };
+    match select(Box::pin(future), Box::pin(limit)).await {
         Either::Left((output, _)) => output,
         Either::Right(_) => {
-            let stored = world.storage.list(RunQuery::default()).await.unwrap();
-            let open: Vec<_> = stored.iter().filter(|run| !run.status.is_end()).collect();
-            panic!("N7 not all has ended in time, of {}: {open:#?}", stored.len());
+            let listed = world.storage.list(RunQuery::default()).await.unwrap();
+            let runs: Vec<RunId> = listed.iter().map(|run| run.id.clone()).collect();
+            tell(world, &world.tape.take(), &runs);
+            let open: Vec<_> = listed.iter().filter(|run| !run.status.is_end()).collect();
+            panic!("N7 not all has ended in time, of {}: {open:#?}", listed.len());
         }
     }
 }
@@ -128,20 +133,7 @@ async fn within<S: Storage + Clone, T>(
 fn check<S: Storage + Clone>(world: &World<S>, runs: &[RunId]) {
     let tape = world.tape.take();
     let said = world.said.lock().unwrap().clone();
-    if number("SIMULATION_TAPE").is_some() {
-        for (place, noted) in tape.iter().enumerate() {
-            eprintln!("{place} {noted:?}");
-        }
-        for said in &said {
-            eprintln!("{said:?}");
-        }
-        for run in runs {
-            let stored = futures::executor::block_on(world.storage.load(run)).unwrap().unwrap();
-            for (place, recorded) in stored.journal.iter().enumerate() {
-                eprintln!("{run} {place} {recorded:?}");
-            }
-        }
-    }
+    tell(world, &tape, runs);
     let calm_at = if world.is_single() { world.time.monotonic() } else { TROUBLE };
     let story = Story {
         storage: &world.storage,
@@ -152,6 +144,25 @@ fn check<S: Storage + Clone>(world: &World<S>, runs: &[RunId]) {
         has_jumps: world.has_jumps(),
     };
     story.check();
+}
+
+/// What has happened, if somebody wants to read it.
+fn tell<S: Storage + Clone>(world: &World<S>, tape: &[tape::Noted], runs: &[RunId]) {
+    if number("SIMULATION_TAPE").is_none() {
+        return;
+    }
+    for (place, noted) in tape.iter().enumerate() {
+        eprintln!("{place} {noted:?}");
+    }
+    for said in world.said.lock().unwrap().iter() {
+        eprintln!("{said:?}");
+    }
+    for run in runs {
+        let stored = futures::executor::block_on(world.storage.load(run)).unwrap().unwrap();
+        for (place, recorded) in stored.journal.iter().enumerate() {
+            eprintln!("{run} {place} {recorded:?}");
+        }
+    }
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -2,7 +2,7 @@
 //! and what has gone wrong.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures::executor::block_on;
@@ -14,7 +14,7 @@ use stepwell::storage::{
     RunQuery, Storage, StoredRun, Summary,
 };
 use stepwell::testing::{Fault, VirtualRuntime};
-use stepwell::{Result, RunId, StepKey, Timestamp};
+use stepwell::{Error, ErrorKind, Result, RunId, StepKey, Timestamp};
 
 use super::mistakes::Mistake;
 
@@ -105,6 +105,7 @@ pub(crate) struct Watched<S> {
     pub(crate) engine: usize,
     pub(crate) tape: Option<Tape>,
     pub(crate) mistake: Mistake,
+    pub(crate) owner: OnceLock<Owner>,
 }
 
 /// An answer, now: there is nothing else to wait for.
@@ -203,6 +204,12 @@ impl<S: Storage> Storage for Watched<S> {
         if self.mistake == Mistake::LocksAreForAll {
             return Reply::ready(Ok(None));
         }
+        // As long as the storage itself does not ask who wants a lock.
+        let holding = self.stored(run).map(|stored| stored.holding);
+        if self.owner.get().is_some_and(|owner| holding != Some(Holding::Held(*owner))) {
+            let message = "another engine has the run";
+            return Reply::ready(Err(Error::new(ErrorKind::Conflict, message)));
+        }
         let denied = at_once(self.inner.acquire(run, step, wants.clone(), now));
         if let Ok(None) = denied {
             self.note(What::Granted { run: run.clone(), step, wants });
@@ -211,6 +218,7 @@ impl<S: Storage> Storage for Watched<S> {
     }
 
     fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {
+        let _ = self.owner.set(owner);
         if self.mistake == Mistake::BeatsOnce {
             return self.mistake.beat_once(self, owner);
         }

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -39,6 +39,8 @@ pub(crate) struct World<S> {
     engines: AtomicUsize,
     pub(crate) said: Mutex<Vec<Said>>,
     pub(crate) is_calm: AtomicBool,
+    /// How far the clock has been ahead, in seconds.
+    ahead: AtomicU64,
     /// When the last late call has been done.
     flying_until: Mutex<Duration>,
     pub(crate) all_done: AtomicBool,
@@ -86,6 +88,7 @@ impl<S: Storage + Clone> World<S> {
             engines: AtomicUsize::new(0),
             said: Mutex::default(),
             is_calm: AtomicBool::new(single.is_some()),
+            ahead: AtomicU64::new(0),
             flying_until: Mutex::default(),
             all_done: AtomicBool::new(false),
         })
@@ -141,6 +144,8 @@ impl<S: Storage + Clone> World<S> {
             12 => Fault::Hangs,
             13..15 => Fault::AnswersLate(late(5)),
             15..16 => Fault::AnswersLate(late(LATE_MAX)),
+            // The engine may have the lock, have used it and have released it by then.
+            _ if call.method == "acquire" => Fault::After,
             16..18 => Fault::DoneLate(late(5)),
             _ => Fault::DoneLate(late(LATE_MAX)),
         };
@@ -159,15 +164,21 @@ impl<S: Storage + Clone> World<S> {
     /// An engine whose calls fail so often in a thousand.
     pub(crate) fn engine(self: &Arc<Self>, often: u32, has_all: bool) -> Numbered {
         let number = self.engines.fetch_add(1, Ordering::Relaxed);
-        let watched = |inner, tape| Watched { inner, engine: number, tape, mistake: self.mistake };
         let world = Arc::clone(self);
-        let storage = watched(self.storage.clone(), Some(self.tape.clone()));
+        let storage = Watched {
+            inner: self.storage.clone(),
+            engine: number,
+            tape: Some(self.tape.clone()),
+            mistake: self.mistake,
+            owner: OnceLock::new(),
+        };
         let faulty = Faulty::new(storage, move |call| world.fault(number, call, often));
         let around = Watched {
             inner: faulty.runtime(self.time.clone()),
             engine: number,
             tape: None,
             mistake: self.mistake,
+            owner: OnceLock::new(),
         };
         let limits = EngineLimits { max_recoveries: 1_000, lease: LEASE, ..EngineLimits::default() };
         let body = || {
@@ -292,12 +303,17 @@ impl<S: Storage + Clone> World<S> {
             }
             let by = [3_600, -3_600, 86_400, -86_400, 1][self.dice(5) as usize];
             off += by;
+            self.ahead.fetch_max(off.max(0).unsigned_abs(), Ordering::Relaxed);
             self.tape.note(usize::MAX, What::ClockSet);
             self.time.set_clock(by);
         }
         // Somebody has put it right in the end.
         self.tape.note(usize::MAX, What::ClockSet);
         self.time.set_clock(-off);
+    }
+
+    pub(crate) fn was_ahead(&self) -> Duration {
+        Duration::from_secs(self.ahead.load(Ordering::Relaxed))
     }
 
     pub(crate) fn has_jumps(&self) -> bool {
