@@ -50,7 +50,7 @@ use client::Client;
 use futures::future::{Either, join_all, join4, select};
 use mistakes::Mistake;
 use stepwell::runtime::Runtime as _;
-use stepwell::storage::{Memory, RunQuery, Storage};
+use stepwell::storage::{Holding, Memory, RunQuery, Storage, Summary};
 use stepwell::{RunId, RunStatus};
 use world::{SECOND, World};
 
@@ -93,7 +93,7 @@ async fn settle<S: Storage + Clone>(world: &Arc<World<S>>) {
         let listed = world.storage.list(RunQuery::default()).await.unwrap();
         let has_ended = listed.iter().all(|run| run.status.is_end());
         let is_due = world.storage.next_due().await.unwrap().is_some();
-        if world.has_flown() && has_ended && !is_due {
+        if world.has_flown() && has_ended && !is_due && are_let_go(world, &listed).await {
             return;
         }
         let paused = listed.iter().filter(|run| run.status == RunStatus::Paused);
@@ -105,6 +105,17 @@ async fn settle<S: Storage + Clone>(world: &Arc<World<S>>) {
         }
         world.nap(5 * SECOND).await;
     }
+}
+
+/// Whether nobody has any of them, for a message that came late, say.
+async fn are_let_go<S: Storage + Clone>(world: &World<S>, listed: &[Summary]) -> bool {
+    for run in listed {
+        let stored = world.storage.load(&run.id).await.unwrap().unwrap();
+        if stored.holding != Holding::Finished {
+            return false;
+        }
+    }
+    true
 }
 
 /// What it comes to, if that does not take too long.

@@ -2,6 +2,7 @@
 //! and what has gone wrong.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -78,11 +79,15 @@ pub(crate) struct Begun {
 pub(crate) struct Tape {
     time: VirtualRuntime,
     noted: Arc<Mutex<Vec<Noted>>>,
+    calls: Arc<AtomicU64>,
 }
+
+/// Calls of a storage after which somebody must be asking without end; most seeds need some thousands.
+const CALLS_MAX: u64 = 300_000;
 
 impl Tape {
     pub(crate) fn new(time: &VirtualRuntime) -> Self {
-        Self { time: time.clone(), noted: Arc::default() }
+        Self { time: time.clone(), noted: Arc::default(), calls: Arc::default() }
     }
 
     /// Where on the tape it is.
@@ -117,6 +122,13 @@ pub(crate) fn at_once<T: Unpin>(reply: Reply<T>) -> T {
 }
 
 impl<S: Storage> Watched<S> {
+    fn count(&self) {
+        if let Some(tape) = &self.tape {
+            let calls = tape.calls.fetch_add(1, Ordering::Relaxed);
+            assert!(calls < CALLS_MAX, "N7 the storage is asked without end");
+        }
+    }
+
     fn note(&self, what: What) {
         if let Some(tape) = &self.tape {
             tape.note(self.engine, what);
@@ -130,6 +142,7 @@ impl<S: Storage> Watched<S> {
 
 impl<S: Storage> Storage for Watched<S> {
     fn create(&self, run: NewRun) -> Reply<Result<Created>> {
+        self.count();
         let (id, events) = (run.id.clone(), run.journal.len() as u64);
         if let Some(created) = self.mistake.create(&run) {
             return Reply::ready(Ok(created));
@@ -142,6 +155,7 @@ impl<S: Storage> Storage for Watched<S> {
     }
 
     fn commit(&self, run: &RunId, commit: Commit) -> Reply<Result<Vec<Recorded>>> {
+        self.count();
         if self.tape.is_none() {
             return self.mistake.commit_around(self, run, commit);
         }
@@ -164,6 +178,7 @@ impl<S: Storage> Storage for Watched<S> {
     }
 
     fn load(&self, run: &RunId) -> Reply<Result<Option<StoredRun>>> {
+        self.count();
         let stored = self.inner.load(run);
         if self.mistake == Mistake::LoadIsStale && self.tape.is_some() {
             let stale = |mut stored: StoredRun| {
@@ -183,6 +198,7 @@ impl<S: Storage> Storage for Watched<S> {
     }
 
     fn inbox(&self, run: &RunId) -> Reply<Result<Vec<(u64, Message)>>> {
+        self.count();
         self.inner.inbox(run)
     }
 
@@ -200,6 +216,7 @@ impl<S: Storage> Storage for Watched<S> {
         wants: Vec<Want>,
         now: Timestamp,
     ) -> Reply<Result<Option<Denied>>> {
+        self.count();
         let wants = self.mistake.wants(wants);
         if self.mistake == Mistake::LocksAreForAll {
             return Reply::ready(Ok(None));
@@ -218,6 +235,7 @@ impl<S: Storage> Storage for Watched<S> {
     }
 
     fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {
+        self.count();
         let _ = self.owner.set(owner);
         if self.mistake == Mistake::BeatsOnce {
             return self.mistake.beat_once(self, owner);
@@ -248,6 +266,7 @@ impl<S: Storage> Storage for Watched<S> {
     }
 
     fn claim(&self, claim: Claim) -> Reply<Result<Vec<Claimed>>> {
+        self.count();
         let claim = self.mistake.claim(self, claim);
         let owner = claim.owner;
         let mut claimed = at_once(self.inner.claim(claim));
@@ -276,6 +295,7 @@ impl<S: Storage> Storage for Watched<S> {
     }
 
     fn next_due(&self) -> Reply<Result<Option<Timestamp>>> {
+        self.count();
         self.inner.next_due()
     }
 

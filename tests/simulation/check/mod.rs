@@ -62,6 +62,8 @@ struct RunSeen<'a> {
     results: BTreeSet<String>,
     /// Where each attempt was begun last, and by whom.
     begun: BTreeMap<(String, u32), (usize, usize)>,
+    /// What was begun by who had lost the run.
+    ghosts: BTreeSet<(usize, usize, String, u32)>,
     /// Waits that end by time: not before, and when that is by the other clock.
     due: BTreeMap<StepKey, (Timestamp, Duration)>,
     retries: BTreeMap<StepKey, Timestamp>,
@@ -74,6 +76,8 @@ pub(crate) struct Check<'a, S> {
     runs: BTreeMap<&'a RunId, RunSeen<'a>>,
     slots: Slots,
     trouble_at: Option<Duration>,
+    /// When the clock was set last: an engine that is not served beats by it.
+    set_at: Option<Duration>,
 }
 
 impl<S: Storage> Story<'_, S> {
@@ -85,6 +89,7 @@ impl<S: Storage> Story<'_, S> {
             runs: stored.iter().map(|(id, run)| (id, RunSeen::new(id, run))).collect(),
             slots: Slots::new(self.has_jumps),
             trouble_at: None,
+            set_at: None,
         };
         for (place, noted) in self.tape.iter().enumerate() {
             check.read(place, noted);
@@ -134,7 +139,8 @@ impl<'a, S: Storage> Check<'a, S> {
 
     fn trouble(&mut self, place: usize, noted: &Noted) {
         self.trouble_at = Some(noted.at);
-        if noted.engine == usize::MAX {
+        if let What::ClockSet = noted.what {
+            self.set_at = Some(noted.at);
             return;
         }
         let engine = self.engines.entry(noted.engine).or_default();
@@ -206,7 +212,7 @@ impl<'a, S: Storage> Check<'a, S> {
         let has_reason = engine.is_over
             || engine.is_stopped
             || seen.state.is_parked()
-            || engine.trouble_at.is_some_and(|at| at >= beat_at);
+            || engine.trouble_at.max(self.set_at).is_some_and(|at| at >= beat_at);
         assert!(has_reason, "N4 {run}: {holder} was silent for {silent:?}, and nothing was wrong");
     }
 
@@ -220,19 +226,22 @@ impl<'a, S: Storage> Check<'a, S> {
             "N4 {run}: {path} begun by {} who has never had it",
             noted.engine
         );
+        let lost = |engine| seen.lost.get(&engine).copied().unwrap_or(0);
+        if !is_holder {
+            // The answer to its commit came late, or it was asleep: once for each time that it lost it.
+            let ghost = (noted.engine, lost(noted.engine), key.clone(), *attempt);
+            assert!(seen.ghosts.insert(ghost), "N4 {run}: {path} begun again by who has lost it");
+            return;
+        }
         // A repeat has a reason: what was begun is dropped, or its engine has lost the run.
-        let last = seen.begun.insert((key.clone(), *attempt), (noted.engine, place));
-        if let Some((engine, before)) = last {
-            let lost = seen.lost.get(&engine).copied().unwrap_or(0);
+        if let Some((engine, before)) = seen.begun.get(&(key.clone(), *attempt)).copied() {
             assert!(
-                over_at(engine).max(lost) > before,
+                over_at(engine).max(lost(engine)) > before,
                 "N4 {run}: {path} attempt {attempt} begun again by {}, after {engine}, for no reason",
                 noted.engine
             );
         }
-        if !is_holder {
-            return;
-        }
+        seen.begun.insert((key.clone(), *attempt), (noted.engine, place));
         let step = seen.state.find(path);
         let runs = step.is_some_and(|step| seen.state.is_running(step, *attempt));
         assert!(runs, "N3 {run}: {path} attempt {attempt} begun, and nothing recorded wants it");
@@ -254,6 +263,7 @@ impl<'a> RunSeen<'a> {
             lost: BTreeMap::new(),
             results: BTreeSet::new(),
             begun: BTreeMap::new(),
+            ghosts: BTreeSet::new(),
             due: BTreeMap::new(),
             retries: BTreeMap::new(),
             ended_at: Duration::ZERO,
