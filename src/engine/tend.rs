@@ -119,6 +119,9 @@ impl Inner {
             .collect();
         drop(heard);
         self.pulse.introduced.store(true, Ordering::Release);
+        if self.storage.has_given_up() {
+            self.doubt();
+        }
         Ok(())
     }
 

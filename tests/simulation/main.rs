@@ -30,6 +30,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod anomalies;
+mod cases;
 mod check;
 mod client;
 #[cfg(feature = "sqlite")]

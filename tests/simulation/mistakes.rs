@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use stepwell::journal::Recorded;
 use stepwell::run::Want;
 use stepwell::storage::{
-    Claim, Claimed, Commit, Created, Holding, Memory, NewRun, Owner, Reply, RunQuery, Storage,
+    Beat, Claim, Claimed, Commit, Created, Holding, Memory, NewRun, Owner, Reply, RunQuery, Storage,
 };
 use stepwell::{ErrorKind, Result, RunId, Timestamp};
 
@@ -39,13 +39,12 @@ mistakes! {
     ClaimNeverWhenDue 40,
     LeaseIsIgnored 40,
     BeatsOnce 40,
-    HeldIsForgotten 40,
+    HeldIsForgotten 200,
     CreateIsNotDone 40,
     // Messages.
     MessagesStay 40,
     PostsTwice 40,
     AnswersAreGuessed 40,
-    MailIsLost 40,
     // Locks.
     LocksStay 40,
     LocksAreForAll 40,
@@ -104,11 +103,10 @@ impl Mistake {
         if self != Self::CommitsAgain {
             return storage.inner.commit(run, commit);
         }
-        let again = Commit { ..commit.clone() };
+        let again = commit.clone();
         match storage.inner.commit(run, commit) {
             Reply::Ready(Some(Err(error))) if error.kind() == ErrorKind::Storage => {
-                let length = storage.stored(run).map(|stored| stored.journal.len() as u64);
-                let expected = length.unwrap_or(again.expected);
+                let expected = again.expected + again.events.len() as u64;
                 storage.inner.commit(run, Commit { expected, ..again })
             }
             answer => answer,
@@ -126,18 +124,16 @@ impl Mistake {
         wants
     }
 
+    /// What it hears that does not beat again; none if it has not yet.
     pub(crate) fn beat_once<S: Storage>(
         self,
         storage: &Watched<S>,
         owner: Owner,
-    ) -> Reply<Result<Vec<stepwell::storage::Beat>>> {
+    ) -> Option<Vec<Beat>> {
         let nobody = Owner(u128::MAX);
-        let others = at_once(storage.inner.beat(nobody));
+        let beats = at_once(storage.inner.beat(nobody)).ok()?;
         drop(at_once(storage.inner.retire(nobody)));
-        match others {
-            Ok(beats) if beats.iter().any(|beat| beat.owner == owner) => Reply::ready(Ok(beats)),
-            _ => storage.inner.beat(owner),
-        }
+        beats.iter().any(|beat| beat.owner == owner).then_some(beats)
     }
 
     pub(crate) fn claim<S: Storage>(self, storage: &Watched<S>, mut claim: Claim) -> Claim {
