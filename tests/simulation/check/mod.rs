@@ -76,8 +76,6 @@ pub(crate) struct Check<'a, S> {
     runs: BTreeMap<&'a RunId, RunSeen<'a>>,
     slots: Slots,
     trouble_at: Option<Duration>,
-    /// When the clock was set last: an engine that is not served beats by it.
-    set_at: Option<Duration>,
 }
 
 impl<S: Storage> Story<'_, S> {
@@ -89,7 +87,6 @@ impl<S: Storage> Story<'_, S> {
             runs: stored.iter().map(|(id, run)| (id, RunSeen::new(id, run))).collect(),
             slots: Slots::new(self.has_jumps),
             trouble_at: None,
-            set_at: None,
         };
         for (place, noted) in self.tape.iter().enumerate() {
             check.read(place, noted);
@@ -140,7 +137,7 @@ impl<'a, S: Storage> Check<'a, S> {
     fn trouble(&mut self, place: usize, noted: &Noted) {
         self.trouble_at = Some(noted.at);
         if let What::ClockSet = noted.what {
-            self.set_at = Some(noted.at);
+            // Engines beat by the other one.
             return;
         }
         let engine = self.engines.entry(noted.engine).or_default();
@@ -212,7 +209,7 @@ impl<'a, S: Storage> Check<'a, S> {
         let has_reason = engine.is_over
             || engine.is_stopped
             || seen.state.is_parked()
-            || engine.trouble_at.max(self.set_at).is_some_and(|at| at >= beat_at);
+            || engine.trouble_at.is_some_and(|at| at >= beat_at);
         assert!(has_reason, "N4 {run}: {holder} was silent for {silent:?}, and nothing was wrong");
     }
 
