@@ -9,6 +9,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use futures::channel::oneshot;
+use futures::future::BoxFuture;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::Runtime;
@@ -172,16 +173,10 @@ impl<S: Storage> Faulty<S> {
         })
     }
 
-    /// By the clock that nobody sets.
-    fn nap(&self, length: Duration) -> impl Future<Output = ()> + Send + use<S> {
-        const LOOKS: Duration = Duration::from_secs(1);
-        let runtime = self.runtime.clone();
-        async move {
-            let Some(runtime) = runtime else { return std::future::pending().await };
-            let until = runtime.monotonic() + length;
-            while let Some(left) = until.checked_sub(runtime.monotonic()).filter(|d| !d.is_zero()) {
-                runtime.sleep_until(runtime.now() + left.min(LOOKS)).await;
-            }
+    fn nap(&self, length: Duration) -> BoxFuture<'static, ()> {
+        match &self.runtime {
+            Some(runtime) => runtime.sleep(length),
+            None => Box::pin(std::future::pending()),
         }
     }
 }

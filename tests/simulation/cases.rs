@@ -1,13 +1,13 @@
 //! What the simulation has found, each in the fewest steps.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::{Either, join, select};
-use stepwell::journal::Reason;
+use stepwell::journal::{Reason, Signal};
 use stepwell::runtime::Runtime as _;
-use stepwell::storage::{Memory, Storage};
+use stepwell::storage::{Claim, Memory, Message, Owner, Storage};
 use stepwell::testing::{Call, Fault, Faulty, VirtualRuntime};
 use stepwell::workflow::Lock;
 use stepwell::{
@@ -116,34 +116,6 @@ fn what_was_done_at_once_when_a_run_was_resumed_is_done_once() {
 }
 
 #[test]
-fn a_lock_whose_grant_was_not_heard_of_is_used_by_the_step_that_has_it() {
-    let place = Place::new();
-    // `a` has begun and is done; `b` and `c` want the lock next, and the answer to `b` is lost: or to
-    // `c`, by another order.
-    for number in 2..5 {
-        let engine = place.engine(nth("acquire", number, Fault::After));
-        let locked = |id| work(id).lock(Lock::new("one"));
-        let steps = [locked("a"), locked("b"), locked("c")];
-        let outcome = place.time.block_on(async {
-            let run = engine.start(&flow(steps), ()).await.unwrap();
-            let drives = async {
-                loop {
-                    if let Ok(outcome) = run.outcome().await {
-                        return outcome;
-                    }
-                }
-            };
-            let limit = Box::pin(place.nap(100 * SECOND));
-            match select(Box::pin(drives), limit).await {
-                Either::Left((outcome, _)) => Some(outcome),
-                Either::Right(_) => None,
-            }
-        });
-        assert!(matches!(outcome.unwrap(), Some(Outcome::Succeeded(_))), "{number}");
-    }
-}
-
-#[test]
 fn a_lock_that_a_crashed_engine_has_taken_is_used_by_the_step_that_has_it() {
     let place = Place::new();
     // Nothing is committed but that the first is ready; the second step gets the lock, and no more.
@@ -171,25 +143,24 @@ fn a_lock_that_a_crashed_engine_has_taken_is_used_by_the_step_that_has_it() {
 #[test]
 fn a_claim_that_is_done_after_its_engine_gave_it_up_is_found() {
     let place = Place::new();
-    let claims = Arc::new(AtomicU32::new(0));
     let status = place.time.block_on(async {
         let first = place.engine(|_| None);
-        let steps = [Step::wait("w", Wait::For(35 * SECOND)), work("a").after("w")];
+        let steps = [Step::wait("w", Wait::signal("go")), work("a").after("w")];
         let run = first.start(&flow(steps), ()).await.unwrap();
         let id = run.id().clone();
         drop(run);
         // Parks it.
         first.serve(place.nap(SECOND)).await.unwrap();
         drop(first);
-        let claims = Arc::clone(&claims);
-        let second = place.engine(move |call| {
-            let is_claim = call.method == "claim";
-            // The first one only finds nothing yet; it is done when the run is due.
-            let first = is_claim && claims.fetch_add(1, Ordering::Relaxed) == 0;
-            first.then_some(Fault::DoneLate(50 * SECOND))
-        });
-        // By name nobody asks for it.
-        second.serve(place.nap(600 * SECOND)).await.unwrap();
+        let second = place.engine(nth("claim", 1, Fault::DoneLate(50 * SECOND)));
+        let says = async {
+            // Just before the claim is done, which takes the run then.
+            place.nap(Duration::from_millis(49_900)).await;
+            let message = Message::Signal(Signal::new("go", ()));
+            place.memory.post(&id, message).await.unwrap();
+            place.nap(300 * SECOND).await;
+        };
+        second.serve(says).await.unwrap();
         place.memory.load(&id).await.unwrap().unwrap().status
     });
     assert_eq!(status.unwrap(), RunStatus::Succeeded);
@@ -202,19 +173,22 @@ fn an_engine_that_did_not_listen_takes_nobody_for_gone_who_began_anew() {
     let one = place.engine(|_| None);
     let begun = place.time.block_on(async {
         let two = place.engine(|_| None);
-        let stopped = std::sync::atomic::AtomicBool::new(false);
-        let mut watching = Box::pin(two.serve(place.nap(400 * SECOND)));
+        let stopped = AtomicBool::new(false);
+        let mut watching = Box::pin(async {
+            place.nap(3 * SECOND).await;
+            two.serve(place.nap(400 * SECOND)).await
+        });
         let watches = std::future::poll_fn(|context| match stopped.load(Ordering::Relaxed) {
             true => std::task::Poll::Pending,
             false => watching.as_mut().poll(context),
         });
         let story = async {
             // It beats three times, is heard of, and goes.
-            one.serve(place.nap(25 * SECOND)).await.unwrap();
+            one.serve(place.nap(28 * SECOND)).await.unwrap();
             stopped.store(true, Ordering::Relaxed);
             // Somebody tidies up behind it.
-            let claim = stepwell::storage::Claim {
-                owner: stepwell::storage::Owner(9),
+            let claim = Claim {
+                owner: Owner(9),
                 now: place.time.now(),
                 gone: Vec::new(),
                 run: None,
@@ -227,7 +201,8 @@ fn an_engine_that_did_not_listen_takes_nobody_for_gone_who_began_anew() {
             let wakes = async {
                 place.nap(22 * SECOND).await;
                 stopped.store(false, Ordering::Relaxed);
-                place.nap(5 * SECOND).await;
+                place.nap(SECOND).await;
+                place.nap(4 * SECOND).await;
                 storage.load(run.id()).await.unwrap().unwrap().recoveries
             };
             let served = one.serve(place.nap(30 * SECOND));

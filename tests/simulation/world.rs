@@ -120,10 +120,7 @@ impl<S: Storage + Clone> World<S> {
 
     /// By the clock that nobody sets.
     pub(crate) async fn nap(&self, length: Duration) {
-        let until = self.time.monotonic() + length;
-        while let Some(left) = until.checked_sub(self.time.monotonic()).filter(|d| !d.is_zero()) {
-            self.time.sleep_until(self.time.now() + left.min(5 * SECOND)).await;
-        }
+        self.time.sleep(length).await;
     }
 
     fn fault(&self, engine: usize, call: Call, often: u32) -> Option<Fault> {
