@@ -1,5 +1,6 @@
 //! The workflows of the simulation, and what each comes to.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use stepwell::workflow::{Approval, Limits, Lock, OnTimeout, Timeout};
@@ -19,7 +20,13 @@ fn failing(id: &str, attempts: u32) -> Step {
     work(id).input("fails", "9").retry(RetryConfig::attempts(attempts))
 }
 
-pub(crate) fn shapes() -> Vec<Workflow> {
+/// All of them, compiled once.
+pub(crate) fn shapes() -> &'static [Workflow] {
+    static SHAPES: OnceLock<Vec<Workflow>> = OnceLock::new();
+    SHAPES.get_or_init(build)
+}
+
+fn build() -> Vec<Workflow> {
     let patient = Limits { max_duration: Duration::MAX, ..Limits::default() };
     let flow = |name: &str, steps: Vec<Step>| {
         Workflow::builder(name).limits(patient.clone()).steps(steps).build().unwrap()
