@@ -174,6 +174,7 @@ impl Mistake {
                 holding: Holding::Held(owner),
                 released: Vec::new(),
                 recovered: false,
+                writes: None,
             };
             if at_once(storage.inner.commit(&run.id, taken)).is_ok() {
                 claimed.push(Claimed { run: run.id, recoveries: stored.recoveries });
