@@ -85,6 +85,8 @@ impl Desk {
         if state.is_due(now) {
             self.tick(site, state, now);
         }
+        // A step that was reset before it began has to ask again when its turn comes.
+        self.granted.retain(|step| !state.has_released(*step));
         let was_full = self.full.take().is_some();
         if !site.run.is_driven() {
             // Somebody only says something to it; what is started now nobody would go on with.

@@ -1,11 +1,11 @@
 //! What the simulation has found, each in the fewest steps.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::{Either, join, select};
-use stepwell::journal::{Reason, Signal};
+use stepwell::journal::{Operation, Reason, Signal};
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{Claim, Memory, Message, Owner, Storage};
 use stepwell::testing::{Call, Fault, Faulty, VirtualRuntime};
@@ -138,6 +138,28 @@ fn a_lock_that_a_crashed_engine_has_taken_is_used_by_the_step_that_has_it() {
         matches!(both.await.0, Either::Left((Outcome::Succeeded(_), _)))
     });
     assert!(outcome.unwrap(), "nobody used the lock");
+}
+
+#[test]
+fn a_step_that_is_reset_before_it_begins_asks_for_its_locks_again() {
+    let place = Place::new();
+    // `c` is given its lock, and `b` is not.
+    let asked = Arc::new(AtomicU32::new(0));
+    let asks = Arc::clone(&asked);
+    let engine = place.engine(move |call| {
+        let number = u32::from(call.method == "acquire");
+        let before = asks.fetch_add(number, Ordering::Relaxed);
+        (number == 1 && before == 1).then_some(Fault::Before)
+    });
+    let locked = |id: &str| work(id).after("a").lock(Lock::new(id));
+    let outcome = place.time.block_on(async {
+        let run = engine.start(&flow([work("a"), locked("c"), locked("b")]), ()).await.unwrap();
+        assert!(run.outcome().await.is_err());
+        run.operate(Operation::rerun("a"), reason()).await.unwrap();
+        run.outcome().await.unwrap()
+    });
+    assert!(matches!(outcome.unwrap(), Outcome::Succeeded(_)));
+    assert_eq!(asked.load(Ordering::Relaxed), 4, "each of them, before and after");
 }
 
 #[test]

@@ -68,11 +68,8 @@ impl<S: Storage + Clone> Client<S> {
             // A process of its own, that others cannot see into.
             let numbered = self.world.engine(self.often, true);
             let life = self.world.seconds(20, 200);
-            let ended = match select(
-                pin!(self.visit(&numbered.engine)),
-                pin!(self.world.nap(life)),
-            )
-            .await
+            let ended = match select(pin!(self.visit(&numbered.engine)), pin!(self.world.nap(life)))
+                .await
             {
                 Either::Left((visited, _)) => visited.is_ok(),
                 Either::Right(_) => false,
@@ -129,10 +126,8 @@ impl<S: Storage + Clone> Client<S> {
                     self.look(handle, 5 * SECOND).await;
                 }
                 for open in handle.approvals() {
-                    self.say(|mark| {
-                        handle.approve(&open.id, Vote::approve(*by).comment(mark.why))
-                    })
-                    .await?;
+                    self.say(|mark| handle.approve(&open.id, Vote::approve(*by).comment(mark.why)))
+                        .await?;
                 }
                 Ok(())
             }
@@ -187,7 +182,9 @@ fn needed(shape: &str) -> Vec<Wish> {
         "signal" => vec![Wish::Signal],
         "approval" => vec![Wish::Vote("ann")],
         // Nobody votes twice, and two are enough.
-        "quorum" => vec![Wish::Vote("bob"), Wish::Vote("bob"), Wish::Vote("ann"), Wish::Vote("cid")],
+        "quorum" => {
+            vec![Wish::Vote("bob"), Wish::Vote("bob"), Wish::Vote("ann"), Wish::Vote("cid")]
+        }
         _ => Vec::new(),
     }
 }

@@ -103,12 +103,14 @@ fn build() -> Vec<Workflow> {
         ),
         flow(
             "pool",
-            vec![
-                Step::for_each("all", "[1, 2, 1, 2, 1]", [
+            vec![Step::for_each(
+                "all",
+                "[1, 2, 1, 2, 1]",
+                [
                     work("x").lock(Lock::new("pool").max(2)),
                     work("y").lock(Lock::new("tenant").key("item")).after("x"),
-                ]),
-            ],
+                ],
+            )],
         ),
         flow(
             "section",
@@ -119,9 +121,11 @@ fn build() -> Vec<Workflow> {
         ),
         flow(
             "rate",
-            vec![Step::for_each("all", "[1, 2, 3, 4, 5, 6, 7]", [
-                work("x").lock(Lock::rate("api", 2, 10 * SECOND)),
-            ])],
+            vec![Step::for_each(
+                "all",
+                "[1, 2, 3, 4, 5, 6, 7]",
+                [work("x").lock(Lock::rate("api", 2, 10 * SECOND))],
+            )],
         ),
     ]
 }

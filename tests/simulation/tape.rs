@@ -37,11 +37,22 @@ impl fmt::Debug for Noted {
 
 #[derive(Clone, Debug)]
 pub(crate) enum What {
-    Created { run: RunId, events: u64 },
+    Created {
+        run: RunId,
+        events: u64,
+    },
     Committed(Box<Done>),
-    Claimed { run: RunId },
-    Aside { run: RunId },
-    Granted { run: RunId, step: StepKey, wants: Vec<Want> },
+    Claimed {
+        run: RunId,
+    },
+    Aside {
+        run: RunId,
+    },
+    Granted {
+        run: RunId,
+        step: StepKey,
+        wants: Vec<Want>,
+    },
     Beat,
     Retired,
     /// Code of a step begins.

@@ -177,15 +177,14 @@ impl<S: Storage + Clone> World<S> {
             mistake: self.mistake,
             owner: OnceLock::new(),
         };
-        let limits = EngineLimits { max_recoveries: 1_000, lease: LEASE, ..EngineLimits::default() };
+        let limits =
+            EngineLimits { max_recoveries: 1_000, lease: LEASE, ..EngineLimits::default() };
         let body = || {
             let world = Arc::clone(self);
             executor_fn(move |ctx| Arc::clone(&world).body(number, ctx))
         };
-        let mut builder = Engine::builder()
-            .runtime(self.time.clone())
-            .limits(limits)
-            .executor("work", body());
+        let mut builder =
+            Engine::builder().runtime(self.time.clone()).limits(limits).executor("work", body());
         builder = match self.mistake.is_around() {
             true => builder.storage(around),
             false => builder.storage(around.inner),

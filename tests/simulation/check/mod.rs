@@ -202,9 +202,14 @@ impl<'a, S: Storage> Check<'a, S> {
         if engine.has_retired {
             return;
         }
-        let Some(beat_at) = engine.beat_at else { panic!("N4 {run}: held by who was never heard of") };
+        let Some(beat_at) = engine.beat_at else {
+            panic!("N4 {run}: held by who was never heard of")
+        };
         let silent = noted.at.saturating_sub(beat_at);
-        assert!(silent >= LEASE, "N4 {run}: taken from {holder} who was silent for {silent:?} only");
+        assert!(
+            silent >= LEASE,
+            "N4 {run}: taken from {holder} who was silent for {silent:?} only"
+        );
         // In memory, whoever waits for a run that only waits does not say so.
         let has_reason = engine.is_over
             || engine.is_stopped
@@ -283,7 +288,8 @@ impl<'a> RunSeen<'a> {
     fn n5_nothing_is_early(&self, run: &RunId, recorded: &Recorded) {
         let (step, due) = match &recorded.event {
             Event::StepSucceeded { step, .. } => (step, self.due.get(step).map(|(due, _)| *due)),
-            Event::StepStarted { step, .. } => (step, self.retries.get(step).copied()),
+            // The clock may be set back before it begins.
+            Event::StepReady { step } => (step, self.retries.get(step).copied()),
             _ => return,
         };
         let is_early = due.is_some_and(|due| recorded.at < due);
@@ -303,7 +309,7 @@ impl<'a> RunSeen<'a> {
                 self.retries.insert(*step, failed.retry_at);
                 None
             }
-            Event::StepStarted { step, .. } => {
+            Event::StepReady { step } => {
                 self.retries.remove(step);
                 None
             }
@@ -336,9 +342,7 @@ fn n7_it_ended_in_time<S>(story: &Story<'_, S>, run: &RunId, seen: &RunSeen<'_>)
 }
 
 /// Runs are neither lost nor made up.
-fn n8_what_was_accepted_is_there<S: Storage>(
-    story: &Story<'_, S>,
-) -> BTreeMap<RunId, StoredRun> {
+fn n8_what_was_accepted_is_there<S: Storage>(story: &Story<'_, S>) -> BTreeMap<RunId, StoredRun> {
     let listed = at_once(story.storage.list(RunQuery::default())).unwrap();
     let names: BTreeSet<&RunId> = story.runs.iter().collect();
     let stored: BTreeSet<&RunId> = listed.iter().map(|run| &run.id).collect();
