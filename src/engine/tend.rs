@@ -104,8 +104,7 @@ impl Inner {
         let now = self.runtime.monotonic();
         let mut heard = lock(&self.pulse.heard);
         let mut before = std::mem::take(&mut heard.last);
-        // Who has not listened knows nothing of those who were silent meanwhile, or began anew.
-        if now.saturating_sub(heard.at) >= self.limits.lease / 2 {
+        if !self.has_listened(&heard, now) {
             before.clear();
         }
         heard.at = now;
@@ -129,9 +128,17 @@ impl Inner {
     pub(crate) fn gone(&self) -> Vec<Beat> {
         let now = self.runtime.monotonic();
         let heard = lock(&self.pulse.heard);
+        if !self.has_listened(&heard, now) {
+            return Vec::new();
+        }
         let silent =
             heard.last.iter().filter(|(_, (_, at))| now.saturating_sub(*at) >= self.limits.lease);
         silent.map(|(owner, (count, _))| Beat { owner: *owner, count: *count }).collect()
+    }
+
+    /// Who has not listened knows nothing of those who were silent meanwhile, or have begun anew since.
+    fn has_listened(&self, heard: &Heard, now: Duration) -> bool {
+        now.saturating_sub(heard.at) < self.limits.lease / 2
     }
 
     /// Lets go of everything at once, unless somebody still drives a run here.
