@@ -44,6 +44,8 @@ impl Driver {
                     Some(denied) => Some(denied.clone()),
                     None => {
                         let run = &self.site.run.id;
+                        // The answers before may have taken their time, and rates count from this one.
+                        let now = self.site.engine.runtime.now();
                         let answer = self.site.engine.storage.acquire(run, name, wants, now).await;
                         // Somebody has ended it, maybe this engine with a commit that nobody heard of.
                         self.uncertain |=

@@ -9,6 +9,7 @@ use futures::executor::block_on;
 use stepwell::journal::{Event, Recorded, Waiting};
 use stepwell::run::{RunState, Want};
 use stepwell::storage::{Holding, RunQuery, Storage, StoredRun, Summary};
+use stepwell::testing::Fault;
 use stepwell::{Outcome, RunId, StepKey, Timestamp};
 
 use super::client::Said;
@@ -47,6 +48,8 @@ struct EngineSeen {
     is_over: bool,
     is_stopped: bool,
     trouble_at: Option<Duration>,
+    /// Until when what it reads, or has written before, may be late.
+    late_until: Duration,
     /// Where on the tape what it was at was last dropped.
     over_at: usize,
 }
@@ -144,6 +147,9 @@ impl<'a, S: Storage> Check<'a, S> {
         engine.trouble_at = Some(noted.at);
         match noted.what {
             What::Stopped(is_stopped) => engine.is_stopped = is_stopped,
+            What::Faulty(_, Fault::AnswersLate(by) | Fault::DoneLate(by)) => {
+                engine.late_until = engine.late_until.max(noted.at + by + LEASE);
+            }
             What::Over => (engine.over_at, engine.is_over) = (place, true),
             _ => {}
         }
@@ -246,6 +252,11 @@ impl<'a, S: Storage> Check<'a, S> {
         seen.begun.insert((key.clone(), *attempt), (noted.engine, place));
         let step = seen.state.find(path);
         let runs = step.is_some_and(|step| seen.state.is_running(step, *attempt));
+        let late_until = self.engines.get(&noted.engine).map_or(Duration::ZERO, |it| it.late_until);
+        if !runs && noted.at <= late_until {
+            // Its own commit was done after it had read the journal, or given the commit up.
+            return;
+        }
         assert!(runs, "N3 {run}: {path} attempt {attempt} begun, and nothing recorded wants it");
         let Some(step) = step else { return };
         let name = format!("{run}/{}", seen.state.instance(step));
