@@ -210,7 +210,7 @@ fn seeds(count: u64, simulate: impl Fn(u64) + Sync) {
         }
     };
     std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(&work)).collect();
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         work();
         for other in others {
             if let Err(panic) = other.join() {

@@ -39,7 +39,6 @@ mistakes! {
     ClaimNeverWhenDue 40,
     LeaseIsIgnored 40,
     BeatsOnce 40,
-    HeldIsForgotten 200,
     CreateIsNotDone 40,
     // Messages.
     MessagesStay 40,
