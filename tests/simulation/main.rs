@@ -170,8 +170,8 @@ fn tell<S: Storage + Clone>(world: &World<S>, tape: &[tape::Noted], runs: &[RunI
         eprintln!("{said:?}");
     }
     for run in runs {
-        let stored = futures::executor::block_on(world.storage.load(run)).unwrap().unwrap();
-        for (place, recorded) in stored.journal.iter().enumerate() {
+        let events = world.storage.events(run, 0, usize::MAX);
+        for (place, recorded) in futures::executor::block_on(events).unwrap() {
             eprintln!("{run} {place} {recorded:?}");
         }
     }

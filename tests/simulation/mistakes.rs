@@ -77,7 +77,7 @@ impl Mistake {
         match self {
             Self::CommitIgnoresLength => {
                 let stored = storage.stored(run);
-                commit.expected = stored.map_or(commit.expected, |it| it.journal.len() as u64);
+                commit.expected = stored.map_or(commit.expected, |it| it.length());
             }
             Self::CommitIgnoresOwner => {
                 if let Some(Holding::Held(owner)) = storage.stored(run).map(|it| it.holding) {
@@ -166,7 +166,7 @@ impl Mistake {
             }
             let taken = Commit {
                 owner: holder,
-                expected: stored.journal.len() as u64,
+                expected: stored.length(),
                 events: Vec::new(),
                 status: stored.status,
                 answers: Vec::new(),
@@ -174,6 +174,7 @@ impl Mistake {
                 released: Vec::new(),
                 recovered: false,
                 writes: None,
+                snapshot: None,
             };
             if at_once(storage.inner.commit(&run.id, taken)).is_ok() {
                 claimed.push(Claimed { run: run.id, recoveries: stored.recoveries });

@@ -10,8 +10,8 @@ use stepwell::journal::Recorded;
 use stepwell::run::Want;
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message, NewRun, Owner, Reply,
-    RunQuery, Storage, StoredRun, Summary,
+    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message, NewRun, Owner, Purge,
+    Reply, RunQuery, Storage, StoredRun, Summary,
 };
 use stepwell::testing::{Fault, VirtualRuntime};
 use stepwell::{Error, ErrorKind, Result, RunId, StepKey, Timestamp};
@@ -210,6 +210,18 @@ impl<S: Storage> Storage for Watched<S> {
             return Reply::ready(at_once(stored).map(|stored| stored.map(stale)));
         }
         stored
+    }
+
+    fn events(&self, run: &RunId, from: u64, limit: usize) -> Reply<Result<Vec<(u64, Recorded)>>> {
+        self.inner.events(run, from, limit)
+    }
+
+    fn purge(&self, which: Purge) -> Reply<Result<Vec<RunId>>> {
+        self.inner.purge(which)
+    }
+
+    fn clear(&self, owner: Owner, runs: Vec<RunId>) -> Reply<Result<()>> {
+        self.inner.clear(owner, runs)
     }
 
     fn post(&self, run: &RunId, message: Message) -> Reply<Result<u64>> {

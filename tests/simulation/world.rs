@@ -177,8 +177,14 @@ impl<S: Storage + Clone> World<S> {
             mistake: self.mistake,
             owner: OnceLock::new(),
         };
-        let limits =
-            EngineLimits { max_recoveries: 1_000, lease: LEASE, ..EngineLimits::default() };
+        let limits = EngineLimits {
+            max_recoveries: 1_000,
+            lease: LEASE,
+            // Often, and with all events kept, so that the two can be compared.
+            snapshot_every: 1 + self.seed % 9,
+            history_kept: u64::MAX,
+            ..EngineLimits::default()
+        };
         let body = || {
             let world = Arc::clone(self);
             executor_fn(move |ctx| Arc::clone(&world).body(number, ctx))

@@ -54,6 +54,12 @@ struct EngineSeen {
     over_at: usize,
 }
 
+/// A run as it is kept in the end, and all of its events.
+struct Kept {
+    run: StoredRun,
+    whole: Vec<Recorded>,
+}
+
 /// A run as far as the tape was read.
 struct RunSeen<'a> {
     journal: &'a [Recorded],
@@ -98,8 +104,8 @@ impl<S: Storage> Story<'_, S> {
             let seen = &check.runs[id];
             n9_history_is_what_was_committed(id, seen, stored);
             n7_it_ended_in_time(self, id, seen);
-            messages::n1_what_was_accepted_has_happened(id, &stored.journal, self.said);
-            messages::n2_nothing_has_happened_twice(id, &stored.journal, self.said);
+            messages::n1_what_was_accepted_has_happened(id, &stored.whole, self.said);
+            messages::n2_nothing_has_happened_twice(id, &stored.whole, self.said);
             comes_to_what_it_should(id, seen, stored, self.said);
         }
         n8_nothing_is_left(self);
@@ -268,10 +274,10 @@ impl<'a, S: Storage> Check<'a, S> {
 }
 
 impl<'a> RunSeen<'a> {
-    fn new(id: &RunId, stored: &'a StoredRun) -> Self {
+    fn new(id: &RunId, kept: &'a Kept) -> Self {
         Self {
-            journal: &stored.journal,
-            state: RunState::new(id.clone(), Arc::clone(stored.workflow.program())),
+            journal: &kept.whole,
+            state: RunState::new(id.clone(), Arc::clone(kept.run.workflow.program())),
             holder: None,
             lost: BTreeMap::new(),
             results: BTreeSet::new(),
@@ -353,16 +359,20 @@ fn n7_it_ended_in_time<S>(story: &Story<'_, S>, run: &RunId, seen: &RunSeen<'_>)
 }
 
 /// Runs are neither lost nor made up.
-fn n8_what_was_accepted_is_there<S: Storage>(story: &Story<'_, S>) -> BTreeMap<RunId, StoredRun> {
+fn n8_what_was_accepted_is_there<S: Storage>(story: &Story<'_, S>) -> BTreeMap<RunId, Kept> {
     let listed = at_once(story.storage.list(RunQuery::default())).unwrap();
     let names: BTreeSet<&RunId> = story.runs.iter().collect();
     let stored: BTreeSet<&RunId> = listed.iter().map(|run| &run.id).collect();
     assert_eq!(names, stored, "N8 runs are neither lost nor made up");
     let of = |summary: &Summary| {
         let run = at_once(story.storage.load(&summary.id)).unwrap().unwrap();
-        assert_eq!(summary.events, run.journal.len() as u64, "N9 {}", summary.id);
+        assert_eq!(summary.events, run.length(), "N9 {}", summary.id);
         assert_eq!(summary.status, run.status, "N9 {}", summary.id);
-        (summary.id.clone(), run)
+        let whole = at_once(story.storage.events(&summary.id, 0, usize::MAX)).unwrap();
+        let positions = whole.iter().map(|(position, _)| *position);
+        assert!((0..run.length()).eq(positions), "N9 {}: no gap", summary.id);
+        let whole = whole.into_iter().map(|(_, recorded)| recorded).collect();
+        (summary.id.clone(), Kept { run, whole })
     };
     listed.iter().map(of).collect()
 }
@@ -379,13 +389,21 @@ fn n8_nothing_is_left<S: Storage>(story: &Story<'_, S>) {
 }
 
 /// One end, and it is the last of it; the state is what the events say.
-fn n9_history_is_what_was_committed(id: &RunId, seen: &RunSeen<'_>, stored: &StoredRun) {
-    let length = stored.journal.len() as u64;
-    assert_eq!(seen.state.version(), length, "N9 {id}: all that was committed, and no more");
-    assert_eq!(seen.state.status(), stored.status, "N9 {id}: the state is what the events say");
-    assert_eq!(stored.holding, Holding::Finished, "N8 {id} is held no more");
+fn n9_history_is_what_was_committed(id: &RunId, seen: &RunSeen<'_>, kept: &Kept) {
+    let Kept { run, whole } = kept;
+    assert_eq!(seen.state.version(), run.length(), "N9 {id}: all that was committed, and no more");
+    assert_eq!(seen.state.status(), run.status, "N9 {id}: the state is what the events say");
+    assert_eq!(run.holding, Holding::Finished, "N8 {id} is held no more");
+    assert!(run.snapshot.is_some() || run.length() < 25, "{id}: it has no snapshot");
+    if let Some(snapshot) = &run.snapshot {
+        let program = Arc::clone(run.workflow.program());
+        let mut since = RunState::restore(id, program, snapshot).unwrap();
+        run.journal.iter().for_each(|recorded| since.apply(recorded.at, &recorded.event));
+        let state = RunState::replay(id.clone(), Arc::clone(run.workflow.program()), whole);
+        assert_eq!(since, state, "N9 {id}: its snapshot comes to something else");
+    }
     let mut is_open = true;
-    for recorded in &stored.journal {
+    for recorded in whole {
         match recorded.event {
             Event::RunFinished { .. } => {
                 assert!(is_open, "N9 {id} ends twice");
@@ -404,13 +422,13 @@ fn n9_history_is_what_was_committed(id: &RunId, seen: &RunSeen<'_>, stored: &Sto
 }
 
 /// What nobody has meddled with comes to what its workflow says.
-fn comes_to_what_it_should(id: &RunId, seen: &RunSeen<'_>, stored: &StoredRun, said: &[Said]) {
+fn comes_to_what_it_should(id: &RunId, seen: &RunSeen<'_>, kept: &Kept, said: &[Said]) {
     let outcome = seen.state.outcome().unwrap();
     let meddles = |recorded: &Recorded| {
         matches!(recorded.event, Event::Operated { .. } | Event::RunCancelRequested { .. })
     };
-    if !stored.journal.iter().any(meddles) {
-        assert!(expected(stored.workflow.id())(outcome), "{id}: {outcome}, {said:?}");
+    if !kept.whole.iter().any(meddles) {
+        assert!(expected(kept.run.workflow.id())(outcome), "{id}: {outcome}, {said:?}");
     } else if let Outcome::TimedOut = outcome {
         panic!("{id}: nothing here has a limit");
     }
