@@ -100,7 +100,7 @@ pub(crate) struct Tape {
 }
 
 /// Calls of a storage at one instant after which somebody must be asking without end.
-const CALLS_MAX: u64 = 20_000;
+const CALLS_MAX: u64 = 4_000;
 
 impl Tape {
     pub(crate) fn new(time: &VirtualRuntime) -> Self {
