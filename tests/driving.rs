@@ -249,20 +249,20 @@ fn a_run_that_was_looked_at_before_it_was_taken_over_is_driven_once() {
             .build()
             .unwrap()
     };
-    let flow = plain([Step::wait("w", Wait::For(62 * SECOND)), Step::task("a", "t").after("w")]);
+    let flow = plain([Step::wait("w", Wait::For(92 * SECOND)), Step::task("a", "t").after("w")]);
     time.block_on(async {
         let first = engine();
         let id = first.start(&flow, ()).await.unwrap().id().clone();
         drop(first);
         let second = engine();
-        // It hears of the one that is gone, and a minute later that there was no more to be heard.
+        // It hears of the one that is gone, and from a minute later on, a lease long, no more.
         let now = Step::wait("now", Wait::For(Duration::ZERO));
         second.execute(&plain([now]), ()).await.unwrap();
         nap(&second, 60 * SECOND).await;
         drop(second.run(&id).await.unwrap());
         *storage.parks_late.lock().unwrap() = Some(time.clone());
         let done = async {
-            nap(&second, 50 * SECOND).await;
+            nap(&second, 80 * SECOND).await;
             assert!(storage.parks_late.lock().unwrap().is_none());
             assert_eq!(begun.load(Ordering::SeqCst), 1);
             second.run(&id).await.unwrap().outcome().await.unwrap();

@@ -8,7 +8,7 @@ use super::admission::{Ended, Full, Held, admit};
 use super::driver::Site;
 use super::flight::Landed;
 use super::{Inner, lock};
-use crate::error::{ErrorClass, StepError};
+use crate::error::{ErrorClass, StepError, Suspension};
 use crate::executor::{Begun, NoRoom};
 use crate::id::StepKey;
 use crate::journal::{Event, Recorded};
@@ -85,6 +85,8 @@ impl Desk {
         if state.is_due(now) {
             self.tick(site, state, now);
         }
+        // A step that was reset before it began has to ask again when its turn comes.
+        self.granted.retain(|step| !state.has_released(*step));
         let was_full = self.full.take().is_some();
         if !site.run.is_driven() {
             // Somebody only says something to it; what is started now nobody would go on with.
@@ -105,7 +107,8 @@ impl Desk {
     /// itself, are the host's code, so that the state is not locked meanwhile, and a panic is theirs
     /// alone.
     pub(crate) fn classify(&mut self, site: &Site) {
-        for landed in &mut self.landed {
+        // What could not be stored was told apart before.
+        for landed in self.landed.iter_mut().filter(|landed| landed.class.is_none()) {
             match &mut landed.result {
                 Some(Ok(output)) => site.run.scrub(output),
                 Some(Err(error)) => landed.class = class_of(error, site),
@@ -151,8 +154,6 @@ impl Desk {
                 }
                 Ok(output) => {
                     task.kind.ended(Ended::Well, now);
-                    let (result, writes) = (Some(Ok(output.clone())), writes.clone());
-                    self.unstored.push(Landed { step, number, body, result, class, writes });
                     Report::Succeeded(output)
                 }
                 Err(error) => {
@@ -160,6 +161,8 @@ impl Desk {
                     self.judge(&site.engine, error, class, now)
                 }
             };
+            let (told, wrote) = (Some(told_again(&report)), writes.clone());
+            self.unstored.push(Landed { step, number, body, result: told, class, writes: wrote });
             // The definition may have been changed since.
             let step = state.current(step, body).unwrap_or(step);
             let before = self.events.len();
@@ -364,11 +367,24 @@ impl Desk {
         Ok(true)
     }
 
-    /// After the last commit failed: results that were not stored are reported again, if the run
-    /// still wants them, and what was decided and not done is forgotten.
-    pub(crate) fn reset(&mut self, site: &Site, state: &RunState) {
+    /// Before the run is as the journal says: what was decided and not done is forgotten. Results that
+    /// were not stored, or not reported, are kept.
+    pub(crate) fn reset(&mut self, site: &Site) {
+        for landed in std::mem::take(&mut self.landed) {
+            if let Some(task) = site.prepared.task(landed.body, landed.step.step) {
+                self.held.give_back(task);
+            }
+            // What was dropped on purpose has no result.
+            if landed.result.is_some() {
+                self.unstored.push(landed);
+            }
+        }
         self.forget_launches(site);
         self.writes.clear();
+    }
+
+    /// Results that were kept are reported again, if the run still wants them.
+    pub(crate) fn report_again(&mut self, site: &Site, state: &RunState) {
         for landed in std::mem::take(&mut self.unstored) {
             let step = state.current(landed.step, landed.body).unwrap_or(landed.step);
             if state.is_running(step, landed.number)
@@ -515,4 +531,16 @@ fn inputs(
         values.insert(name.clone(), value);
     }
     Ok(Json::Object(values).into())
+}
+
+/// What has to be reported once more if it cannot be stored.
+fn told_again(report: &Report) -> Result<Value, StepError> {
+    match report {
+        Report::Succeeded(output) => Ok(output.clone()),
+        Report::Failed { failure, .. } => Err((**failure).clone().into()),
+        Report::Suspended(wait) => {
+            let Suspension { signal, prompt, timeout } = (**wait).clone();
+            Err(StepError::wait_for_signal(signal, prompt, timeout))
+        }
+    }
 }

@@ -155,6 +155,7 @@ impl Driver {
         let (mut turns, mut conflicts) = (0, 0);
         loop {
             self.uncertain |= self.adopts_later && self.site.run.is_driven();
+            self.uncertain |= self.site.run.take_doubt();
             if self.uncertain && !Box::pin(self.recover()).await? {
                 if self.site.run.handles.load(Ordering::Acquire) == 0 {
                     return Ok(());

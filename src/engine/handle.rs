@@ -23,7 +23,7 @@ use crate::journal::{
     Vote,
 };
 use crate::run::{Explanation, OpenWait, Preview, Progress, Rejection, RunExplanation};
-use crate::storage::{ANSWERS_KEPT, Message, Storage};
+use crate::storage::{ANSWERS_KEPT, Answer, Message, Storage};
 use crate::value::{NESTING_MAX, Value};
 use crate::workflow::{Definition, Metadata, Workflow};
 
@@ -155,10 +155,11 @@ impl RunHandle {
     /// What the storage says.
     pub async fn outcome(&self) -> Result<Outcome> {
         loop {
-            if self.slot.context.has_ended()
-                && let Some(outcome) = self.slot.context.state().outcome().cloned()
-            {
-                return Ok(outcome);
+            if self.slot.context.has_ended() {
+                let outcome = self.slot.context.state().outcome().cloned();
+                let message = "the storage says that the run has ended, and its journal does not";
+                return outcome
+                    .ok_or_else(|| Error::new(ErrorKind::Storage, message).of_run(self.id()));
             }
             self.slot.drive(self.engine.inner()).await?;
         }
@@ -471,19 +472,24 @@ impl RunHandle {
         drop(posted);
         let answer = match self.answer_to(number).await? {
             Some(answer) => answer,
-            None if !self.has_message(number).await? => match self.slot.context.has_ended() {
-                true => Err(Rejection::Finished),
-                false => return Err(self.unknown()),
-            },
             // It ended before it saw the message, which may have it go on.
-            None => {
+            None if self.has_message(number).await? => {
                 let (handle, revived) = self.engine.revive(self.id()).await?;
                 let answer = handle.answer_to(number).await?;
                 revived.leave(&handle).await?;
-                answer.unwrap_or(Err(Rejection::Finished))
+                match answer {
+                    Some(answer) => answer,
+                    None => self.heard_elsewhere(number).await?.unwrap_or(Err(Rejection::Finished)),
+                }
             }
+            None => self.heard_elsewhere(number).await?.ok_or_else(|| self.unknown())?,
         };
         answer.map_err(|rejection| self.rejected(&rejection))
+    }
+
+    /// What another engine has made of a message, if it was quicker.
+    async fn heard_elsewhere(&self, number: u64) -> Result<Option<Answer>> {
+        self.engine.inner().storage.answer(self.id(), number).await
     }
 
     async fn has_message(&self, number: u64) -> Result<bool> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, select};
@@ -18,6 +19,7 @@ pub(crate) struct Patient {
     storage: Arc<dyn Storage>,
     runtime: Arc<dyn Runtime>,
     patience: Duration,
+    gave_up: Arc<AtomicBool>,
 }
 
 impl Patient {
@@ -26,7 +28,12 @@ impl Patient {
         runtime: Arc<dyn Runtime>,
         patience: Duration,
     ) -> Self {
-        Self { storage, runtime, patience }
+        Self { storage, runtime, patience, gave_up: Arc::default() }
+    }
+
+    /// Whether a call may have its effect any time from now on, with nobody there to hear of it.
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.gave_up.load(Ordering::Relaxed)
     }
 
     /// Inlined, as an answer that is there already costs next to nothing.
@@ -49,10 +56,12 @@ impl Patient {
     ) -> Reply<Result<T>> {
         let patience = self.patience;
         let timer = self.runtime.sleep(patience);
+        let gave_up = Arc::clone(&self.gave_up);
         Reply::later(async move {
             match select(answer, timer).await {
                 Either::Left((answer, _)) => answer,
                 Either::Right(_) => {
+                    gave_up.store(true, Ordering::Relaxed);
                     let message =
                         format!("the storage has not answered `{method}` for {patience:?}");
                     Err(Error::new(ErrorKind::Storage, message))

@@ -133,6 +133,7 @@ impl Engine {
             let held = lock(&self.0.runs).get(&id).map(Arc::clone);
             match held {
                 Some(slot) => {
+                    slot.context.doubt();
                     slot.context.wake_driver();
                     // It was given up when another engine had it, and somebody has a handle.
                     lock(&self.0.fresh).push(slot);

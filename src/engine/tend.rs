@@ -26,6 +26,8 @@ pub(crate) struct Pulse {
 struct Heard {
     beat_at: Duration,
     mail_at: Duration,
+    /// When the others were heard last.
+    at: Duration,
     last: BTreeMap<Owner, (u64, Duration)>,
 }
 
@@ -101,7 +103,11 @@ impl Inner {
         };
         let now = self.runtime.monotonic();
         let mut heard = lock(&self.pulse.heard);
-        let before = std::mem::take(&mut heard.last);
+        let mut before = std::mem::take(&mut heard.last);
+        if !self.has_listened(&heard, now) {
+            before.clear();
+        }
+        heard.at = now;
         heard.last = beats
             .into_iter()
             .filter(|beat| beat.owner != self.owner)
@@ -112,6 +118,9 @@ impl Inner {
             .collect();
         drop(heard);
         self.pulse.introduced.store(true, Ordering::Release);
+        if self.storage.has_given_up() {
+            self.doubt();
+        }
         Ok(())
     }
 
@@ -119,9 +128,17 @@ impl Inner {
     pub(crate) fn gone(&self) -> Vec<Beat> {
         let now = self.runtime.monotonic();
         let heard = lock(&self.pulse.heard);
+        if !self.has_listened(&heard, now) {
+            return Vec::new();
+        }
         let silent =
             heard.last.iter().filter(|(_, (_, at))| now.saturating_sub(*at) >= self.limits.lease);
         silent.map(|(owner, (count, _))| Beat { owner: *owner, count: *count }).collect()
+    }
+
+    /// Who has not listened knows nothing of those who were silent meanwhile, or have begun anew since.
+    fn has_listened(&self, heard: &Heard, now: Duration) -> bool {
+        now.saturating_sub(heard.at) < self.limits.lease / 2
     }
 
     /// Lets go of everything at once, unless somebody still drives a run here.

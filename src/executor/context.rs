@@ -48,6 +48,7 @@ pub(crate) struct RunContext {
     pub(crate) driver: AtomicWaker,
     pub(crate) has_mail: AtomicBool,
     elsewhere: AtomicBool,
+    doubted: AtomicBool,
     pub(crate) has_room: AtomicBool,
     /// Handles that somebody has.
     pub(crate) handles: AtomicUsize,
@@ -85,6 +86,7 @@ impl RunContext {
             driver: AtomicWaker::new(),
             has_mail: AtomicBool::new(false),
             elsewhere: AtomicBool::new(false),
+            doubted: AtomicBool::new(false),
             has_room: AtomicBool::new(false),
             handles: AtomicUsize::new(0),
             drivers: AtomicUsize::new(0),
@@ -211,6 +213,15 @@ impl RunContext {
     pub(crate) fn wake_for_room(&self) {
         self.has_room.store(true, Ordering::Release);
         self.driver.wake();
+    }
+
+    /// What is known of the run may be old: another engine may have had it.
+    pub(crate) fn doubt(&self) {
+        self.doubted.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn take_doubt(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed) && self.doubted.swap(false, Ordering::AcqRel)
     }
 
     pub(crate) fn wake_driver(&self) {

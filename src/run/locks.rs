@@ -54,6 +54,11 @@ impl RunState {
         StepKey { step: number.copied().unwrap_or(step.step), ..step }
     }
 
+    /// Whether a step has lost the locks that it held before what was decided last: it was reset, say.
+    pub(crate) fn has_released(&self, step: StepKey) -> bool {
+        self.released.contains(&self.lock_key(step))
+    }
+
     /// Steps, as [`lock_key`](Self::lock_key) names them, that hold their locks no more.
     pub(crate) fn take_released(&mut self) -> Vec<StepKey> {
         std::mem::take(&mut self.released)

@@ -1,10 +1,18 @@
 //! Storages around others.
 
+#[cfg(feature = "testing")]
+use crate::id::RunId;
+
 /// The methods of [`Storage`](crate::storage::Storage) for a type that has a method `call`, which is
-/// given the name of each and what it is to do with the storage inside.
+/// given the name of each and what it is to do with the storage inside: now, or, where that is to be
+/// `owned`, whenever it likes.
 macro_rules! around_storage {
     () => {
+        $crate::storage::around::around_storage!(lent);
+    };
+    ($how:ident) => {
         $crate::storage::around::around_storage! {
+            $how;
             fn create(run: $crate::storage::NewRun) -> $crate::storage::Created;
             fn commit(
                 run: &$crate::id::RunId,
@@ -49,7 +57,7 @@ macro_rules! around_storage {
             ) -> ();
         }
     };
-    ($(fn $method:ident($($name:ident: $type:ty),*) -> $answer:ty;)*) => {
+    (lent; $(fn $method:ident($($name:ident: $type:ty),*) -> $answer:ty;)*) => {
         $(
             #[inline]
             fn $method(
@@ -60,5 +68,39 @@ macro_rules! around_storage {
             }
         )*
     };
+    (owned; $(fn $method:ident($($name:ident: $type:ty),*) -> $answer:ty;)*) => {
+        $(
+            #[allow(clippy::clone_on_copy)]
+            fn $method(
+                &self,
+                $($name: $type),*
+            ) -> $crate::storage::Reply<$crate::error::Result<$answer>> {
+                $(let $name = $name.clone();)*
+                self.call(stringify!($method), move |storage| {
+                    storage.$method($($crate::storage::around::Given::given(&$name)),*)
+                })
+            }
+        )*
+    };
 }
 pub(crate) use around_storage;
+
+/// An argument that is kept, as the method takes it.
+#[cfg(feature = "testing")]
+pub(crate) trait Given<'a, A> {
+    fn given(&'a self) -> A;
+}
+
+#[cfg(feature = "testing")]
+impl<'a> Given<'a, &'a Self> for RunId {
+    fn given(&'a self) -> &'a Self {
+        self
+    }
+}
+
+#[cfg(feature = "testing")]
+impl<T: Clone> Given<'_, T> for T {
+    fn given(&self) -> T {
+        self.clone()
+    }
+}

@@ -6,8 +6,13 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
+use std::time::Duration;
+
+use futures::channel::oneshot;
+use futures::future::BoxFuture;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::Runtime;
 use crate::storage::around::around_storage;
 use crate::storage::{Reply, Storage};
 
@@ -23,6 +28,11 @@ pub enum Fault {
     Hangs,
     /// It is done, and its answer never comes.
     HangsAfter,
+    /// It is done, and its answer comes so much later. Needs a [`runtime`](Faulty::runtime).
+    AnswersLate(Duration),
+    /// It is done so much later, and then answered, if anybody still waits for that. Needs a
+    /// [`runtime`](Faulty::runtime), and one that can spawn; others do it only for who waits.
+    DoneLate(Duration),
 }
 
 /// One call of a storage.
@@ -70,6 +80,7 @@ pub struct Call {
 pub struct Faulty<S> {
     storage: Arc<S>,
     plan: Arc<Mutex<Plan>>,
+    runtime: Option<Arc<dyn Runtime>>,
 }
 
 struct Plan {
@@ -81,7 +92,14 @@ impl<S: Storage> Faulty<S> {
     /// This storage, with what the function says happening to its calls.
     pub fn new(storage: S, decide: impl FnMut(Call) -> Option<Fault> + Send + 'static) -> Self {
         let plan = Plan { calls: 0, decide: Box::new(decide) };
-        Self { storage: Arc::new(storage), plan: Arc::new(Mutex::new(plan)) }
+        Self { storage: Arc::new(storage), plan: Arc::new(Mutex::new(plan)), runtime: None }
+    }
+
+    /// In whose time answers are late. Without one what is late never comes.
+    #[must_use]
+    pub fn runtime(mut self, runtime: impl Runtime) -> Self {
+        self.runtime = Some(Arc::new(runtime));
+        self
     }
 
     /// How many calls there have been.
@@ -93,7 +111,7 @@ impl<S: Storage> Faulty<S> {
     fn call<T: Send + Unpin + 'static>(
         &self,
         method: &'static str,
-        work: impl FnOnce(&S) -> Reply<Result<T>>,
+        work: impl FnOnce(&S) -> Reply<Result<T>> + Send + 'static,
     ) -> Reply<Result<T>> {
         let (number, fault) = {
             let mut plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,6 +135,48 @@ impl<S: Storage> Faulty<S> {
                 drop(wait(work(&self.storage)));
                 Reply::later(std::future::pending())
             }
+            Some(Fault::AnswersLate(by)) => {
+                let answer = wait(work(&self.storage));
+                let late = self.nap(by);
+                Reply::later(async move {
+                    late.await;
+                    answer
+                })
+            }
+            Some(Fault::DoneLate(by)) => self.later(by, work),
+        }
+    }
+
+    fn later<T: Send + Unpin + 'static>(
+        &self,
+        by: Duration,
+        work: impl FnOnce(&S) -> Reply<Result<T>> + Send + 'static,
+    ) -> Reply<Result<T>> {
+        let Some(runtime) = &self.runtime else { return Reply::later(std::future::pending()) };
+        let (storage, late) = (Arc::clone(&self.storage), self.nap(by));
+        let (answer, answered) = oneshot::channel();
+        let call = Box::pin(async move {
+            late.await;
+            // Whoever asked may not wait any more.
+            let _ = answer.send(wait(work(&storage)));
+        });
+        let left = runtime.spawn(call).err();
+        Reply::later(async move {
+            if let Some(call) = left {
+                call.await;
+            }
+            match answered.await {
+                Ok(answer) => answer,
+                // The runtime has dropped the call.
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+
+    fn nap(&self, length: Duration) -> BoxFuture<'static, ()> {
+        match &self.runtime {
+            Some(runtime) => runtime.sleep(length),
+            None => Box::pin(std::future::pending()),
         }
     }
 }
@@ -141,7 +201,11 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 
 impl<S> Clone for Faulty<S> {
     fn clone(&self) -> Self {
-        Self { storage: Arc::clone(&self.storage), plan: Arc::clone(&self.plan) }
+        Self {
+            storage: Arc::clone(&self.storage),
+            plan: Arc::clone(&self.plan),
+            runtime: self.runtime.clone(),
+        }
     }
 }
 
@@ -152,7 +216,7 @@ impl<S: fmt::Debug> fmt::Debug for Faulty<S> {
 }
 
 impl<S: Storage> Storage for Faulty<S> {
-    around_storage!();
+    around_storage!(owned);
 
     fn poll_every(&self) -> std::time::Duration {
         self.storage.poll_every()
@@ -160,5 +224,43 @@ impl<S: Storage> Storage for Faulty<S> {
 
     fn takes_writes(&self) -> bool {
         self.storage.takes_writes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::RunId;
+    use crate::storage::{Memory, Message, Owner};
+    use crate::testing::VirtualRuntime;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_late_answer_comes_although_its_call_was_done() {
+        let time = VirtualRuntime::new(1);
+        let memory = Memory::new();
+        let late = |_| Some(Fault::AnswersLate(MINUTE));
+        let storage = Faulty::new(memory.clone(), late).runtime(time.clone());
+        let (before, owner) = (time.now(), Owner(1));
+        let answer = time.block_on(storage.beat(owner)).unwrap();
+        assert_eq!((answer.unwrap().len(), time.now().since(before)), (1, MINUTE));
+    }
+
+    #[test]
+    fn a_late_call_is_done_although_nobody_waits_for_it() {
+        let time = VirtualRuntime::new(1);
+        let memory = Memory::new();
+        let late = |_| Some(Fault::DoneLate(MINUTE));
+        let storage = Faulty::new(memory.clone(), late).runtime(time.clone());
+        drop(storage.beat(Owner(1)));
+        let alive = || wait(memory.beat(Owner(2))).unwrap().len();
+        assert_eq!(alive(), 1);
+        time.block_on(time.sleep_until(time.now() + 2 * MINUTE)).unwrap();
+        assert_eq!(alive(), 2);
+        let run = RunId::new("r").unwrap();
+        let reason = crate::journal::Reason::new("ann", "");
+        let answer = time.block_on(storage.post(&run, Message::Pause(reason))).unwrap();
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::NotFound);
     }
 }

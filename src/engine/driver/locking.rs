@@ -15,6 +15,8 @@ use crate::time::Timestamp;
 const ASKED_AT_ONCE: usize = 1_000;
 /// How often a lock is asked for again that another engine may have released.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Why a step has no locks that nobody has asked for yet.
+const LATER: &str = "its locks, with many others";
 
 /// A ready step, the name that it holds locks by, and the locks that it needs, if they can be told.
 type Asking = (StepKey, StepKey, Result<Vec<Want>, String>);
@@ -29,15 +31,21 @@ impl Driver {
         let releases = self.site.engine.lock_releases();
         let news = std::mem::replace(&mut self.desk.releases_seen, releases) != releases;
         let (asking, later) = self.asking(news, now);
-        // What one step was refused others need not ask for.
+        // What one step was refused others need not ask for, if they were refused it themselves: who
+        // has not asked, or not heard the answer, may hold it.
         let mut refused: BTreeMap<String, (String, Timestamp)> = BTreeMap::new();
         for (step, name, wants) in asking {
+            let before = self.desk.denied.remove(&step);
+            let asked = before.is_some_and(|(why, _)| why != LATER);
+            let known = |want: &Want| refused.get(&want.lock).filter(|_| asked);
             let denied = match wants {
                 Err(why) => Some((why, now + ASK_AGAIN)),
-                Ok(wants) => match wants.iter().find_map(|want| refused.get(&want.lock)) {
+                Ok(wants) => match wants.iter().find_map(known) {
                     Some(denied) => Some(denied.clone()),
                     None => {
                         let run = &self.site.run.id;
+                        // The answers before may have taken their time, and rates count from this one.
+                        let now = self.site.engine.runtime.now();
                         let answer = self.site.engine.storage.acquire(run, name, wants, now).await;
                         // Somebody has ended it, maybe this engine with a commit that nobody heard of.
                         self.uncertain |=
@@ -52,15 +60,12 @@ impl Driver {
                 },
             };
             match denied {
-                None => {
-                    self.desk.denied.remove(&step);
-                    self.desk.granted.insert(step);
-                }
+                None => drop(self.desk.granted.insert(step)),
                 Some(denied) => drop(self.desk.denied.insert(step, denied)),
             }
         }
         for step in later {
-            self.desk.denied.insert(step, ("its locks, with many others".into(), now));
+            self.desk.denied.insert(step, (LATER.into(), now));
         }
         let denied = self.desk.denied.iter().map(|(step, (why, _))| (*step, why.clone()));
         self.site.run.set_denied(denied.collect());
@@ -80,8 +85,11 @@ impl Driver {
             desk.granted.contains(step) || asked.is_some_and(|(_, again)| *again > now && !news)
         };
         let mut open: Vec<StepKey> = state.ready_for_locks().filter(|step| !waits(step)).collect();
-        // Those that nobody has asked for yet go first, and then who was refused longest ago.
-        open.sort_by_key(|step| desk.denied.get(step).map(|(_, again)| *again));
+        // Those that nobody has asked for yet go first, and then who was refused longest ago: of several,
+        // another one each time, as one may have been given its locks without having heard so.
+        let runtime = &self.site.engine.runtime;
+        let turn = |again: Timestamp| (again, runtime.random());
+        open.sort_by_cached_key(|step| desk.denied.get(step).map(|(_, again)| turn(*again)));
         let later = open.split_off(open.len().min(ASKED_AT_ONCE));
         let asking = |step| (step, state.lock_key(step), state.locks(step, now));
         (open.into_iter().map(asking).collect(), later)

@@ -17,6 +17,9 @@ use crate::journal::{Event, Recorded, StepStatus};
 use crate::run::RunState;
 use crate::storage::{Claim, Holding, Storage};
 
+/// How often a run that is set aside is asked for by name, before it is left to others for a while.
+const ASIDES_MAX: u32 = 3;
+
 impl Driver {
     /// Goes on with what was begun before. If attempts were under way, the journal is looked at once
     /// more before they are begun again: it may have been loaded a while ago.
@@ -31,7 +34,7 @@ impl Driver {
     pub(super) async fn recover(&mut self) -> Result<bool> {
         let run = Arc::clone(&self.site.run);
         let owner = self.site.engine.owner;
-        let mut seized = None;
+        let (mut seized, mut asides) = (None, 0);
         let (stored, is_ours) = loop {
             let Some(stored) = self.site.engine.storage.load(&run.id).await? else {
                 let gone = Error::new(ErrorKind::NotFound, "the run is gone from the storage");
@@ -42,8 +45,13 @@ impl Driver {
                     seized = Some(self.seize().await?);
                 }
                 Holding::Held(other) => break (stored, other == owner),
-                // Others would begin the same when its time has come.
-                Holding::Aside(_) if seized.is_none() => seized = Some(self.seize().await?),
+                // Others would begin the same when its time has come: also if it was set aside only
+                // just now, by who had it when this engine asked for it.
+                Holding::Aside(_) if asides < ASIDES_MAX => {
+                    asides += 1;
+                    seized = Some(self.seize().await?);
+                }
+                Holding::Aside(_) => break (stored, false),
                 _ => break (stored, true),
             }
         };
@@ -56,6 +64,7 @@ impl Driver {
             Some(told) => self.site.engine.since(&run.id, told, &stored).await?,
             None => Vec::new(),
         };
+        self.desk.reset(&self.site);
         {
             let mut state = run.state();
             *state = found;
@@ -68,7 +77,6 @@ impl Driver {
             if !is_ours && state.status().is_end() && !run.is_revived() {
                 run.set_ended();
             }
-            self.desk.reset(&self.site, &state);
             // What is still held is given again.
             self.desk.granted.clear();
             self.desk.denied.clear();
@@ -76,6 +84,12 @@ impl Driver {
             if !is_ours || seized.is_some() || stored.holding != Holding::Held(owner) {
                 self.desk.forget_unbegun();
             }
+        }
+        // Only then are there executors for what was added to the definition.
+        self.grow();
+        self.desk.report_again(&self.site, &run.state());
+        {
+            let state = run.state();
             self.lost.clear();
             if is_ours {
                 let open = |(step, number): &(StepKey, u32)| {
@@ -88,7 +102,6 @@ impl Driver {
             let poisoned = self.recoveries > self.site.engine.limits.max_recoveries;
             self.is_poisoned = poisoned && begins_again && !state.is_quarantined();
         }
-        self.grow();
         self.desk.held.settle(&self.site.engine);
         self.publish(untold);
         if let Some(told) = &mut self.told {

@@ -1,0 +1,239 @@
+//! What the simulation has found, each in the fewest steps.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::{Either, join, select};
+use stepwell::journal::{Operation, Reason, Signal};
+use stepwell::runtime::Runtime as _;
+use stepwell::storage::{Claim, Memory, Message, Owner, Storage};
+use stepwell::testing::{Call, Fault, Faulty, VirtualRuntime};
+use stepwell::workflow::Lock;
+use stepwell::{
+    Engine, Outcome, RetryConfig, RunStatus, Step, StepError, Wait, Workflow, executor_fn,
+};
+
+use super::shapes::work;
+use super::world::SECOND;
+
+/// A place for engines whose steps count how often they begin.
+#[derive(Clone)]
+struct Place {
+    time: VirtualRuntime,
+    memory: Memory,
+    begun: Arc<Mutex<Vec<String>>>,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { time: VirtualRuntime::new(3), memory: Memory::new(), begun: Arc::default() }
+    }
+
+    fn engine(&self, decide: impl FnMut(Call) -> Option<Fault> + Send + 'static) -> Engine {
+        let storage = Faulty::new(self.memory.clone(), decide).runtime(self.time.clone());
+        let begun = Arc::clone(&self.begun);
+        Engine::builder()
+            .runtime(self.time.clone())
+            .storage(storage)
+            .executor(
+                "work",
+                executor_fn(move |ctx| {
+                    begun.lock().unwrap().push(ctx.step());
+                    let fails: u32 = ctx.input("fails").unwrap_or(0);
+                    async move {
+                        if ctx.attempt() <= fails { Err(StepError::retryable("no")) } else { Ok(1) }
+                    }
+                }),
+            )
+            .build()
+            .unwrap()
+    }
+
+    async fn nap(&self, length: Duration) {
+        self.time.sleep_until(self.time.now() + length).await;
+    }
+
+    fn begun(&self) -> Vec<String> {
+        self.begun.lock().unwrap().clone()
+    }
+}
+
+fn flow(steps: impl IntoIterator<Item = Step>) -> Workflow {
+    Workflow::builder("w").steps(steps).build().unwrap()
+}
+
+/// The call of this number of a method fails so.
+fn nth(method: &'static str, number: u32, fault: Fault) -> impl FnMut(Call) -> Option<Fault> {
+    let mut calls = 0;
+    move |call| {
+        calls += u32::from(call.method == method);
+        (call.method == method && calls == number).then_some(fault)
+    }
+}
+
+fn reason() -> Reason {
+    Reason::new("ann", "because")
+}
+
+#[test]
+fn a_failure_that_could_not_be_stored_is_reported_again_and_not_run_again() {
+    let place = Place::new();
+    // That the step has begun is the first, that it has failed the second.
+    let engine = place.engine(nth("commit", 2, Fault::Before));
+    let step = work("a").input("fails", "9").retry(RetryConfig::attempts(1));
+    let outcome = place.time.block_on(async {
+        let run = engine.start(&flow([step]), ()).await.unwrap();
+        assert!(run.outcome().await.is_err());
+        run.outcome().await.unwrap()
+    });
+    assert!(matches!(outcome.unwrap(), Outcome::Failed { .. }));
+    assert_eq!(place.begun(), ["a"]);
+}
+
+#[test]
+fn what_was_done_at_once_when_a_run_was_resumed_is_done_once() {
+    let place = Place::new();
+    let engine = place.engine(|_| None);
+    let done = place.time.block_on(async {
+        let steps = [Step::wait("w", Wait::For(5 * SECOND)), work("a").after("w")];
+        let run = engine.start(&flow(steps), ()).await.unwrap();
+        run.pause(reason()).await.unwrap();
+        let resumes = async {
+            place.nap(10 * SECOND).await;
+            let (mut definition, revision) = run.definition();
+            definition.steps.push(work("b").after("w"));
+            let changed = Workflow::from_definition(definition).unwrap();
+            run.operate(run.modification(&changed, revision).unwrap(), reason()).await.unwrap();
+            run.resume(reason()).await.unwrap();
+        };
+        join(run.outcome(), resumes).await.0.unwrap()
+    });
+    assert!(matches!(done.unwrap(), Outcome::Succeeded(_)));
+    let mut begun = place.begun();
+    begun.sort_unstable();
+    assert_eq!(begun, ["a", "b"]);
+}
+
+#[test]
+fn a_lock_that_a_crashed_engine_has_taken_is_used_by_the_step_that_has_it() {
+    let place = Place::new();
+    // Nothing is committed but that the first is ready; the second step gets the lock, and no more.
+    let locked = |id| work(id).lock(Lock::new("one"));
+    let workflow = flow([work("z"), locked("a").after("z"), locked("b").after("z")]);
+    let outcome = place.time.block_on(async {
+        let first = place.engine(|_| None);
+        let run = first.start(&workflow, ()).await.unwrap();
+        let id = run.id().clone();
+        drop((run, first));
+        // As if it had been given to `b` just before.
+        let step = stepwell::StepKey::root(2);
+        let want = vec![stepwell::run::Want::new("one")];
+        let denied = place.memory.acquire(&id, step, want, place.time.now()).await.unwrap();
+        assert_eq!(denied, None);
+        let second = place.engine(|_| None);
+        let found = async { second.run(&id).await.unwrap().outcome().await.unwrap() };
+        let served = second.serve(place.nap(200 * SECOND));
+        let both = join(select(Box::pin(found), Box::pin(place.nap(150 * SECOND))), served);
+        matches!(both.await.0, Either::Left((Outcome::Succeeded(_), _)))
+    });
+    assert!(outcome.unwrap(), "nobody used the lock");
+}
+
+#[test]
+fn a_step_that_is_reset_before_it_begins_asks_for_its_locks_again() {
+    let place = Place::new();
+    // `c` is given its lock, and `b` is not.
+    let asked = Arc::new(AtomicU32::new(0));
+    let asks = Arc::clone(&asked);
+    let engine = place.engine(move |call| {
+        let number = u32::from(call.method == "acquire");
+        let before = asks.fetch_add(number, Ordering::Relaxed);
+        (number == 1 && before == 1).then_some(Fault::Before)
+    });
+    let locked = |id: &str| work(id).after("a").lock(Lock::new(id));
+    let outcome = place.time.block_on(async {
+        let run = engine.start(&flow([work("a"), locked("c"), locked("b")]), ()).await.unwrap();
+        assert!(run.outcome().await.is_err());
+        run.operate(Operation::rerun("a"), reason()).await.unwrap();
+        run.outcome().await.unwrap()
+    });
+    assert!(matches!(outcome.unwrap(), Outcome::Succeeded(_)));
+    assert_eq!(asked.load(Ordering::Relaxed), 4, "each of them, before and after");
+}
+
+#[test]
+fn a_claim_that_is_done_after_its_engine_gave_it_up_is_found() {
+    let place = Place::new();
+    let status = place.time.block_on(async {
+        let first = place.engine(|_| None);
+        let steps = [Step::wait("w", Wait::signal("go")), work("a").after("w")];
+        let run = first.start(&flow(steps), ()).await.unwrap();
+        let id = run.id().clone();
+        drop(run);
+        // Parks it.
+        first.serve(place.nap(SECOND)).await.unwrap();
+        drop(first);
+        let second = place.engine(nth("claim", 1, Fault::DoneLate(50 * SECOND)));
+        let says = async {
+            // Just before the claim is done, which takes the run then.
+            place.nap(Duration::from_millis(49_900)).await;
+            let message = Message::Signal(Signal::new("go", ()));
+            place.memory.post(&id, message).await.unwrap();
+            place.nap(300 * SECOND).await;
+        };
+        second.serve(says).await.unwrap();
+        place.memory.load(&id).await.unwrap().unwrap().status
+    });
+    assert_eq!(status.unwrap(), RunStatus::Succeeded);
+}
+
+#[test]
+fn an_engine_that_did_not_listen_takes_nobody_for_gone_who_began_anew() {
+    let place = Place::new();
+    let storage = &place.memory;
+    let one = place.engine(|_| None);
+    let begun = place.time.block_on(async {
+        let two = place.engine(|_| None);
+        let stopped = AtomicBool::new(false);
+        let mut watching = Box::pin(async {
+            place.nap(3 * SECOND).await;
+            two.serve(place.nap(400 * SECOND)).await
+        });
+        let watches = std::future::poll_fn(|context| match stopped.load(Ordering::Relaxed) {
+            true => std::task::Poll::Pending,
+            false => watching.as_mut().poll(context),
+        });
+        let story = async {
+            // It beats three times, is heard of, and goes.
+            one.serve(place.nap(28 * SECOND)).await.unwrap();
+            stopped.store(true, Ordering::Relaxed);
+            // Somebody tidies up behind it.
+            let claim = Claim {
+                owner: Owner(9),
+                now: place.time.now(),
+                gone: Vec::new(),
+                run: None,
+                limit: 10,
+            };
+            storage.claim(claim).await.unwrap();
+            place.nap(40 * SECOND).await;
+            let slow = Step::wait("w", Wait::For(300 * SECOND));
+            let run = one.start(&flow([work("a"), slow]), ()).await.unwrap();
+            let wakes = async {
+                place.nap(22 * SECOND).await;
+                stopped.store(false, Ordering::Relaxed);
+                place.nap(SECOND).await;
+                place.nap(4 * SECOND).await;
+                storage.load(run.id()).await.unwrap().unwrap().recoveries
+            };
+            let served = one.serve(place.nap(30 * SECOND));
+            join(served, wakes).await.1
+        };
+        match select(Box::pin(watches), Box::pin(story)).await {
+            Either::Left(_) => panic!("it watches longer"),
+            Either::Right((recoveries, _)) => recoveries,
+        }
+    });
+    assert_eq!(begun.unwrap(), 0, "it was alive");
+}

@@ -1,0 +1,207 @@
+//! Those who start runs, say something to them and wait for their ends; only through engines that fail.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::future::{Either, select};
+use stepwell::journal::{Operation, Reason, Vote};
+use stepwell::storage::Storage;
+use stepwell::{
+    Engine, ErrorKind, Result, RunHandle, RunId, RunStatus, StartOptions, Step, Workflow,
+};
+
+use super::shapes::needs_nobody;
+use super::world::{SECOND, World};
+
+/// Something that was said to a run, under a mark of its own, and what was heard of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    pub(crate) run: RunId,
+    pub(crate) mark: String,
+    /// Whether it was accepted or refused; none if nobody knows.
+    pub(crate) heard: Option<bool>,
+}
+
+/// What a client wants to have said.
+#[derive(Clone, Debug)]
+enum Wish {
+    Signal,
+    Vote(&'static str),
+    Pause,
+    Resume,
+    Cancel,
+    Operate(Operation),
+    /// Adds a step.
+    Modify,
+    /// Has a run that has ended go on.
+    Reopen(Operation),
+}
+
+pub(crate) struct Client<S> {
+    world: Arc<World<S>>,
+    workflow: Workflow,
+    id: RunId,
+    often: u32,
+    wishes: Vec<Wish>,
+    /// Whether it goes as soon as it has heard that the run began.
+    leaves: bool,
+    /// How many of them have been heard.
+    heard: AtomicUsize,
+}
+
+impl<S: Storage + Clone> Client<S> {
+    pub(crate) fn new(world: Arc<World<S>>, number: u32, workflow: Workflow, often: u32) -> Self {
+        let id = RunId::new(format!("{}-{number}", workflow.id())).unwrap();
+        let mut wishes = needed(workflow.id());
+        if !world.is_single() && world.dice(2) == 0 {
+            wishes.extend(meddling(&world, workflow.id()));
+        }
+        let leaves = wishes.is_empty() && !world.is_single() && world.dice(2) == 0;
+        Self { world, workflow, id, often, wishes, leaves, heard: AtomicUsize::new(0) }
+    }
+
+    /// Comes again and again until all is said and the run has ended.
+    pub(crate) async fn come(self) -> RunId {
+        self.world.nap(self.world.seconds(0, 200)).await;
+        loop {
+            // A process of its own, that others cannot see into.
+            let numbered = self.world.engine(self.often, true);
+            let life = self.world.seconds(20, 200);
+            let ended = match select(pin!(self.visit(&numbered.engine)), pin!(self.world.nap(life)))
+                .await
+            {
+                Either::Left((visited, _)) => visited.is_ok(),
+                Either::Right(_) => false,
+            };
+            drop(numbered);
+            if ended {
+                return self.id;
+            }
+            self.world.nap(SECOND).await;
+        }
+    }
+
+    async fn visit(&self, engine: &Engine) -> Result<()> {
+        let options = StartOptions::id(self.id.as_str());
+        let mut handle = engine.start_with(&self.workflow, (), options).await?;
+        if self.leaves {
+            return Ok(());
+        }
+        while let Some(wish) = self.wishes.get(self.heard.load(Ordering::Relaxed)) {
+            if let Wish::Reopen(_) = wish {
+                self.end(&handle).await?;
+            } else if !self.world.is_single() {
+                // Whoever looks at a run drives it.
+                self.look(&handle, self.world.seconds(0, 20)).await;
+            }
+            self.fulfil(engine, &mut handle, wish).await?;
+            self.heard.fetch_add(1, Ordering::Relaxed);
+        }
+        self.end(&handle).await
+    }
+
+    /// To its end, whoever has paused it.
+    async fn end(&self, handle: &RunHandle) -> Result<()> {
+        loop {
+            if handle.status() == RunStatus::Paused {
+                self.say(|why| handle.resume(why)).await?;
+            }
+            let nap = pin!(self.world.nap(20 * SECOND));
+            if let Either::Left((outcome, _)) = select(pin!(handle.outcome()), nap).await {
+                return outcome.map(drop);
+            }
+        }
+    }
+
+    async fn look(&self, handle: &RunHandle, length: std::time::Duration) {
+        drop(select(pin!(handle.outcome()), pin!(self.world.nap(length))).await);
+    }
+
+    async fn fulfil(&self, engine: &Engine, handle: &mut RunHandle, wish: &Wish) -> Result<()> {
+        match wish {
+            Wish::Signal => self.say(|mark| handle.signal("go", mark.why)).await,
+            Wish::Vote(by) => {
+                while handle.approvals().is_empty() && !handle.status().is_end() {
+                    self.look(handle, 5 * SECOND).await;
+                }
+                for open in handle.approvals() {
+                    self.say(|mark| handle.approve(&open.id, Vote::approve(*by).comment(mark.why)))
+                        .await?;
+                }
+                Ok(())
+            }
+            Wish::Pause => self.say(|why| handle.pause(why)).await,
+            Wish::Resume => self.say(|why| handle.resume(why)).await,
+            Wish::Cancel => self.say(|why| handle.cancel(why)).await,
+            Wish::Operate(operation) => {
+                self.say(|why| handle.operate(operation.clone(), why)).await
+            }
+            Wish::Modify => {
+                let (mut definition, revision) = handle.definition();
+                definition.steps.push(Step::task(format!("more-{revision}"), "work"));
+                let changed = Workflow::from_definition(definition)?;
+                let operation = handle.modification(&changed, revision)?;
+                self.say(|why| handle.operate(operation, why)).await
+            }
+            Wish::Reopen(operation) => {
+                let reopened = self.say(|why| async {
+                    *handle = engine.reopen(&self.id, operation.clone(), why).await?;
+                    Ok(())
+                });
+                reopened.await
+            }
+        }
+    }
+
+    /// Notes that something is said before it is, and what was heard.
+    async fn say<F: Future<Output = Result<()>>>(
+        &self,
+        saying: impl FnOnce(Reason) -> F,
+    ) -> Result<()> {
+        let place = {
+            let mut said = self.world.said.lock().unwrap();
+            let mark = format!("mark-{}", said.len());
+            said.push(Said { run: self.id.clone(), mark, heard: None });
+            said.len() - 1
+        };
+        let answer = saying(Reason::new("client", format!("mark-{place}"))).await;
+        let heard = match &answer {
+            Ok(()) => Some(true),
+            Err(error) if error.kind() == ErrorKind::Rejected => Some(false),
+            Err(_) => None,
+        };
+        self.world.said.lock().unwrap()[place].heard = heard;
+        if heard.is_some() { Ok(()) } else { answer }
+    }
+}
+
+/// What runs of a shape wait for.
+fn needed(shape: &str) -> Vec<Wish> {
+    match shape {
+        "signal" => vec![Wish::Signal],
+        "approval" => vec![Wish::Vote("ann")],
+        // Nobody votes twice, and two are enough.
+        "quorum" => {
+            vec![Wish::Vote("bob"), Wish::Vote("bob"), Wish::Vote("ann"), Wish::Vote("cid")]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What somebody does to a run who cannot leave it alone.
+fn meddling<S: Storage + Clone>(world: &World<S>, shape: &str) -> Vec<Wish> {
+    let operate = |operation| vec![Wish::Operate(operation)];
+    match world.dice(10) {
+        0 | 1 => vec![Wish::Pause, Wish::Resume],
+        2 => vec![Wish::Cancel],
+        3 => operate(Operation::skip(["b"])),
+        4 => operate(Operation::succeed("b", 1)),
+        5 => operate(Operation::cancel(["a"])),
+        6 => vec![Wish::Modify, Wish::Pause, Wish::Modify, Wish::Resume],
+        _ if !needs_nobody(shape) => vec![Wish::Signal],
+        7 => vec![Wish::Operate(Operation::rerun("a")), Wish::Reopen(Operation::rerun("a"))],
+        8 => vec![Wish::Cancel, Wish::Reopen(Operation::RetryFailed)],
+        _ => vec![Wish::Reopen(Operation::rerun_alone("b")), Wish::Reopen(Operation::RetryFailed)],
+    }
+}

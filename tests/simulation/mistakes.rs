@@ -1,0 +1,217 @@
+//! Storages with a mistake, and engines with a habit, each of which the simulation notices: one that
+//! cannot fail says nothing.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use stepwell::journal::Recorded;
+use stepwell::run::Want;
+use stepwell::storage::{
+    Beat, Claim, Claimed, Commit, Created, Holding, Memory, NewRun, Owner, Reply, RunQuery, Storage,
+};
+use stepwell::{ErrorKind, Result, RunId, Timestamp};
+
+use super::simulate;
+use super::tape::{Watched, at_once};
+
+/// What is wrong, and in how many seeds it is noticed.
+macro_rules! mistakes {
+    ($($mistake:ident $seeds:literal,)*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Mistake { None, $($mistake,)* }
+
+        const ALL: &[(Mistake, u64)] = &[$((Mistake::$mistake, $seeds),)*];
+    };
+}
+
+mistakes! {
+    // The fences.
+    CommitIgnoresLength 40,
+    CommitIgnoresOwner 40,
+    CommitIsNotDone 40,
+    // The answer to a commit was lost, and the same is written once more behind it.
+    CommitsAgain 40,
+    LoadIsStale 40,
+    // Who has a run.
+    ClaimFromLiving 40,
+    ClaimNeverOfTheGone 40,
+    ClaimNeverWhenDue 40,
+    LeaseIsIgnored 40,
+    BeatsOnce 40,
+    CreateIsNotDone 40,
+    // Messages.
+    MessagesStay 40,
+    PostsTwice 40,
+    AnswersAreGuessed 40,
+    // Locks.
+    LocksStay 40,
+    LocksAreForAll 40,
+    LocksHaveRoom 40,
+    RatesAreIgnored 40,
+}
+
+/// Now and then, but always in the same places.
+fn now_and_then(every: u64) -> bool {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    COUNT.fetch_add(1, Ordering::Relaxed).is_multiple_of(every)
+}
+
+impl Mistake {
+    /// Whether it is made on the engine's side of the faults.
+    pub(crate) fn is_around(self) -> bool {
+        self == Self::CommitsAgain
+    }
+
+    pub(crate) fn create(self, _: &NewRun) -> Option<Created> {
+        (self == Self::CreateIsNotDone && now_and_then(4)).then_some(Created::New)
+    }
+
+    /// What is written; none if nothing is.
+    pub(crate) fn commit<S: Storage>(
+        self,
+        storage: &Watched<S>,
+        run: &RunId,
+        mut commit: Commit,
+    ) -> Option<Commit> {
+        match self {
+            Self::CommitIgnoresLength => {
+                let stored = storage.stored(run);
+                commit.expected = stored.map_or(commit.expected, |it| it.length());
+            }
+            Self::CommitIgnoresOwner => {
+                if let Some(Holding::Held(owner)) = storage.stored(run).map(|it| it.holding) {
+                    commit.owner = owner;
+                }
+            }
+            Self::CommitIsNotDone if now_and_then(20) => return None,
+            Self::MessagesStay => commit.answers.clear(),
+            Self::LocksStay => commit.released.clear(),
+            _ => {}
+        }
+        Some(commit)
+    }
+
+    /// The same on the engine's side of the faults.
+    pub(crate) fn commit_around<S: Storage>(
+        self,
+        storage: &Watched<S>,
+        run: &RunId,
+        commit: Commit,
+    ) -> Reply<Result<Vec<Recorded>>> {
+        if self != Self::CommitsAgain {
+            return storage.inner.commit(run, commit);
+        }
+        let again = commit.clone();
+        match storage.inner.commit(run, commit) {
+            Reply::Ready(Some(Err(error))) if error.kind() == ErrorKind::Storage => {
+                let expected = again.expected + again.events.len() as u64;
+                storage.inner.commit(run, Commit { expected, ..again })
+            }
+            answer => answer,
+        }
+    }
+
+    pub(crate) fn wants(self, mut wants: Vec<Want>) -> Vec<Want> {
+        for want in &mut wants {
+            match self {
+                Self::LocksHaveRoom => want.max = want.max.map(|max| max + 1),
+                Self::RatesAreIgnored => want.rate = None,
+                _ => {}
+            }
+        }
+        wants
+    }
+
+    /// What it hears that does not beat again; none if it has not yet.
+    pub(crate) fn beat_once<S: Storage>(
+        self,
+        storage: &Watched<S>,
+        owner: Owner,
+    ) -> Option<Vec<Beat>> {
+        let nobody = Owner(u128::MAX);
+        let beats = at_once(storage.inner.beat(nobody)).ok()?;
+        drop(at_once(storage.inner.retire(nobody)));
+        beats.iter().any(|beat| beat.owner == owner).then_some(beats)
+    }
+
+    pub(crate) fn claim<S: Storage>(self, storage: &Watched<S>, mut claim: Claim) -> Claim {
+        match self {
+            Self::ClaimNeverOfTheGone => claim.gone.clear(),
+            Self::ClaimNeverWhenDue => claim.now = Timestamp::EPOCH,
+            Self::LeaseIsIgnored => {
+                let beats = at_once(storage.inner.beat(claim.owner)).unwrap_or_default();
+                claim.gone = beats.into_iter().filter(|it| it.owner != claim.owner).collect();
+            }
+            _ => {}
+        }
+        claim
+    }
+
+    /// Gives runs that living engines have, too.
+    pub(crate) fn take_more<S: Storage>(
+        self,
+        storage: &Watched<S>,
+        owner: Owner,
+        claimed: &mut Vec<Claimed>,
+    ) {
+        if self != Self::ClaimFromLiving || !now_and_then(10) {
+            return;
+        }
+        for run in at_once(storage.inner.list(RunQuery::default())).unwrap_or_default() {
+            let Some(stored) = storage.stored(&run.id) else { continue };
+            let Holding::Held(holder) = stored.holding else { continue };
+            if holder == owner {
+                continue;
+            }
+            let taken = Commit {
+                owner: holder,
+                expected: stored.length(),
+                events: Vec::new(),
+                status: stored.status,
+                answers: Vec::new(),
+                holding: Holding::Held(owner),
+                released: Vec::new(),
+                recovered: false,
+                writes: None,
+                snapshot: None,
+            };
+            if at_once(storage.inner.commit(&run.id, taken)).is_ok() {
+                claimed.push(Claimed { run: run.id, recoveries: stored.recoveries });
+                return;
+            }
+        }
+    }
+}
+
+/// What the simulation of a seed says when it fails. Nobody has to read of panics that are expected.
+fn failure(seed: u64, mistake: Mistake) -> Option<String> {
+    static QUIET: Once = Once::new();
+    thread_local!(static IS_EXPECTED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
+    QUIET.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !IS_EXPECTED.get() {
+                loud(info);
+            }
+        }));
+    });
+    IS_EXPECTED.set(true);
+    let done = catch_unwind(AssertUnwindSafe(|| simulate(seed, Memory::new(), mistake)));
+    IS_EXPECTED.set(false);
+    let said = done.err()?;
+    let text = said.downcast::<String>().map_or_else(|_| String::new(), |text| *text);
+    Some(text.chars().take(300).collect())
+}
+
+#[test]
+fn every_mistake_is_noticed() {
+    let mut missed = Vec::new();
+    for (mistake, seeds) in ALL {
+        match (0..*seeds).find_map(|seed| Some((seed, failure(seed, *mistake)?))) {
+            Some((seed, said)) => println!("{mistake:?}: seed {seed}: {said}"),
+            None => missed.push(mistake),
+        }
+    }
+    assert!(missed.is_empty(), "not noticed: {missed:?}");
+}

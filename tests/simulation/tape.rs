@@ -1,0 +1,354 @@
+//! What really happened, in the order in which it did: what the storage has done, which code has run,
+//! and what has gone wrong.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use futures::executor::block_on;
+use stepwell::journal::Recorded;
+use stepwell::run::Want;
+use stepwell::runtime::Runtime as _;
+use stepwell::storage::{
+    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message, NewRun, Owner, Purge,
+    Reply, RunQuery, Storage, StoredRun, Summary,
+};
+use stepwell::testing::{Fault, VirtualRuntime};
+use stepwell::{Error, ErrorKind, Result, RunId, StepKey, Timestamp};
+
+use super::mistakes::Mistake;
+
+/// One thing that has happened.
+#[derive(Clone)]
+pub(crate) struct Noted {
+    /// By the clock that only goes forward.
+    pub(crate) at: Duration,
+    /// By the clock that is set.
+    pub(crate) now: Timestamp,
+    pub(crate) engine: usize,
+    pub(crate) what: What,
+}
+
+impl fmt::Debug for Noted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, now, engine, what } = self;
+        match what {
+            What::Faulty(method, fault) => {
+                write!(f, "{at:?} ({now}) {engine}: {method} {fault:?}")
+            }
+            what => write!(f, "{at:?} ({now}) {engine}: {what:?}"),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    Created {
+        run: RunId,
+        events: u64,
+    },
+    Committed(Box<Done>),
+    Claimed {
+        run: RunId,
+    },
+    Aside {
+        run: RunId,
+    },
+    Granted {
+        run: RunId,
+        step: StepKey,
+        wants: Vec<Want>,
+    },
+    Beat,
+    Retired,
+    /// Code of a step begins.
+    Begun(Box<Begun>),
+    /// The one that began at this place of the tape has ended, or was dropped.
+    Left(usize),
+    Faulty(&'static str, Fault),
+    /// Nothing of the engine runs from now on, or it does again.
+    Stopped(bool),
+    /// What the engine was at is dropped: it crashed, or its service has ended.
+    Over,
+    ClockSet,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Done {
+    pub(crate) run: RunId,
+    pub(crate) from: u64,
+    pub(crate) events: u64,
+    pub(crate) is_held: bool,
+    pub(crate) has_ended: bool,
+    pub(crate) released: Vec<StepKey>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Begun {
+    pub(crate) run: RunId,
+    pub(crate) path: String,
+    pub(crate) attempt: u32,
+    pub(crate) key: String,
+}
+
+#[derive(Clone)]
+pub(crate) struct Tape {
+    time: VirtualRuntime,
+    noted: Arc<Mutex<Vec<Noted>>>,
+    /// How often a storage was called, and when last.
+    calls: Arc<Mutex<(Duration, u64)>>,
+}
+
+/// Calls of a storage at one instant after which somebody must be asking without end.
+const CALLS_MAX: u64 = 4_000;
+
+impl Tape {
+    pub(crate) fn new(time: &VirtualRuntime) -> Self {
+        Self { time: time.clone(), noted: Arc::default(), calls: Arc::default() }
+    }
+
+    /// Where on the tape it is.
+    pub(crate) fn note(&self, engine: usize, what: What) -> usize {
+        let noted = Noted { at: self.time.monotonic(), now: self.time.now(), engine, what };
+        let mut tape = self.noted.lock().unwrap();
+        tape.push(noted);
+        tape.len() - 1
+    }
+
+    pub(crate) fn take(&self) -> Vec<Noted> {
+        std::mem::take(&mut self.noted.lock().unwrap())
+    }
+}
+
+/// A storage as one engine sees it, with what it does noted, and with a mistake, if that is wanted.
+#[derive(Clone)]
+pub(crate) struct Watched<S> {
+    pub(crate) inner: S,
+    pub(crate) engine: usize,
+    pub(crate) tape: Option<Tape>,
+    pub(crate) mistake: Mistake,
+    pub(crate) owner: OnceLock<Owner>,
+}
+
+/// An answer, now: there is nothing else to wait for.
+pub(crate) fn at_once<T: Unpin>(reply: Reply<T>) -> T {
+    match reply {
+        Reply::Ready(Some(answer)) => answer,
+        later => block_on(later),
+    }
+}
+
+impl<S: Storage> Watched<S> {
+    fn count(&self) {
+        if let Some(tape) = &self.tape {
+            let mut calls = tape.calls.lock().unwrap();
+            let now = tape.time.monotonic();
+            *calls = (now, if calls.0 == now { calls.1 + 1 } else { 0 });
+            assert!(calls.1 < CALLS_MAX, "N7 the storage is asked without end");
+        }
+    }
+
+    fn note(&self, what: What) {
+        if let Some(tape) = &self.tape {
+            tape.note(self.engine, what);
+        }
+    }
+
+    pub(crate) fn stored(&self, run: &RunId) -> Option<StoredRun> {
+        at_once(self.inner.load(run)).ok().flatten()
+    }
+}
+
+impl<S: Storage> Storage for Watched<S> {
+    fn create(&self, run: NewRun) -> Reply<Result<Created>> {
+        self.count();
+        if self.tape.is_none() {
+            return self.inner.create(run);
+        }
+        let (id, events) = (run.id.clone(), run.journal.len() as u64);
+        if let Some(created) = self.mistake.create(&run) {
+            return Reply::ready(Ok(created));
+        }
+        let created = at_once(self.inner.create(run));
+        if let Ok(Created::New) = created {
+            self.note(What::Created { run: id, events });
+        }
+        Reply::ready(created)
+    }
+
+    fn commit(&self, run: &RunId, commit: Commit) -> Reply<Result<Vec<Recorded>>> {
+        self.count();
+        if self.tape.is_none() {
+            return self.mistake.commit_around(self, run, commit);
+        }
+        let Some(commit) = self.mistake.commit(self, run, commit) else {
+            return Reply::ready(Ok(Vec::new()));
+        };
+        let done = Done {
+            run: run.clone(),
+            from: commit.expected,
+            events: commit.events.len() as u64,
+            is_held: matches!(commit.holding, Holding::Held(_)),
+            has_ended: commit.status.is_end(),
+            released: commit.released.clone(),
+        };
+        let emptied = at_once(self.inner.commit(run, commit));
+        if emptied.is_ok() {
+            self.note(What::Committed(Box::new(done)));
+        }
+        Reply::ready(emptied)
+    }
+
+    fn load(&self, run: &RunId) -> Reply<Result<Option<StoredRun>>> {
+        self.count();
+        let stored = self.inner.load(run);
+        if self.mistake == Mistake::LoadIsStale && self.tape.is_some() {
+            let stale = |mut stored: StoredRun| {
+                stored.journal.truncate(stored.journal.len().saturating_sub(1).max(1));
+                stored
+            };
+            return Reply::ready(at_once(stored).map(|stored| stored.map(stale)));
+        }
+        stored
+    }
+
+    fn events(&self, run: &RunId, from: u64, limit: usize) -> Reply<Result<Vec<(u64, Recorded)>>> {
+        self.inner.events(run, from, limit)
+    }
+
+    fn purge(&self, which: Purge) -> Reply<Result<Vec<RunId>>> {
+        self.inner.purge(which)
+    }
+
+    fn clear(&self, owner: Owner, runs: Vec<RunId>) -> Reply<Result<()>> {
+        self.inner.clear(owner, runs)
+    }
+
+    fn post(&self, run: &RunId, message: Message) -> Reply<Result<u64>> {
+        if self.mistake == Mistake::PostsTwice && self.tape.is_some() {
+            drop(at_once(self.inner.post(run, message.clone())));
+        }
+        self.inner.post(run, message)
+    }
+
+    fn inbox(&self, run: &RunId) -> Reply<Result<Vec<(u64, Message)>>> {
+        self.count();
+        self.inner.inbox(run)
+    }
+
+    fn answer(&self, run: &RunId, number: u64) -> Reply<Result<Option<Answer>>> {
+        if self.mistake == Mistake::AnswersAreGuessed {
+            return Reply::ready(Ok(Some(Ok(()))));
+        }
+        self.inner.answer(run, number)
+    }
+
+    fn acquire(
+        &self,
+        run: &RunId,
+        step: StepKey,
+        wants: Vec<Want>,
+        now: Timestamp,
+    ) -> Reply<Result<Option<Denied>>> {
+        if self.tape.is_none() {
+            return self.inner.acquire(run, step, wants, now);
+        }
+        self.count();
+        if self.mistake == Mistake::LocksAreForAll {
+            return Reply::ready(Ok(None));
+        }
+        // As long as the storage itself does not ask who wants a lock.
+        let holding = self.stored(run).map(|stored| stored.holding);
+        if self.owner.get().is_some_and(|owner| holding != Some(Holding::Held(*owner))) {
+            let message = "another engine has the run";
+            return Reply::ready(Err(Error::new(ErrorKind::Conflict, message)));
+        }
+        let asked = self.mistake.wants(wants.clone());
+        let denied = at_once(self.inner.acquire(run, step, asked, now));
+        if let Ok(None) = denied {
+            self.note(What::Granted { run: run.clone(), step, wants });
+        }
+        Reply::ready(denied)
+    }
+
+    fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {
+        self.count();
+        let _ = self.owner.set(owner);
+        if self.mistake == Mistake::BeatsOnce
+            && let Some(beats) = self.mistake.beat_once(self, owner)
+        {
+            return Reply::ready(Ok(beats));
+        }
+        let beats = self.inner.beat(owner);
+        self.note(What::Beat);
+        beats
+    }
+
+    fn retire(&self, owner: Owner) -> Reply<Result<()>> {
+        let retired = self.inner.retire(owner);
+        self.note(What::Retired);
+        retired
+    }
+
+    fn mail(&self, owner: Owner, limit: usize) -> Reply<Result<Vec<RunId>>> {
+        self.inner.mail(owner, limit)
+    }
+
+    fn held(&self, owner: Owner, after: Option<RunId>, limit: usize) -> Reply<Result<Vec<RunId>>> {
+        self.inner.held(owner, after, limit)
+    }
+
+    fn claim(&self, claim: Claim) -> Reply<Result<Vec<Claimed>>> {
+        if self.tape.is_none() {
+            return self.inner.claim(claim);
+        }
+        self.count();
+        let claim = self.mistake.claim(self, claim);
+        let owner = claim.owner;
+        let mut claimed = at_once(self.inner.claim(claim));
+        if let Ok(claimed) = &mut claimed {
+            self.mistake.take_more(self, owner, claimed);
+            for Claimed { run, .. } in claimed {
+                self.note(What::Claimed { run: run.clone() });
+            }
+        }
+        Reply::ready(claimed)
+    }
+
+    fn set_aside(
+        &self,
+        run: &RunId,
+        owner: Owner,
+        until: Timestamp,
+        why: String,
+    ) -> Reply<Result<()>> {
+        if self.tape.is_none() {
+            return self.inner.set_aside(run, owner, until, why);
+        }
+        let holder = self.stored(run).map(|stored| stored.holding);
+        let done = at_once(self.inner.set_aside(run, owner, until, why));
+        if done.is_ok() && holder == Some(Holding::Held(owner)) {
+            self.note(What::Aside { run: run.clone() });
+        }
+        Reply::ready(done)
+    }
+
+    fn next_due(&self) -> Reply<Result<Option<Timestamp>>> {
+        self.count();
+        self.inner.next_due()
+    }
+
+    fn poll_every(&self) -> Duration {
+        self.inner.poll_every()
+    }
+
+    fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {
+        self.inner.list(query)
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Watched<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Watched({:?})", self.inner)
+    }
+}

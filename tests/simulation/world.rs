@@ -1,0 +1,328 @@
+//! Engines, and what goes wrong with them.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::Poll;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::json;
+use stepwell::engine::EngineLimits;
+use stepwell::runtime::Runtime as _;
+use stepwell::storage::Storage;
+use stepwell::testing::{Call, Fault, Faulty, VirtualRuntime};
+use stepwell::{Engine, ExecutionContext, Json, StepError, executor_fn};
+
+use super::client::Said;
+use super::mistakes::Mistake;
+use super::tape::{Begun, Tape, Watched, What};
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const LEASE: Duration = Duration::from_secs(30);
+/// How long a call is late at most: longer than anybody waits for it.
+const LATE_MAX: u32 = 90;
+
+pub(crate) struct World<S> {
+    pub(crate) seed: u64,
+    pub(crate) time: VirtualRuntime,
+    pub(crate) storage: S,
+    pub(crate) tape: Tape,
+    mistake: Mistake,
+    /// What happens to one call, if only one fails.
+    single: Option<(u64, Fault)>,
+    pub(crate) calls: AtomicU64,
+    dice: Mutex<StdRng>,
+    engines: AtomicUsize,
+    pub(crate) said: Mutex<Vec<Said>>,
+    pub(crate) is_calm: AtomicBool,
+    /// How far the clock has been ahead, in seconds.
+    ahead: AtomicU64,
+    /// When the last late call has been done.
+    flying_until: Mutex<Duration>,
+    pub(crate) all_done: AtomicBool,
+}
+
+/// An engine, and its place on the tape.
+pub(crate) struct Numbered {
+    pub(crate) engine: Engine,
+    pub(crate) number: usize,
+    tape: Tape,
+}
+
+impl Drop for Numbered {
+    fn drop(&mut self) {
+        self.tape.note(self.number, What::Over);
+    }
+}
+
+/// A body of a step, until it has ended or is dropped.
+struct Body(Tape, usize, usize);
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.0.note(self.1, What::Left(self.2));
+    }
+}
+
+impl<S: Storage + Clone> World<S> {
+    pub(crate) fn new(
+        seed: u64,
+        storage: S,
+        mistake: Mistake,
+        single: Option<(u64, Fault)>,
+    ) -> Arc<Self> {
+        let time = VirtualRuntime::new(seed);
+        Arc::new(Self {
+            seed,
+            tape: Tape::new(&time),
+            time,
+            storage,
+            mistake,
+            single,
+            calls: AtomicU64::new(0),
+            dice: Mutex::new(StdRng::seed_from_u64(seed ^ 0x5eed)),
+            engines: AtomicUsize::new(0),
+            said: Mutex::default(),
+            is_calm: AtomicBool::new(single.is_some()),
+            ahead: AtomicU64::new(0),
+            flying_until: Mutex::default(),
+            all_done: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn dice(&self, below: u32) -> u32 {
+        self.dice.lock().unwrap().random_range(0..below)
+    }
+
+    pub(crate) fn seconds(&self, least: u32, more: u32) -> Duration {
+        Duration::from_secs(u64::from(least + self.dice(more)))
+    }
+
+    pub(crate) fn is_calm(&self) -> bool {
+        self.is_calm.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_single(&self) -> bool {
+        self.single.is_some()
+    }
+
+    pub(crate) fn has_flown(&self) -> bool {
+        self.time.monotonic() > *self.flying_until.lock().unwrap()
+    }
+
+    fn is_over(&self) -> bool {
+        self.all_done.load(Ordering::Relaxed)
+    }
+
+    /// By the clock that nobody sets.
+    pub(crate) async fn nap(&self, length: Duration) {
+        self.time.sleep(length).await;
+    }
+
+    fn fault(&self, engine: usize, call: Call, often: u32) -> Option<Fault> {
+        if let Some((number, fault)) = self.single {
+            let is_it = self.calls.fetch_add(1, Ordering::Relaxed) + 1 == number;
+            let fault = is_it.then_some(fault)?;
+            return Some(self.note(engine, call.method, fault));
+        }
+        if self.is_calm() || self.dice(1_000) >= often {
+            return None;
+        }
+        // Most are a little late; some are so late that nobody waits for them.
+        let late = |most| self.seconds(1, most);
+        let fault = match self.dice(20) {
+            0..6 => Fault::Before,
+            6..12 => Fault::After,
+            12 if call.method == "commit" => Fault::HangsAfter,
+            12 => Fault::Hangs,
+            13..15 => Fault::AnswersLate(late(5)),
+            15..16 => Fault::AnswersLate(late(LATE_MAX)),
+            // The engine may have the lock, have used it and have released it by then.
+            _ if call.method == "acquire" => Fault::After,
+            16..18 => Fault::DoneLate(late(5)),
+            _ => Fault::DoneLate(late(LATE_MAX)),
+        };
+        Some(self.note(engine, call.method, fault))
+    }
+
+    fn note(&self, engine: usize, method: &'static str, fault: Fault) -> Fault {
+        if let Fault::DoneLate(by) = fault {
+            let mut until = self.flying_until.lock().unwrap();
+            *until = (*until).max(self.time.monotonic() + by + 5 * SECOND);
+        }
+        self.tape.note(engine, What::Faulty(method, fault));
+        fault
+    }
+
+    /// An engine whose calls fail so often in a thousand.
+    pub(crate) fn engine(self: &Arc<Self>, often: u32, has_all: bool) -> Numbered {
+        let number = self.engines.fetch_add(1, Ordering::Relaxed);
+        let world = Arc::clone(self);
+        let storage = Watched {
+            inner: self.storage.clone(),
+            engine: number,
+            tape: Some(self.tape.clone()),
+            mistake: self.mistake,
+            owner: OnceLock::new(),
+        };
+        let faulty = Faulty::new(storage, move |call| world.fault(number, call, often));
+        let around = Watched {
+            inner: faulty.runtime(self.time.clone()),
+            engine: number,
+            tape: None,
+            mistake: self.mistake,
+            owner: OnceLock::new(),
+        };
+        let limits = EngineLimits {
+            max_recoveries: 1_000,
+            lease: LEASE,
+            // Often, and with all events kept, so that the two can be compared.
+            snapshot_every: 1 + self.seed % 9,
+            history_kept: u64::MAX,
+            ..EngineLimits::default()
+        };
+        let body = || {
+            let world = Arc::clone(self);
+            executor_fn(move |ctx| Arc::clone(&world).body(number, ctx))
+        };
+        let mut builder =
+            Engine::builder().runtime(self.time.clone()).limits(limits).executor("work", body());
+        builder = match self.mistake.is_around() {
+            true => builder.storage(around),
+            false => builder.storage(around.inner),
+        };
+        if has_all {
+            builder = builder.executor("rare", body());
+        }
+        Numbered { engine: builder.build().unwrap(), number, tape: self.tape.clone() }
+    }
+
+    /// What every step does; it notes that it does.
+    fn body(
+        self: Arc<Self>,
+        engine: usize,
+        ctx: ExecutionContext,
+    ) -> impl Future<Output = Result<Json, StepError>> + Send {
+        let begun = Begun {
+            run: ctx.execution_id().clone(),
+            path: ctx.step(),
+            attempt: ctx.attempt(),
+            key: ctx.idempotency_key(),
+        };
+        let place = self.tape.note(engine, What::Begun(Box::new(begun)));
+        let noted = Body(self.tape.clone(), engine, place);
+        let slow = self.dice(8) == 0 && !self.is_calm();
+        let seconds = if slow { self.dice(60) } else { self.dice(3) };
+        async move {
+            let _noted = noted;
+            if seconds > 0 {
+                ctx.sleep(Duration::from_secs(seconds.into())).await;
+            }
+            let fails: u32 = ctx.input("fails").unwrap_or(0);
+            if ctx.attempt() <= fails {
+                return Err(StepError::retryable("not yet"));
+            }
+            Ok(json!({"by": ctx.attempt()}))
+        }
+    }
+
+    /// A process: an engine that is served, and another one after it is gone.
+    pub(crate) async fn process(self: Arc<Self>, place: u64, often: u32) {
+        if place > 0 && self.dice(3) == 0 {
+            // It comes later.
+            self.nap(self.seconds(0, 300)).await;
+        }
+        // Others have what this one lacks.
+        let has_all = place == 0 || self.dice(2) == 0;
+        while !self.is_over() {
+            let numbered = self.engine(often, has_all);
+            let stopped = AtomicBool::new(false);
+            while self.serve(&numbered, &stopped).await {
+                self.nap(self.seconds(0, 50)).await;
+            }
+            drop(numbered);
+            if !self.is_calm() {
+                self.nap(self.seconds(0, 20)).await;
+            }
+        }
+    }
+
+    /// Serves an engine until it crashes or its service ends; whether it may be served again.
+    async fn serve(self: &Arc<Self>, numbered: &Numbered, stopped: &AtomicBool) -> bool {
+        let ends = AtomicBool::new(false);
+        let shutdown = async {
+            while !self.is_over() && !ends.load(Ordering::Relaxed) {
+                self.nap(SECOND).await;
+            }
+        };
+        let mut serving = Box::pin(numbered.engine.serve(shutdown));
+        // As a machine that sleeps: nothing of it runs.
+        let gated = poll_fn(|context| {
+            if stopped.load(Ordering::Relaxed) {
+                return Poll::Pending;
+            }
+            serving.as_mut().poll(context)
+        });
+        let mut gated = Box::pin(gated);
+        loop {
+            let left = pin!(self.nap(self.seconds(10, 120)));
+            if let Either::Left(_) = select(&mut gated, left).await {
+                // What nobody had a handle for is dropped; the engine may be served again.
+                self.tape.note(numbered.number, What::Over);
+                return !self.is_over();
+            }
+            if self.is_calm() {
+                continue;
+            }
+            match self.dice(5) {
+                0 | 1 => {
+                    stopped.store(true, Ordering::Relaxed);
+                    self.tape.note(numbered.number, What::Stopped(true));
+                    self.nap(self.seconds(20, 60)).await;
+                    self.tape.note(numbered.number, What::Stopped(false));
+                    stopped.store(false, Ordering::Relaxed);
+                }
+                2 => ends.store(true, Ordering::Relaxed),
+                // Everything at once, as by a kill.
+                _ => return false,
+            }
+        }
+    }
+
+    pub(crate) async fn jumps(self: Arc<Self>) {
+        if !self.has_jumps() {
+            return;
+        }
+        let mut off = 0_i64;
+        for _ in 0..self.dice(4) {
+            self.nap(self.seconds(20, 150)).await;
+            if self.is_calm() {
+                break;
+            }
+            let by = [3_600, -3_600, 86_400, -86_400, 1][self.dice(5) as usize];
+            off += by;
+            self.ahead.fetch_max(off.max(0).unsigned_abs(), Ordering::Relaxed);
+            self.tape.note(usize::MAX, What::ClockSet);
+            self.time.set_clock(by);
+        }
+        // In the end it is put right, or, as days of waiting take their time, to the latest time that
+        // it has shown.
+        if !self.seed.is_multiple_of(24) {
+            off -= i64::try_from(self.ahead.swap(0, Ordering::Relaxed)).unwrap_or(0);
+        }
+        self.tape.note(usize::MAX, What::ClockSet);
+        self.time.set_clock(-off);
+    }
+
+    pub(crate) fn was_ahead(&self) -> Duration {
+        Duration::from_secs(self.ahead.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn has_jumps(&self) -> bool {
+        self.seed.is_multiple_of(3)
+    }
+}
