@@ -3,6 +3,10 @@
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[cfg(feature = "postgres")]
+#[path = "postgres/server.rs"]
+#[allow(dead_code, reason = "no server is restarted here")]
+mod server;
 mod slow;
 
 use std::sync::Arc;
@@ -193,5 +197,32 @@ mod sqlite {
     #[test]
     fn ten_thousand_runs_are_parked_in_a_file_and_end() {
         in_a_file(Between::Parked, "parked");
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use futures::executor::block_on;
+    use stepwell::storage::PostgresOptions;
+
+    use super::server::server;
+    use super::{Between, ten_thousand};
+
+    fn on_a_server(between: Between, schema: &str) {
+        let Some(server) = server() else { return };
+        let options = PostgresOptions::new().schema(schema);
+        let storage = block_on(options.connect(&server.url())).unwrap();
+        block_on(storage.migrate()).unwrap();
+        ten_thousand(storage, between);
+    }
+
+    #[test]
+    fn ten_thousand_runs_wait_with_a_server_and_end() {
+        on_a_server(Between::Live, "live");
+    }
+
+    #[test]
+    fn ten_thousand_runs_are_parked_on_a_server_and_end() {
+        on_a_server(Between::Parked, "parked");
     }
 }
