@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use stepwell::journal::Recorded;
 use stepwell::run::Want;
 use stepwell::storage::{
@@ -121,6 +122,10 @@ impl Storage for Deadly {
 
     fn poll_every(&self) -> Duration {
         self.storage.poll_every()
+    }
+
+    fn news(&self, owner: Owner) -> BoxStream<'static, ()> {
+        self.storage.news(owner)
     }
 
     fn takes_writes(&self) -> bool {

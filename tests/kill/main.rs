@@ -54,13 +54,9 @@ fn work(id: &str) -> Step {
     Step::task(id, "work")
 }
 
-/// `writes`: whether the storage takes what steps write.
-fn shape(name: &str, writes: bool) -> Workflow {
+fn shape(name: &str) -> Workflow {
     let undo = |id| work(id).input("done", "output");
-    let order = |id| {
-        let step = Step::task(id, "order");
-        if writes { step.transactional() } else { step }
-    };
+    let order = |id| Step::task(id, "order").transactional();
     let steps = match name {
         "chain" => vec![
             work("a"),
@@ -115,8 +111,6 @@ struct Place {
     folder: PathBuf,
     base: Base,
     lease: Duration,
-    /// Whether its storage takes what steps write.
-    writes: bool,
 }
 
 impl Place {
@@ -127,19 +121,14 @@ impl Place {
         fs::create_dir(&folder).unwrap();
         let base = base(&folder);
         base.prepare();
-        Self::at(folder, base, lease)
+        Self { folder, base, lease }
     }
 
     /// The one that a child was told.
     fn given(lease: Duration) -> Option<Self> {
         let folder = PathBuf::from(std::env::var_os(FOLDER)?);
         let base = Base::given(&folder);
-        Some(Self::at(folder, base, lease))
-    }
-
-    fn at(folder: PathBuf, base: Base, lease: Duration) -> Self {
-        let writes = base.open().takes_writes();
-        Self { folder, base, lease, writes }
+        Some(Self { folder, base, lease })
     }
 
     /// As nothing dies of.
@@ -148,7 +137,7 @@ impl Place {
     }
 
     fn engine(&self, storage: Deadly) -> Engine {
-        let orders = self.writes.then(|| self.base.orders());
+        let orders = self.base.orders();
         let step = |kind: &'static str| {
             let (witness, orders) = (self.witness(), orders.clone());
             executor_fn(move |ctx| body(witness.clone(), ctx, kind, orders.clone()))
@@ -236,7 +225,7 @@ async fn body(
     witness: Witness,
     ctx: ExecutionContext,
     kind: &str,
-    orders: Option<String>,
+    orders: String,
 ) -> Result<String, StepError> {
     static RESULTS: AtomicU32 = AtomicU32::new(0);
     let note = |what: &str| {
@@ -260,7 +249,7 @@ async fn body(
             let number = RESULTS.fetch_add(1, Ordering::Relaxed);
             let result = format!("r{}-{number}", std::process::id());
             note(&format!("end {result}"));
-            if let Some(orders) = orders.filter(|_| kind == "order") {
+            if kind == "order" {
                 // No key keeps a second one out.
                 let insert = format!("INSERT INTO {orders} (step, result) VALUES ($1, $2)");
                 let insert = Statement::new(insert);
@@ -273,8 +262,7 @@ async fn body(
 
 async fn start(engine: &Engine, place: &Place, id: &str) -> stepwell::Result<RunHandle> {
     let (name, _) = id.split_once('-').unwrap();
-    let shape = shape(name, place.writes);
-    let handle = engine.start_with(&shape, json!([1, 2, 3]), StartOptions::id(id)).await?;
+    let handle = engine.start_with(&shape(name), json!([1, 2, 3]), StartOptions::id(id)).await?;
     place.witness().note(&format!("started {id}"));
     Ok(handle)
 }
