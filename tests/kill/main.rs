@@ -110,25 +110,24 @@ fn shape(name: &str) -> Workflow {
 struct Place {
     folder: PathBuf,
     base: Base,
-    lease: Duration,
 }
 
 impl Place {
-    fn new(name: &str, lease: Duration, base: impl FnOnce(&Path) -> Base) -> Self {
+    fn new(name: &str, base: impl FnOnce(&Path) -> Base) -> Self {
         let name = format!("stepwell-kill-{name}-{}", std::process::id());
         let folder = std::env::temp_dir().join(name);
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir(&folder).unwrap();
         let base = base(&folder);
         base.prepare();
-        Self { folder, base, lease }
+        Self { folder, base }
     }
 
     /// The one that a child was told.
-    fn given(lease: Duration) -> Option<Self> {
+    fn given() -> Option<Self> {
         let folder = PathBuf::from(std::env::var_os(FOLDER)?);
         let base = Base::given(&folder);
-        Some(Self { folder, base, lease })
+        Some(Self { folder, base })
     }
 
     /// As nothing dies of.
@@ -145,7 +144,7 @@ impl Place {
         Engine::builder()
             .storage(storage)
             .limits(EngineLimits {
-                lease: self.lease,
+                lease: LEASE,
                 // More kills than any program deserves.
                 max_recoveries: 1_000,
                 // So often that much is killed in the middle of one.

@@ -11,11 +11,7 @@ use super::*;
 const DIES_AT: &str = "STEPWELL_TEST_KILL_AT";
 const RUNS: [&str; 6] = ["each-0", "retry-1", "timer-2", "signal-3", "undo-4", "locked-5"];
 
-/// So short that nothing takes long: nobody else is there who could take a living engine for gone.
-#[cfg(feature = "postgres")]
-const LEASE_ON_A_SERVER: Duration = Duration::from_millis(500);
-
-/// Every how manieth write is tried: 1 for each.
+/// Another number than 5: every fifth write is tried on a server, as a lease passes after each.
 #[cfg(feature = "postgres")]
 const EACH: &str = "STEPWELL_TEST_KILL_EACH";
 
@@ -23,7 +19,6 @@ const EACH: &str = "STEPWELL_TEST_KILL_EACH";
 #[derive(Clone, Copy)]
 struct Plan {
     before: bool,
-    lease: Duration,
     /// Every point, every second, and so on.
     every: u64,
     /// How many are tried at once.
@@ -33,18 +28,18 @@ struct Plan {
 
 impl Plan {
     const fn in_a_file(before: bool) -> Self {
-        let make = |name: &str| Place::new(name, LEASE, Base::file);
-        Self { before, lease: LEASE, every: 1, at_once: 1, make }
+        let make = |name: &str| Place::new(name, Base::file);
+        Self { before, every: 1, at_once: 1, make }
     }
 
     #[cfg(feature = "postgres")]
     fn on_a_server(before: bool) -> Self {
         let make = |name: &str| {
             let name = format!("server-{name}");
-            Place::new(&name, LEASE_ON_A_SERVER, schema_of(&name))
+            Place::new(&name, schema_of(&name))
         };
-        let every = std::env::var(EACH).map_or(3, |every| every.parse().unwrap());
-        Self { before, lease: LEASE_ON_A_SERVER, every, at_once: 4, make }
+        let every = std::env::var(EACH).map_or(5, |every| every.parse().unwrap());
+        Self { before, every, at_once: 4, make }
     }
 }
 
@@ -64,7 +59,7 @@ fn all(place: &Place, storage: Deadly) {
 }
 
 fn at_every_write(test: &str, plan: Plan) {
-    if let Some(place) = Place::given(plan.lease) {
+    if let Some(place) = Place::given() {
         let dies_at = std::env::var(DIES_AT).unwrap().parse().unwrap();
         return all(&place, Deadly::new(place.base.open(), dies_at, plan.before));
     }

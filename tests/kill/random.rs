@@ -36,7 +36,7 @@ type Make = fn(&str) -> Place;
 #[test]
 fn nothing_is_lost_or_done_twice_when_a_process_is_killed_at_any_moment() {
     let test = "nothing_is_lost_or_done_twice_when_a_process_is_killed_at_any_moment";
-    rounds(test, KILLS_PER_ROUND, |name| Place::new(name, LEASE, Base::file));
+    rounds(test, KILLS_PER_ROUND, |name| Place::new(name, Base::file));
 }
 
 #[cfg(feature = "postgres")]
@@ -48,12 +48,12 @@ fn nothing_is_lost_or_done_twice_on_postgres_when_a_process_is_killed_at_any_mom
     }
     rounds(test, KILLS_ON_A_SERVER, |name| {
         let name = format!("server-{name}");
-        Place::new(&name, LEASE, schema_of(&name))
+        Place::new(&name, schema_of(&name))
     });
 }
 
 fn rounds(test: &str, per_round: u64, make: Make) {
-    if let Some(place) = Place::given(LEASE) {
+    if let Some(place) = Place::given() {
         let engine = place.engine(place.open());
         block_on(finish(&engine, &place, &ids())).unwrap();
         return;
