@@ -12,11 +12,14 @@ use std::error::Error;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::channel::oneshot;
 use futures::executor::block_on;
+use futures::future::{Either, select};
+use futures_timer::Delay;
 use server::Server;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use stepwell::engine::EngineLimits;
@@ -153,20 +156,20 @@ async fn recorded(storage: &Postgres) -> Result<Vec<(String, String)>, Box<dyn E
     Ok(all)
 }
 
-/// Waits until all runs have ended.
+/// Waits until all runs have succeeded.
 async fn all_have_ended(storage: &Postgres) -> Result<(), Box<dyn Error>> {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        let runs = storage.list(RunQuery { limit: RUNS + 1, ..RunQuery::default() }).await?;
-        assert!(runs.len() <= RUNS, "nobody has started anything else");
-        let succeeded = runs.iter().filter(|run| run.status == RunStatus::Succeeded).count();
-        if succeeded == RUNS {
-            return Ok(());
+    let done = async {
+        loop {
+            let runs = storage.list(RunQuery { limit: RUNS + 1, ..RunQuery::default() }).await?;
+            if runs.iter().filter(|run| run.status == RunStatus::Succeeded).count() == RUNS {
+                return Ok(());
+            }
+            Delay::new(Duration::from_millis(50)).await;
         }
-        if Instant::now() > end {
-            return Err(format!("{succeeded} of {RUNS} runs have succeeded in {DEADLINE:?}").into());
-        }
-        std::thread::sleep(Duration::from_millis(50));
+    };
+    match select(pin!(done), Delay::new(DEADLINE)).await {
+        Either::Left((done, _)) => done,
+        Either::Right(_) => Err(format!("some runs have not succeeded after {DEADLINE:?}").into()),
     }
 }
 

@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
+use futures_timer::Delay;
 use stepwell::engine::EngineLimits;
 use stepwell::run::RunState;
 use stepwell::storage::{RunQuery, Summary};
@@ -177,15 +177,26 @@ fn shape() -> Workflow {
 
 /// Does this until it goes well: only the storage may be at fault.
 fn insist<T>(mut work: impl FnMut() -> Result<T>) -> T {
-    let end = Instant::now() + DEADLINE;
-    loop {
-        match work() {
-            Ok(done) => return done,
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Storage, "{error}");
-                assert!(Instant::now() < end, "it does not go well again: {error}");
-            }
+    let mut done = None;
+    wait_until("it goes well again", || match work() {
+        Ok(work) => {
+            done = Some(work);
+            true
         }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Storage, "{error}");
+            false
+        }
+    });
+    done.unwrap()
+}
+
+/// Looks now and then, and gives up some time.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let mut end = Delay::new(DEADLINE);
+    while !is_so() {
+        block_on(Delay::new(Duration::from_millis(5)));
+        assert!((&mut end).now_or_never().is_none(), "not within {DEADLINE:?}: {what}");
     }
 }
 
@@ -219,11 +230,8 @@ impl World {
 
     /// Waits until steps have done so much more.
     fn let_work(&self, lines: usize) {
-        let (until, end) = (self.witness.len() + lines, Instant::now() + DEADLINE);
-        while self.witness.len() < until {
-            assert!(Instant::now() < end, "nobody goes on");
-            thread::sleep(Duration::from_millis(1));
-        }
+        let until = self.witness.len() + lines;
+        wait_until("somebody goes on", || self.witness.len() >= until);
     }
 
     /// All that may befall them, each while work is done; and work is done after it.
@@ -257,7 +265,7 @@ impl World {
 
 /// So long the bytes are lost: nothing is waited for.
 fn lose(time: Duration) {
-    thread::sleep(time);
+    block_on(Delay::new(time));
 }
 
 fn engine(proxy: &Proxy, witness: &Witness) -> Engine {
@@ -320,11 +328,9 @@ fn engines_go_on_by_themselves_whatever_becomes_of_the_network_and_the_server() 
         }
         drop(enough);
         let started = calling.join().unwrap();
-        let end = Instant::now() + DEADLINE;
-        while world.listed().iter().any(|run| run.status != RunStatus::Succeeded) {
-            assert!(Instant::now() < end, "some do not come to their ends: {:?}", world.listed());
-            thread::sleep(Duration::from_millis(20));
-        }
+        wait_until("all come to their ends", || {
+            world.listed().iter().all(|run| run.status == RunStatus::Succeeded)
+        });
         drop(stops);
         serving.into_iter().for_each(|serving| serving.join().unwrap().unwrap());
         started
