@@ -97,7 +97,7 @@ fn at_write(test: &str, plan: Plan, point: u64) -> bool {
     };
     let is_last = lives(point);
     let mut snapshots = vec![Snapshot::take(&place, &place.open())];
-    if !is_last && point % 4 == 0 {
+    if !is_last && point.is_multiple_of(4) {
         // While it recovers, too.
         lives(1 + point / 4 % 12);
         snapshots.push(Snapshot::take(&place, &place.open()));
