@@ -3,6 +3,10 @@
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[cfg(feature = "postgres")]
+#[path = "postgres/server.rs"]
+#[allow(dead_code, reason = "no server is restarted here")]
+mod server;
 mod slow;
 
 use std::sync::Arc;
@@ -55,12 +59,13 @@ struct World {
     time: VirtualRuntime,
     storage: Arc<dyn Storage>,
     engine: Engine,
+    runs: usize,
     /// Steps that were begun, before the wait and behind it.
     begun: [Arc<AtomicUsize>; 2],
 }
 
 impl World {
-    fn new(storage: Arc<dyn Storage>) -> Self {
+    fn new(storage: Arc<dyn Storage>, runs: usize) -> Self {
         let time = VirtualRuntime::new(1);
         let begun = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
         let [before, behind] = begun.clone();
@@ -83,7 +88,7 @@ impl World {
             )
             .build()
             .unwrap();
-        Self { time, storage, engine, begun }
+        Self { time, storage, engine, runs, begun }
     }
 
     fn begun(&self) -> [usize; 2] {
@@ -106,7 +111,7 @@ impl World {
 
     /// How each run stands.
     async fn each(&self, check: impl Fn(usize, &RunState, Holding)) {
-        for number in 0..RUNS {
+        for number in 0..self.runs {
             let run = self.storage.load(&id(number)).await.unwrap().unwrap();
             let program = Arc::clone(run.workflow.program());
             let state = RunState::replay(id(number), program, &run.journal);
@@ -115,7 +120,7 @@ impl World {
     }
 
     async fn all(&self, between: Between) {
-        let starts = stream::iter(0..RUNS).map(|number| self.start(number));
+        let starts = stream::iter(0..self.runs).map(|number| self.start(number));
         let handles: Vec<Option<RunHandle>> = starts
             .buffer_unordered(CALLERS)
             .map(|handle| (between == Between::Live).then_some(handle))
@@ -123,7 +128,7 @@ impl World {
             .await;
         // Time passes only when there is nothing else to be done.
         self.nap(60 * SECOND).await;
-        assert_eq!(self.begun(), [RUNS, 0], "all wait at once");
+        assert_eq!(self.begun(), [self.runs, 0], "all wait at once");
         self.each(|_, state, holding| {
             assert_eq!((state.status(), state.open_waits().len()), (RunStatus::Running, 1));
             match between {
@@ -133,11 +138,11 @@ impl World {
             }
         })
         .await;
-        let signals = stream::iter(0..RUNS).map(|number| self.signal(number));
+        let signals = stream::iter(0..self.runs).map(|number| self.signal(number));
         signals.buffer_unordered(CALLERS).collect::<Vec<()>>().await;
         self.nap(60 * SECOND).await;
         drop(handles);
-        assert_eq!(self.begun(), [RUNS, RUNS], "each step was begun once");
+        assert_eq!(self.begun(), [self.runs; 2], "each step was begun once");
         self.each(|number, state, holding| {
             assert_eq!(holding, Holding::Finished);
             let output = state.outcome().and_then(|outcome| outcome.output()).unwrap();
@@ -148,7 +153,11 @@ impl World {
 }
 
 fn ten_thousand(storage: impl Storage, between: Between) {
-    let world = World::new(Arc::new(storage));
+    many(RUNS, storage, between);
+}
+
+fn many(runs: usize, storage: impl Storage, between: Between) {
+    let world = World::new(Arc::new(storage), runs);
     let (stop, stopped) = oneshot::channel::<()>();
     let work = async {
         world.all(between).await;
@@ -193,5 +202,36 @@ mod sqlite {
     #[test]
     fn ten_thousand_runs_are_parked_in_a_file_and_end() {
         in_a_file(Between::Parked, "parked");
+    }
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use futures::executor::block_on;
+    use stepwell::storage::PostgresOptions;
+
+    use super::server::server;
+    use super::{Between, many};
+
+    /// How many, instead of a tenth: each call is waited for, as virtual time stands still meanwhile.
+    const RUNS: &str = "STEPWELL_TEST_MANY";
+
+    fn on_a_server(between: Between, schema: &str) {
+        let Some(server) = server() else { return };
+        let options = PostgresOptions::new().schema(schema);
+        let storage = block_on(options.connect(&server.url())).unwrap();
+        block_on(storage.migrate()).unwrap();
+        let runs = std::env::var(RUNS).map_or(super::RUNS / 10, |runs| runs.parse().unwrap());
+        many(runs, storage, between);
+    }
+
+    #[test]
+    fn many_runs_wait_with_a_server_and_end() {
+        on_a_server(Between::Live, "live");
+    }
+
+    #[test]
+    fn many_runs_are_parked_on_a_server_and_end() {
+        on_a_server(Between::Parked, "parked");
     }
 }

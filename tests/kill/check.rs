@@ -15,7 +15,7 @@ pub(super) struct Snapshot {
 }
 
 impl Snapshot {
-    pub(super) fn take(place: &Place, storage: &Sqlite) -> Self {
+    pub(super) fn take(place: &Place, storage: &dyn Storage) -> Self {
         let runs = block_on(storage.list(Default::default())).unwrap();
         let journal = |id: &RunId| {
             let whole = block_on(storage.events(id, 0, usize::MAX)).unwrap();
@@ -135,10 +135,7 @@ fn ran_once(text: &str, last: &Snapshot) {
 
 /// Each step that writes in the transaction of its result has one row, and it is of that result.
 fn wrote_once(place: &Place, last: &Snapshot) {
-    let plain = place.plain();
-    let mut query = plain.prepare("SELECT step, result FROM orders").unwrap();
-    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-    let rows: Vec<(String, String)> = rows.map(|row| row.unwrap()).collect();
+    let rows = place.base.rows();
     let steps: BTreeSet<&str> = rows.iter().map(|(step, _)| step.as_str()).collect();
     assert_eq!(steps.len(), rows.len(), "no step has two rows: {rows:?}");
     let written: BTreeSet<&str> = rows.iter().map(|(_, result)| result.as_str()).collect();

@@ -5,22 +5,30 @@
 #![cfg(feature = "sqlite")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod base;
 mod check;
+mod deadly;
 mod points;
 mod random;
+#[cfg(feature = "postgres")]
+#[path = "../postgres/server.rs"]
+#[allow(dead_code, reason = "no server is restarted here")]
+mod server;
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use base::Base;
+use deadly::Deadly;
 use futures::executor::block_on;
 use serde_json::json;
 use stepwell::engine::EngineLimits;
-use stepwell::storage::{Sqlite, SqliteOptions, Statement, Synchronous};
+use stepwell::storage::Statement;
 use stepwell::workflow::Lock;
 use stepwell::{
     Engine, ExecutionContext, RetryConfig, RunHandle, RunId, RunStatus, StartOptions, Step,
@@ -48,6 +56,7 @@ fn work(id: &str) -> Step {
 
 fn shape(name: &str) -> Workflow {
     let undo = |id| work(id).input("done", "output");
+    let order = |id| Step::task(id, "order").transactional();
     let steps = match name {
         "chain" => vec![
             work("a"),
@@ -63,8 +72,7 @@ fn shape(name: &str) -> Workflow {
             work("e").input("b", "b").input("c", "c").input("d", "d"),
         ],
         "each" => {
-            let y = Step::task("y", "order").transactional();
-            let body = [work("x"), y.input("x", "x")];
+            let body = [work("x"), order("y").input("x", "x")];
             vec![Step::for_each("all", "input", body), work("z").after("all")]
         }
         "retry" => vec![
@@ -72,7 +80,7 @@ fn shape(name: &str) -> Workflow {
             Step::task("b", "third_time")
                 .input("a", "a")
                 .retry(RetryConfig::attempts(3).base_delay(Duration::from_millis(5))),
-            Step::task("c", "order").transactional().input("b", "b"),
+            order("c").input("b", "b"),
         ],
         "timer" => vec![
             work("a"),
@@ -98,44 +106,40 @@ fn shape(name: &str) -> Workflow {
     Workflow::builder(name).steps(steps).build().unwrap()
 }
 
-/// A folder with a database and a witness, which goes with the test.
-struct Place(PathBuf);
+/// A folder with a witness, and runs; it goes with the test.
+struct Place {
+    folder: PathBuf,
+    base: Base,
+}
 
 impl Place {
-    fn new(name: &str) -> Self {
+    fn new(name: &str, base: impl FnOnce(&Path) -> Base) -> Self {
         let name = format!("stepwell-kill-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        let place = Self(path);
-        drop(place.open());
-        place.plain().execute_batch("CREATE TABLE orders (step TEXT, result TEXT)").unwrap();
-        place
-    }
-
-    /// As a program opens it that knows nothing of stepwell.
-    fn plain(&self) -> rusqlite::Connection {
-        rusqlite::Connection::open(self.file()).unwrap()
+        let folder = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).unwrap();
+        let base = base(&folder);
+        base.prepare();
+        Self { folder, base }
     }
 
     /// The one that a child was told.
     fn given() -> Option<Self> {
-        std::env::var_os(FOLDER).map(|path| Self(path.into()))
+        let folder = PathBuf::from(std::env::var_os(FOLDER)?);
+        let base = Base::given(&folder);
+        Some(Self { folder, base })
     }
 
-    fn file(&self) -> PathBuf {
-        self.0.join("runs.db")
+    /// As nothing dies of.
+    fn open(&self) -> Deadly {
+        Deadly::harmless(self.base.open())
     }
 
-    /// A kill takes nothing away that the system was given, so that the disk need not be waited for.
-    fn open(&self) -> Sqlite {
-        SqliteOptions::new().synchronous(Synchronous::Normal).open(self.file()).unwrap()
-    }
-
-    fn engine(&self, storage: impl Storage) -> Engine {
+    fn engine(&self, storage: Deadly) -> Engine {
+        let orders = self.base.orders();
         let step = |kind: &'static str| {
-            let witness = Witness(self.0.join("witness"));
-            executor_fn(move |ctx| body(witness.clone(), ctx, kind))
+            let (witness, orders) = (self.witness(), orders.clone());
+            executor_fn(move |ctx| body(witness.clone(), ctx, kind, orders.clone()))
         };
         Engine::builder()
             .storage(storage)
@@ -157,7 +161,7 @@ impl Place {
     }
 
     fn witness(&self) -> Witness {
-        Witness(self.0.join("witness"))
+        Witness(self.folder.join("witness"))
     }
 
     /// This test once more, as a child that is given a part to play.
@@ -165,7 +169,8 @@ impl Place {
         let mut child = Command::new(std::env::current_exe().unwrap());
         child
             .args(["--exact", test, "--nocapture", "--test-threads=1"])
-            .env(FOLDER, OsString::from(&self.0))
+            .env(FOLDER, OsString::from(&self.folder))
+            .envs(self.base.told())
             .envs(more.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped());
         child
@@ -176,9 +181,17 @@ impl Drop for Place {
     fn drop(&mut self) {
         // A child's is its parent's, and who looks into a failure wants to see it.
         if std::env::var_os(FOLDER).is_none() && !std::thread::panicking() {
-            let _ = fs::remove_dir_all(&self.0);
+            let _ = fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+/// How the schema of a place is named: no two tests run in one process that name theirs alike.
+#[cfg(feature = "postgres")]
+fn schema_of(name: &str) -> impl FnOnce(&Path) -> Base + use<> {
+    let schema =
+        base::schema::Schema { url: server::server().unwrap().url(), name: name.replace('-', "_") };
+    move |_| Base::Schema(schema)
 }
 
 /// Long enough for a machine that has other things to do.
@@ -207,7 +220,12 @@ impl Witness {
     }
 }
 
-async fn body(witness: Witness, ctx: ExecutionContext, kind: &str) -> Result<String, StepError> {
+async fn body(
+    witness: Witness,
+    ctx: ExecutionContext,
+    kind: &str,
+    orders: String,
+) -> Result<String, StepError> {
     static RESULTS: AtomicU32 = AtomicU32::new(0);
     let note = |what: &str| {
         let (run, step, key) = (ctx.execution_id(), ctx.step(), ctx.idempotency_key());
@@ -232,7 +250,8 @@ async fn body(witness: Witness, ctx: ExecutionContext, kind: &str) -> Result<Str
             note(&format!("end {result}"));
             if kind == "order" {
                 // No key keeps a second one out.
-                let insert = Statement::new("INSERT INTO orders (step, result) VALUES ($1, $2)");
+                let insert = format!("INSERT INTO {orders} (step, result) VALUES ($1, $2)");
+                let insert = Statement::new(insert);
                 ctx.write(insert.bind(ctx.idempotency_key()).bind(result.as_str()))?;
             }
             Ok(result)
@@ -240,17 +259,17 @@ async fn body(witness: Witness, ctx: ExecutionContext, kind: &str) -> Result<Str
     }
 }
 
-async fn start(engine: &Engine, witness: &Witness, id: &str) -> stepwell::Result<RunHandle> {
+async fn start(engine: &Engine, place: &Place, id: &str) -> stepwell::Result<RunHandle> {
     let (name, _) = id.split_once('-').unwrap();
     let handle = engine.start_with(&shape(name), json!([1, 2, 3]), StartOptions::id(id)).await?;
-    witness.note(&format!("started {id}"));
+    place.witness().note(&format!("started {id}"));
     Ok(handle)
 }
 
 /// Starts these runs, or goes on with them, until all have ended.
-async fn finish(engine: &Engine, witness: &Witness, ids: &[String]) -> stepwell::Result<()> {
+async fn finish(engine: &Engine, place: &Place, ids: &[String]) -> stepwell::Result<()> {
     for id in ids {
-        drop(start(engine, witness, id).await?);
+        drop(start(engine, place, id).await?);
     }
     let all = async {
         for id in ids {

@@ -1,197 +1,142 @@
 //! Dead at every write: before it, and after it is done but before anybody hears so.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::thread;
 
-use stepwell::journal::Recorded;
-use stepwell::run::Want;
-use stepwell::storage::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Purge, Reply,
-    RunQuery, StoredRun, Summary,
-};
-use stepwell::{ErrorKind, Result, RunId, StepKey, Timestamp};
+use stepwell::ErrorKind;
 
 use super::check::{Snapshot, check};
 use super::*;
 
-/// A storage whose process dies of one of its writes.
-#[derive(Debug)]
-struct Deadly {
-    storage: Sqlite,
-    writes: AtomicU64,
-    /// Counted from 1.
-    dies_at: u64,
-    /// Otherwise after it.
-    before: bool,
-}
-
-impl Deadly {
-    fn write<T: Send + Unpin + 'static>(
-        &self,
-        write: impl FnOnce(&Sqlite) -> Reply<T>,
-    ) -> Reply<T> {
-        if self.writes.fetch_add(1, Ordering::SeqCst) + 1 != self.dies_at {
-            return write(&self.storage);
-        }
-        if self.before {
-            std::process::abort();
-        }
-        let done = write(&self.storage);
-        Reply::later(async move {
-            drop(done.await);
-            std::process::abort()
-        })
-    }
-}
-
-impl Storage for Deadly {
-    fn create(&self, run: NewRun) -> Reply<Result<Created>> {
-        self.write(|storage| storage.create(run))
-    }
-
-    fn commit(&self, run: &RunId, commit: Commit) -> Reply<Result<Vec<Recorded>>> {
-        self.write(|storage| storage.commit(run, commit))
-    }
-
-    fn load(&self, run: &RunId) -> Reply<Result<Option<StoredRun>>> {
-        self.storage.load(run)
-    }
-
-    fn events(&self, run: &RunId, from: u64, limit: usize) -> Reply<Result<Vec<(u64, Recorded)>>> {
-        self.storage.events(run, from, limit)
-    }
-
-    fn post(&self, run: &RunId, message: Message) -> Reply<Result<u64>> {
-        self.write(|storage| storage.post(run, message))
-    }
-
-    fn inbox(&self, run: &RunId) -> Reply<Result<Vec<(u64, Message)>>> {
-        self.storage.inbox(run)
-    }
-
-    fn answer(&self, run: &RunId, number: u64) -> Reply<Result<Option<Answer>>> {
-        self.storage.answer(run, number)
-    }
-
-    fn acquire(
-        &self,
-        run: &RunId,
-        step: StepKey,
-        wants: Vec<Want>,
-        now: Timestamp,
-    ) -> Reply<Result<Option<Denied>>> {
-        self.write(|storage| storage.acquire(run, step, wants, now))
-    }
-
-    fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {
-        self.write(|storage| storage.beat(owner))
-    }
-
-    fn retire(&self, owner: Owner) -> Reply<Result<()>> {
-        self.write(|storage| storage.retire(owner))
-    }
-
-    fn held(&self, owner: Owner, after: Option<RunId>, limit: usize) -> Reply<Result<Vec<RunId>>> {
-        self.storage.held(owner, after, limit)
-    }
-
-    fn mail(&self, owner: Owner, limit: usize) -> Reply<Result<Vec<RunId>>> {
-        self.storage.mail(owner, limit)
-    }
-
-    fn claim(&self, claim: Claim) -> Reply<Result<Vec<Claimed>>> {
-        self.write(|storage| storage.claim(claim))
-    }
-
-    fn set_aside(
-        &self,
-        run: &RunId,
-        owner: Owner,
-        until: Timestamp,
-        why: String,
-    ) -> Reply<Result<()>> {
-        self.write(|storage| storage.set_aside(run, owner, until, why))
-    }
-
-    fn takes_writes(&self) -> bool {
-        self.storage.takes_writes()
-    }
-
-    fn next_due(&self) -> Reply<Result<Option<Timestamp>>> {
-        self.storage.next_due()
-    }
-
-    fn purge(&self, which: Purge) -> Reply<Result<Vec<RunId>>> {
-        self.write(|storage| storage.purge(which))
-    }
-
-    fn clear(&self, owner: Owner, runs: Vec<RunId>) -> Reply<Result<()>> {
-        self.write(|storage| storage.clear(owner, runs))
-    }
-
-    fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {
-        self.storage.list(query)
-    }
-}
-
 const DIES_AT: &str = "STEPWELL_TEST_KILL_AT";
 const RUNS: [&str; 6] = ["each-0", "retry-1", "timer-2", "signal-3", "undo-4", "locked-5"];
 
+/// Another number than 5: every fifth write is tried on a server, as a lease passes after each.
+#[cfg(feature = "postgres")]
+const EACH: &str = "STEPWELL_TEST_KILL_EACH";
+
+/// Which points are tried, and where.
+#[derive(Clone, Copy)]
+struct Plan {
+    before: bool,
+    /// Every point, every second, and so on.
+    every: u64,
+    /// How many are tried at once.
+    at_once: usize,
+    make: fn(&str) -> Place,
+}
+
+impl Plan {
+    const fn in_a_file(before: bool) -> Self {
+        let make = |name: &str| Place::new(name, Base::file);
+        Self { before, every: 1, at_once: 1, make }
+    }
+
+    #[cfg(feature = "postgres")]
+    fn on_a_server(before: bool) -> Self {
+        let make = |name: &str| {
+            let name = format!("server-{name}");
+            Place::new(&name, schema_of(&name))
+        };
+        let every = std::env::var(EACH).map_or(5, |every| every.parse().unwrap());
+        Self { before, every, at_once: 4, make }
+    }
+}
+
 /// All runs to their ends, the one that waits for a signal, too.
-fn all(place: &Place, storage: impl Storage) {
-    let (engine, witness) = (place.engine(storage), place.witness());
+fn all(place: &Place, storage: Deadly) {
+    let engine = place.engine(storage);
     block_on(async {
-        let run = start(&engine, &witness, "signal-3").await.unwrap();
+        let run = start(&engine, place, "signal-3").await.unwrap();
         if let Err(error) = run.signal("go", "gone").await {
             // An earlier one came through, and the run has ended.
             assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
         }
-        finish(&engine, &witness, &RUNS.map(String::from)).await.unwrap();
+        finish(&engine, place, &RUNS.map(String::from)).await.unwrap();
         // Until now: what a run that nobody wants is at is dropped, and begun again.
         drop(run);
     });
 }
 
-fn at_every_write(test: &str, before: bool) {
+fn at_every_write(test: &str, plan: Plan) {
     if let Some(place) = Place::given() {
         let dies_at = std::env::var(DIES_AT).unwrap().parse().unwrap();
-        let writes = AtomicU64::new(0);
-        return all(&place, Deadly { storage: place.open(), writes, dies_at, before });
+        return all(&place, Deadly::new(place.base.open(), dies_at, plan.before));
     }
-    for point in 1.. {
-        let place = Place::new(&format!("{}-{point}", if before { "before" } else { "after" }));
-        let lives = |dies_at: u64| {
-            let mut child = place.child(test, &[(DIES_AT, dies_at.to_string())]);
-            let output = child.output().unwrap();
-            place.witness().over();
-            if output.status.code().is_some_and(|code| code != 0) {
-                panic!("{}", String::from_utf8_lossy(&output.stderr));
-            }
-            output.status.success()
-        };
-        let is_last = lives(point);
-        let mut snapshots = vec![Snapshot::take(&place, &place.open())];
-        if !is_last && point % 4 == 0 {
-            // While it recovers, too.
-            lives(1 + point / 4 % 12);
-            snapshots.push(Snapshot::take(&place, &place.open()));
+    let test = format!("points::{test}");
+    // Two tests of one plan take different ones, when they do not take all.
+    let first = 1 + u64::from(plan.before) % plan.every;
+    let (next, over) = (AtomicU64::new(first), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for _ in 0..plan.at_once {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let point = next.fetch_add(plan.every, Ordering::Relaxed);
+                    if at_write(&test, plan, point) {
+                        assert!(point > 40, "{point} writes are too few to mean anything");
+                        over.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
         }
-        all(&place, place.open());
-        check(&place, &snapshots);
-        if is_last {
-            assert!(point > 40, "{point} writes are too few for this to mean anything");
-            break;
+    });
+}
+
+/// Whether there are no so many writes.
+fn at_write(test: &str, plan: Plan, point: u64) -> bool {
+    let when = if plan.before { "before" } else { "after" };
+    let place = (plan.make)(&format!("{when}-{point}"));
+    let lives = |dies_at: u64| {
+        let mut child = place.child(test, &[(DIES_AT, dies_at.to_string())]);
+        let output = child.output().unwrap();
+        place.witness().over();
+        if output.status.code().is_some_and(|code| code != 0) {
+            panic!("{}", String::from_utf8_lossy(&output.stderr));
         }
+        output.status.success()
+    };
+    let is_last = lives(point);
+    let mut snapshots = vec![Snapshot::take(&place, &place.open())];
+    if !is_last && point.is_multiple_of(4) {
+        // While it recovers, too.
+        lives(1 + point / 4 % 12);
+        snapshots.push(Snapshot::take(&place, &place.open()));
     }
+    all(&place, place.open());
+    check(&place, &snapshots);
+    is_last
 }
 
 #[test]
 fn nothing_is_lost_or_done_twice_when_a_process_dies_before_any_of_its_writes() {
     let test = "nothing_is_lost_or_done_twice_when_a_process_dies_before_any_of_its_writes";
-    at_every_write(&format!("points::{test}"), true);
+    at_every_write(test, Plan::in_a_file(true));
 }
 
 #[test]
 fn nothing_is_lost_or_done_twice_when_a_process_dies_after_any_of_its_writes() {
     let test = "nothing_is_lost_or_done_twice_when_a_process_dies_after_any_of_its_writes";
-    at_every_write(&format!("points::{test}"), false);
+    at_every_write(test, Plan::in_a_file(false));
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn nothing_is_lost_or_done_twice_on_postgres_when_a_process_dies_before_a_write() {
+    let test = "nothing_is_lost_or_done_twice_on_postgres_when_a_process_dies_before_a_write";
+    on_a_server(test, true);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn nothing_is_lost_or_done_twice_on_postgres_when_a_process_dies_after_a_write() {
+    let test = "nothing_is_lost_or_done_twice_on_postgres_when_a_process_dies_after_a_write";
+    on_a_server(test, false);
+}
+
+#[cfg(feature = "postgres")]
+fn on_a_server(test: &str, before: bool) {
+    // A child is told of its parent's.
+    if std::env::var_os(FOLDER).is_some() || server::server().is_some() {
+        at_every_write(test, Plan::on_a_server(before));
+    }
 }

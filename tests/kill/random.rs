@@ -11,6 +11,9 @@ use super::*;
 /// How many kills there are to be, instead of as many as one round has.
 const KILLS: &str = "STEPWELL_TEST_KILLS";
 const KILLS_PER_ROUND: u64 = 20;
+/// On a server a lease passes after each.
+#[cfg(feature = "postgres")]
+const KILLS_ON_A_SERVER: u64 = 8;
 const RUNS: usize = 20;
 
 /// Numbers that are the same each time.
@@ -28,32 +31,50 @@ fn ids() -> Vec<String> {
     (0..RUNS).map(|number| format!("{}-{number}", SHAPES[number % SHAPES.len()].0)).collect()
 }
 
-const TEST: &str = "random::nothing_is_lost_or_done_twice_when_a_process_is_killed_at_any_moment";
+type Make = fn(&str) -> Place;
 
 #[test]
 fn nothing_is_lost_or_done_twice_when_a_process_is_killed_at_any_moment() {
-    if let Some(place) = Place::given() {
-        let engine = place.engine(place.open());
-        block_on(finish(&engine, &place.witness(), &ids())).unwrap();
+    let test = "nothing_is_lost_or_done_twice_when_a_process_is_killed_at_any_moment";
+    rounds(test, KILLS_PER_ROUND, |name| Place::new(name, Base::file));
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn nothing_is_lost_or_done_twice_on_postgres_when_a_process_is_killed_at_any_moment() {
+    let test = "nothing_is_lost_or_done_twice_on_postgres_when_a_process_is_killed_at_any_moment";
+    if std::env::var_os(FOLDER).is_none() && server::server().is_none() {
         return;
     }
-    let kills = std::env::var(KILLS).map_or(KILLS_PER_ROUND, |count| count.parse().unwrap());
+    rounds(test, KILLS_ON_A_SERVER, |name| {
+        let name = format!("server-{name}");
+        Place::new(&name, schema_of(&name))
+    });
+}
+
+fn rounds(test: &str, per_round: u64, make: Make) {
+    if let Some(place) = Place::given() {
+        let engine = place.engine(place.open());
+        block_on(finish(&engine, &place, &ids())).unwrap();
+        return;
+    }
+    let test = format!("random::{test}");
+    let kills = std::env::var(KILLS).map_or(per_round, |count| count.parse().unwrap());
     let (mut killed, mut seed) = (0, 0);
     while killed < kills {
-        killed += round(seed);
+        killed += round(&test, per_round, &make(&format!("random{seed}")), seed);
         seed += 1;
     }
 }
 
-fn round(seed: u64) -> u64 {
-    let place = Place::new(&format!("random{seed}"));
+fn round(test: &str, per_round: u64, place: &Place, seed: u64) -> u64 {
     let mut dice = Dice(seed);
     let mut signals: Vec<String> = ids();
     signals.retain(|id| id.starts_with("signal"));
     let mut snapshots = Vec::new();
     let mut kills = 0;
     for life in 0.. {
-        let is_last = kills == KILLS_PER_ROUND;
+        let is_last = kills == per_round;
         let lines = if is_last { usize::MAX } else { 1 + dice.below(40) as usize };
         // While it starts the runs, or some time after.
         let starting = dice.below(5) == 0 && !is_last;
@@ -66,7 +87,7 @@ fn round(seed: u64) -> u64 {
         let given = signals.split_off(signals.len() - some);
         // Beside the child that lives, or after its death.
         let beside = dice.below(2) == 0 || life >= 6;
-        let mut child = place.child(TEST, &[]).spawn().unwrap();
+        let mut child = place.child(test, &[]).spawn().unwrap();
         let said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let counts = |line: &String| {
             line.contains("noted ") && (starting || !line.contains("noted started"))
@@ -97,9 +118,9 @@ fn round(seed: u64) -> u64 {
         }
         assert!(is_alive, "it died by itself");
         kills += 1;
-        snapshots.push(Snapshot::take(&place, &place.open()));
+        snapshots.push(Snapshot::take(place, &place.open()));
     }
-    check(&place, &snapshots);
+    check(place, &snapshots);
     kills
 }
 

@@ -4,6 +4,7 @@
 
 mod dropped;
 mod pooler;
+mod proxy;
 mod queries;
 mod schemas;
 mod server;

@@ -128,6 +128,11 @@ impl Own {
         self.0.url()
     }
 
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.0.folder.join(".s.PGSQL.5432")
+    }
+
     /// As after a crash: connections are cut, and what was not committed is gone.
     pub(crate) fn restart(&mut self) {
         let child = &mut self.0.child;
