@@ -37,7 +37,7 @@ struct Amounts {
     rounds: usize,
 }
 
-const WHOLE: Amounts = Amounts { runs: 1_000, steps: 5, lone: 1_000, parked: 10_000, rounds: 7 };
+const WHOLE: Amounts = Amounts { runs: 1_000, steps: 5, lone: 200, parked: 10_000, rounds: 5 };
 
 /// To see that everything works.
 const ONCE: Amounts = Amounts { runs: 20, steps: 5, lone: 10, parked: 20, rounds: 1 };
