@@ -18,12 +18,11 @@ pub(crate) struct Server {
 /// says `restart` restarts it as after a crash.
 const SCRIPT: &str = r#"
 trap '' INT HUP TERM
-bin=$1; folder=$2
+bin=$1; folder=$2; settings=$3
 stop() { "$bin/pg_ctl" -D "$folder/data" -m "$1" -w stop >/dev/null 2>&1; }
 start() {
     "$bin/pg_ctl" -D "$folder/data" -l "$folder/log" -w -t 120 start \
-        -o "-k $folder -c listen_addresses= -c max_connections=200 -c fsync=off \
-            -c full_page_writes=off -c autovacuum_naptime=5s" >/dev/null 2>&1
+        -o "-k $folder -c listen_addresses= $settings" >/dev/null 2>&1
 }
 icu="--locale-provider=icu --icu-locale=en-US"
 "$bin/initdb" -D "$folder/data" -U postgres -A trust -E UTF8 --locale=C.UTF-8 -N $icu >"$folder/init" 2>&1 \
@@ -37,11 +36,15 @@ stop immediate
 rm -rf "$folder"
 "#;
 
+/// For tests: many connections, and nothing is to outlast the machine.
+const QUICK: &str =
+    "-c max_connections=200 -c fsync=off -c full_page_writes=off -c autovacuum_naptime=5s";
+
 /// The server of this test program. None, after a word about it, where PostgreSQL is not installed; that
 /// is not accepted where the environment has `CI=true`.
 pub(crate) fn server() -> Option<&'static Server> {
     static SERVER: OnceLock<Option<Server>> = OnceLock::new();
-    SERVER.get_or_init(|| find_programs().map(|programs| Server::start(&programs))).as_ref()
+    SERVER.get_or_init(|| find_programs().map(|programs| Server::start(&programs, QUICK))).as_ref()
 }
 
 /// The folder of `postgres`, `initdb` and `pg_ctl`.
@@ -65,7 +68,7 @@ fn find_programs() -> Option<PathBuf> {
 }
 
 impl Server {
-    fn start(programs: &Path) -> Self {
+    fn start(programs: &Path, settings: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("stepwell-pg-{}-{number}", std::process::id());
@@ -76,6 +79,7 @@ impl Server {
         let mut child = command
             .args(["sh", "-c", SCRIPT, "sh"])
             .args([programs, &folder])
+            .arg(settings)
             .current_dir(&folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -121,7 +125,13 @@ pub(crate) struct Own(Server);
 
 impl Own {
     pub(crate) fn start() -> Option<Self> {
-        find_programs().map(|programs| Self(Server::start(&programs)))
+        find_programs().map(|programs| Self(Server::start(&programs, QUICK)))
+    }
+
+    /// As it is when it was installed: what it says is written is on the disk.
+    #[allow(dead_code, reason = "for the benchmark of what is durable")]
+    pub(crate) fn with_the_usual_settings() -> Option<Self> {
+        find_programs().map(|programs| Self(Server::start(&programs, "")))
     }
 
     pub(crate) fn url(&self) -> String {
