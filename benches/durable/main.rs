@@ -145,7 +145,8 @@ fn criterion(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("durable");
     group.sample_size(10);
     for (name, synchronous) in [("FULL", Synchronous::Full), ("NORMAL", Synchronous::Normal)] {
-        for (work, runs, steps) in [("1,000 runs of 5", WHOLE.runs, WHOLE.steps), ("alone", 1, 100)] {
+        for (work, runs, steps) in [("1,000 runs of 5", WHOLE.runs, WHOLE.steps), ("alone", 1, 100)]
+        {
             let folder = Folder::new();
             let mut pair = sqlite::Pair::open(&folder, synchronous, steps);
             group.bench_function(format!("SQLite {name}/{work}/by hand"), |b| {

@@ -69,7 +69,8 @@ SELECT run, position, at, kind, scope, step, data::json FROM unnest(
 
 impl ByHand {
     async fn define(&mut self) {
-        let insert = "INSERT INTO stepwell.workflows (id, hash, definition) VALUES ('chain', $1, '{}')
+        let insert =
+            "INSERT INTO stepwell.workflows (id, hash, definition) VALUES ('chain', $1, '{}')
                       RETURNING workflow";
         let insert = sqlx::query(insert).bind(format!("a chain of {}", self.script.0.len()));
         self.workflow = insert.fetch_one(&mut self.connection).await.unwrap().get(0);
@@ -99,7 +100,8 @@ impl ByHand {
                 let update = sqlx::query(update).bind(&keys).bind(length).bind(now);
                 update.execute(&mut *transaction).await.unwrap();
             }
-            let rows = || keys.iter().flat_map(|run| (position..).zip(events).map(move |e| (run, e)));
+            let rows =
+                || keys.iter().flat_map(|run| (position..).zip(events).map(move |e| (run, e)));
             let append = sqlx::query(APPEND)
                 .bind(rows().map(|(run, _)| *run).collect::<Vec<_>>())
                 .bind(rows().map(|(_, (position, _))| position).collect::<Vec<_>>())
