@@ -188,7 +188,7 @@ impl Walk {
     /// One run; none if it has ended meanwhile.
     async fn visit(&self, run: &RunId) -> Option<RunMigration> {
         let mut migration = self.look(run).await?;
-        for _ in 0..TRIES_MAX {
+        for tries in 1..=TRIES_MAX {
             let (Some(reason), Verdict::Moves(_)) = (&self.target.reason, &migration.verdict)
             else {
                 break;
@@ -196,11 +196,8 @@ impl Walk {
             match self.engine.go_over(run, &self.target, reason.clone()).await {
                 Ok(()) => break,
                 // Something has happened to it since; it is asked once more what stands in the way.
-                Err(error) if error.kind() == ErrorKind::Rejected => {
+                Err(error) if error.kind() == ErrorKind::Rejected && tries < TRIES_MAX => {
                     migration = self.look(run).await?;
-                    if matches!(migration.verdict, Verdict::Moves(_)) {
-                        continue;
-                    }
                 }
                 Err(error) => migration.verdict = Verdict::Stays(error),
             }
@@ -215,13 +212,22 @@ impl Walk {
             RunMigration { run: run.clone(), from, digest, verdict: Verdict::Stays(error) }
         };
         match self.engine.inner().storage.load(run).await {
-            Ok(stored) => match state_of(run, &stored?) {
+            Ok(stored) => match self.state_of(run, &stored?).await {
                 Ok(state) if state.status().is_end() => None,
                 Ok(state) => Some(self.target.verdict(&state, self.engine.runtime().now())),
                 Err(error) => Some(unknown(error)),
             },
             Err(error) => Some(unknown(error)),
         }
+    }
+}
+
+impl Walk {
+    /// Its last snapshot, with what has happened since.
+    async fn state_of(&self, run: &RunId, stored: &StoredRun) -> Result<RunState> {
+        let find = |name: &str| resolve(name, &stored.workflow, stored.linked.iter()).cloned();
+        let program = Program::link(&stored.workflow, find, Vec::new)?;
+        self.engine.inner().state_of(run, program, stored).await
     }
 }
 
@@ -255,10 +261,4 @@ impl Target {
         };
         RunMigration { run: state.id().clone(), from, digest, verdict }
     }
-}
-
-fn state_of(run: &RunId, stored: &StoredRun) -> Result<RunState> {
-    let find = |name: &str| resolve(name, &stored.workflow, stored.linked.iter()).cloned();
-    let program = Program::link(&stored.workflow, find, Vec::new)?;
-    Ok(RunState::replay(run.clone(), program, &stored.journal))
 }

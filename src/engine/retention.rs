@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Engine, Inner, lock};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::RunId;
 use crate::storage::{Purge, Storage};
 
@@ -146,16 +146,23 @@ impl Inner {
             return Ok(0);
         }
         let count = runs.len();
-        self.remove_blobs(&runs).await?;
-        self.storage.clear(self.owner, runs).await?;
-        Ok(count)
+        let (clean, failed) = self.remove_blobs(runs).await;
+        self.storage.clear(self.owner, clean).await?;
+        // Those that are left come again.
+        failed.map_or(Ok(count), Err)
     }
 
-    async fn remove_blobs(&self, runs: &[RunId]) -> Result<()> {
-        let Some(blobs) = &self.facilities.blobs else { return Ok(()) };
+    /// The runs that have no blobs any more, and why others have: one that cannot be removed keeps
+    /// no others.
+    async fn remove_blobs(&self, runs: Vec<RunId>) -> (Vec<RunId>, Option<Error>) {
+        let Some(blobs) = &self.facilities.blobs else { return (runs, None) };
+        let (mut clean, mut failed) = (Vec::new(), None);
         for run in runs {
-            blobs.delete_run(run).await?;
+            match blobs.delete_run(&run).await {
+                Ok(()) => clean.push(run),
+                Err(error) => failed = Some(error),
+            }
         }
-        Ok(())
+        (clean, failed)
     }
 }

@@ -37,7 +37,7 @@ pub use program::{
 pub use settings::{FailurePolicy, Limits, Metadata, OnUnknown, Priority, Resources, Trigger};
 pub use step::{Step, TURNS_DEFAULT};
 pub use variable::{Variable, VariableType, Variables};
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use version::{canonical, digest_of};
 pub(crate) use version::{missing, parts, resolve};
 pub use wait::{Approval, OnTimeout, Timeout, Wait};
