@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::TryStreamExt;
 use serde_json::json;
-use stepwell::engine::{RunMigration, Verdict};
+use stepwell::engine::{EngineLimits, RunMigration, Verdict};
 use stepwell::journal::Mapping;
 use stepwell::storage::{Memory, RunQuery, Storage};
 use stepwell::testing::{Fault, Faulty, VirtualRuntime};
@@ -25,7 +25,10 @@ fn engine(time: &VirtualRuntime, storage: impl Storage, begun: &Begun) -> Engine
             Ok(ctx.step())
         }
     });
-    Engine::builder().runtime(time.clone()).storage(storage).executor("work", work).build().unwrap()
+    // What has happened is read from snapshots wherever it can be.
+    let limits = EngineLimits { snapshot_every: 1, ..EngineLimits::default() };
+    let engine = Engine::builder().runtime(time.clone()).storage(storage).limits(limits);
+    engine.executor("work", work).build().unwrap()
 }
 
 fn task(id: &str) -> Step {
