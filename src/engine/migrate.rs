@@ -7,6 +7,7 @@ use futures::Stream;
 use futures::stream::try_unfold;
 
 use super::Engine;
+use super::stored::program_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::RunId;
 use crate::journal::{Mapping, Operation, Reason};
@@ -14,7 +15,7 @@ use crate::run::{Preview, RunState};
 use crate::storage::{RunQuery, Storage, StoredRun, Summary};
 use crate::time::Timestamp;
 use crate::value::NESTING_MAX;
-use crate::workflow::{Program, Workflow, resolve};
+use crate::workflow::Workflow;
 
 /// Summaries that are asked for at once; of runs, one is loaded at a time.
 const PAGE: usize = 100;
@@ -225,9 +226,7 @@ impl Walk {
 impl Walk {
     /// Its last snapshot, with what has happened since.
     async fn state_of(&self, run: &RunId, stored: &StoredRun) -> Result<RunState> {
-        let find = |name: &str| resolve(name, &stored.workflow, stored.linked.iter()).cloned();
-        let program = Program::link(&stored.workflow, find, Vec::new)?;
-        self.engine.inner().state_of(run, program, stored).await
+        self.engine.inner().state_of(run, program_of(stored)?, stored).await
     }
 }
 

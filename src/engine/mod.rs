@@ -479,8 +479,7 @@ impl Engine {
         let Some(stored) = self.0.storage.load(id).await? else {
             return Err(Error::new(ErrorKind::NotFound, "there is no such run").of_run(id));
         };
-        let find = |name: &str| resolve(name, &stored.workflow, stored.linked.iter()).cloned();
-        let program = Program::link(&stored.workflow, find, Vec::new)?;
+        let program = stored::program_of(&stored)?;
         let prepared = self.prepare(&program)?;
         let state = self.0.state_of(id, program, &stored).await?;
         let prepared = match state.program().units().len() > prepared.len() {

@@ -8,10 +8,16 @@ use crate::id::RunId;
 use crate::journal::Recorded;
 use crate::run::RunState;
 use crate::storage::{Storage, StoredRun};
-use crate::workflow::Program;
+use crate::workflow::{Program, resolve};
 
 /// Events that are asked for at once.
 const EVENTS_AT_ONCE: usize = 10_000;
+
+/// What a stored run began with, with the sub-workflows that are kept with it.
+pub(crate) fn program_of(stored: &StoredRun) -> Result<Arc<Program>> {
+    let find = |name: &str| resolve(name, &stored.workflow, stored.linked.iter()).cloned();
+    Program::link(&stored.workflow, find, Vec::new)
+}
 
 impl Inner {
     /// The state of a stored run: its last snapshot with what has happened since, or, if that snapshot

@@ -5,7 +5,8 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::RunId;
 use crate::journal::{Event, Recorded, RunStatus};
-use crate::storage::{Holding, Owner};
+use crate::storage::workflows::{Workflows, Written};
+use crate::storage::{Holding, NewRun, Owner};
 use crate::time::Timestamp;
 
 /// The words that documents use, too.
@@ -45,6 +46,40 @@ impl From<Holding> for HoldingRow {
             Holding::Aside(until) => ("aside", None, Some(until)),
         };
         Self { state, owner, due: due.map(Timestamp::as_micros) }
+    }
+}
+
+/// A run to be added, with its columns.
+pub(super) struct NewRows {
+    pub(super) id: RunId,
+    pub(super) workflow: Written,
+    pub(super) linked: Vec<Written>,
+    pub(super) status: &'static str,
+    pub(super) holding: HoldingRow,
+    pub(super) created_at: i64,
+    pub(super) events: Events,
+    pub(super) user: Option<String>,
+    pub(super) metadata: Option<String>,
+}
+
+impl NewRows {
+    pub(super) fn of(run: NewRun, workflows: &Workflows) -> Result<Self> {
+        let metadata = (!run.metadata.is_empty()).then(|| to_json(&run.metadata)).transpose()?;
+        Ok(Self {
+            workflow: workflows.write(&run.workflow),
+            linked: run.linked.iter().map(|linked| workflows.write(linked)).collect(),
+            status: status_word(run.status),
+            holding: run.holding.into(),
+            created_at: run.at.as_micros(),
+            events: Events::of(&run.journal)?,
+            user: run.user,
+            metadata,
+            id: run.id,
+        })
+    }
+
+    pub(super) fn changed_at(&self) -> i64 {
+        self.events.last_at().unwrap_or(self.created_at)
     }
 }
 

@@ -186,11 +186,6 @@ impl VirtualRuntime {
 }
 
 impl World {
-    fn number(&mut self) -> u64 {
-        self.next_timer += 1;
-        self.next_timer
-    }
-
     /// Takes out what is due: who has set a timer, then who sleeps.
     fn fired(&mut self) -> Vec<Waker> {
         let later = self.timers.split_off(&(self.now + Duration::from_micros(1), 0));
@@ -211,12 +206,12 @@ impl Runtime for VirtualRuntime {
     }
 
     fn sleep_until(&self, at: Timestamp) -> BoxFuture<'static, ()> {
-        Box::pin(Timer { runtime: self.clone(), at, set: None })
+        Box::pin(Sleep { runtime: self.clone(), until: Until::Clock(at), number: None })
     }
 
     fn sleep(&self, length: Duration) -> BoxFuture<'static, ()> {
         let at = self.monotonic().saturating_add(length);
-        Box::pin(Alarm { runtime: self.clone(), at, set: None })
+        Box::pin(Sleep { runtime: self.clone(), until: Until::Passed(at), number: None })
     }
 
     fn spawn(&self, future: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
@@ -250,62 +245,52 @@ impl fmt::Debug for VirtualRuntime {
     }
 }
 
-struct Timer {
+struct Sleep {
     runtime: VirtualRuntime,
-    at: Timestamp,
-    set: Option<(Timestamp, u64)>,
+    until: Until,
+    /// What tells it from others that end at the same time, once it has been asked.
+    number: Option<u64>,
 }
 
-impl Future for Timer {
+#[derive(Clone, Copy)]
+enum Until {
+    Clock(Timestamp),
+    Passed(Duration),
+}
+
+impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let runtime = self.runtime.clone();
         let mut world = runtime.world();
-        if world.now >= self.at {
+        let is_over = match self.until {
+            Until::Clock(at) => world.now >= at,
+            Until::Passed(at) => world.monotonic >= at,
+        };
+        if is_over {
             return Poll::Ready(());
         }
-        let at = self.at;
-        let set = *self.set.get_or_insert_with(|| (at, world.number()));
-        world.timers.insert(set, context.waker().clone());
+        let number = *self.number.get_or_insert_with(|| {
+            world.next_timer += 1;
+            world.next_timer
+        });
+        let waker = context.waker().clone();
+        match self.until {
+            Until::Clock(at) => drop(world.timers.insert((at, number), waker)),
+            Until::Passed(at) => drop(world.alarms.insert((at, number), waker)),
+        }
         Poll::Pending
     }
 }
 
-impl Drop for Timer {
+impl Drop for Sleep {
     fn drop(&mut self) {
-        if let Some(set) = self.set {
-            self.runtime.world().timers.remove(&set);
-        }
-    }
-}
-
-struct Alarm {
-    runtime: VirtualRuntime,
-    at: Duration,
-    set: Option<(Duration, u64)>,
-}
-
-impl Future for Alarm {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let runtime = self.runtime.clone();
-        let mut world = runtime.world();
-        if world.monotonic >= self.at {
-            return Poll::Ready(());
-        }
-        let at = self.at;
-        let set = *self.set.get_or_insert_with(|| (at, world.number()));
-        world.alarms.insert(set, context.waker().clone());
-        Poll::Pending
-    }
-}
-
-impl Drop for Alarm {
-    fn drop(&mut self) {
-        if let Some(set) = self.set {
-            self.runtime.world().alarms.remove(&set);
+        let Some(number) = self.number else { return };
+        let mut world = self.runtime.world();
+        match self.until {
+            Until::Clock(at) => drop(world.timers.remove(&(at, number))),
+            Until::Passed(at) => drop(world.alarms.remove(&(at, number))),
         }
     }
 }

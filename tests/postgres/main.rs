@@ -6,6 +6,8 @@ mod dropped;
 mod pooler;
 mod proxy;
 mod queries;
+#[path = "../runs/mod.rs"]
+mod runs;
 mod schemas;
 mod server;
 mod shared;
@@ -18,21 +20,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::executor::block_on;
+use runs::*;
 use server::{Server, server};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Row};
-use stepwell::journal::{Recorded, RunStarted, Signal};
+use stepwell::journal::{Recorded, Signal};
 use stepwell::storage::{
     Beat, Claim, Commit, Created, Holding, Memory, Message, NewRun, Owner, Postgres,
-    PostgresOptions, Storage, StoredRun,
+    PostgresOptions, Storage,
 };
 use stepwell::testing::conformance::{self, StorageFactory};
 use stepwell::{
-    Engine, Event, Outcome, Result, RunId, RunStatus, Step, StepKey, Timestamp, Value, Workflow,
-    executor_fn,
+    Engine, Event, Outcome, Result, RunId, RunStatus, Step, StepKey, Value, Workflow, executor_fn,
 };
 
-const A: Owner = Owner(1);
 const B: Owner = Owner(u128::MAX);
 
 /// The name of a schema that nobody else has.
@@ -136,91 +137,6 @@ fn number(server: &Server, text: &str) -> i64 {
     rows(server, text)[0].get(0)
 }
 
-fn id(name: &str) -> RunId {
-    RunId::new(name).unwrap()
-}
-
-fn at(seconds: i64) -> Timestamp {
-    Timestamp::from_micros(seconds * 1_000_000)
-}
-
-fn workflow(name: &str) -> Workflow {
-    let steps = [Step::task("a", "t"), Step::task("b", "t").after("a")];
-    steps.into_iter().fold(Workflow::builder(name), |all, step| all.step(step)).build().unwrap()
-}
-
-fn new_run(name: &str, workflow: &Workflow, holding: Holding) -> NewRun {
-    NewRun {
-        id: id(name),
-        holding,
-        workflow: workflow.clone(),
-        linked: Vec::new(),
-        user: Some("ann".into()),
-        metadata: [("k".to_string(), 1.into())].into(),
-        at: at(1),
-        journal: Vec::new(),
-        status: RunStatus::Pending,
-    }
-}
-
-fn create(storage: &Postgres, name: &str) {
-    let run = new_run(name, &workflow("w"), Holding::Held(A));
-    assert!(matches!(block_on(storage.create(run)).unwrap(), Created::New));
-}
-
 fn started() -> Recorded {
-    let started = RunStarted {
-        input: Value::of(&"ä \"quoted\" {} \0").unwrap(),
-        variables: Value::NULL,
-        seed: u64::MAX,
-        deadline: Timestamp::MAX,
-        grace: Duration::ZERO,
-    };
-    Recorded { at: at(1), event: Event::RunStarted(Box::new(started)) }
-}
-
-fn ready(step: u32) -> Recorded {
-    Recorded { at: at(2), event: Event::StepReady { step: StepKey::root(step) } }
-}
-
-fn commit(owner: Owner, expected: u64, events: Vec<Recorded>) -> Commit {
-    Commit {
-        owner,
-        expected,
-        events,
-        status: RunStatus::Running,
-        answers: Vec::new(),
-        holding: Holding::Held(owner),
-        released: Vec::new(),
-        recovered: false,
-        writes: None,
-        snapshot: None,
-    }
-}
-
-fn write(storage: &Postgres, name: &str, commit: Commit) -> Result<Vec<Recorded>> {
-    block_on(storage.commit(&id(name), commit))
-}
-
-fn load(storage: &Postgres, name: &str) -> StoredRun {
-    block_on(storage.load(&id(name))).unwrap().unwrap()
-}
-
-fn signal(name: &str) -> Message {
-    Message::Signal(Signal::new(name, ()))
-}
-
-fn claim(owner: Owner, seconds: i64) -> Claim {
-    Claim { owner, now: at(seconds), gone: Vec::new(), run: None, limit: 100 }
-}
-
-fn claimed(storage: &Postgres, claim: Claim) -> Vec<(String, u32)> {
-    let runs = block_on(storage.claim(claim)).unwrap();
-    runs.into_iter().map(|claimed| (claimed.run.to_string(), claimed.recoveries)).collect()
-}
-
-fn alive(storage: &Postgres, owner: Owner) -> Vec<Beat> {
-    let mut beats = block_on(storage.beat(owner)).unwrap();
-    beats.sort_by_key(|beat| beat.owner);
-    beats
+    started_with("ä \"quoted\" {} \0")
 }

@@ -9,8 +9,7 @@ use super::access::{Done, Sql};
 use super::text::{encode, encode_json};
 use super::write::{EventColumns, holder};
 use crate::error::Result;
-use crate::id::RunId;
-use crate::storage::rows::{Events, HoldingRow, status_word, to_json};
+use crate::storage::rows::NewRows;
 use crate::storage::workflows::{KEPT_MAX, Workflows, Written};
 use crate::storage::{Created, NewRun, conflict};
 
@@ -41,42 +40,12 @@ impl Numbers {
     }
 }
 
-/// A run to be added, with its columns.
-pub(super) struct NewRows {
-    id: RunId,
-    workflow: Written,
-    linked: Vec<Written>,
-    status: &'static str,
-    holding: HoldingRow,
-    created_at: i64,
-    events: Events,
-    user: Option<String>,
-    metadata: Option<String>,
-}
-
-impl NewRows {
-    pub(super) fn of(run: NewRun, workflows: &Workflows) -> Result<Self> {
-        let metadata = (!run.metadata.is_empty()).then(|| to_json(&run.metadata)).transpose()?;
-        Ok(Self {
-            workflow: workflows.write(&run.workflow),
-            linked: run.linked.iter().map(|linked| workflows.write(linked)).collect(),
-            status: status_word(run.status),
-            holding: run.holding.into(),
-            created_at: run.at.as_micros(),
-            events: Events::of(&run.journal)?,
-            user: run.user.map(|user| encode(&user).into_owned()),
-            metadata: metadata.map(|json| encode_json(&json).into_owned()),
-            id: run.id,
-        })
-    }
-
-    pub(super) const fn bytes(&self) -> usize {
-        self.events.bytes()
-    }
-
-    fn changed_at(&self) -> i64 {
-        self.events.last_at().unwrap_or(self.created_at)
-    }
+/// A run to be added, with its texts as they are kept.
+pub(super) fn rows_of(run: NewRun, workflows: &Workflows) -> Result<NewRows> {
+    let rows = NewRows::of(run, workflows)?;
+    let user = rows.user.map(|user| encode(&user).into_owned());
+    let metadata = rows.metadata.map(|json| encode_json(&json).into_owned());
+    Ok(NewRows { user, metadata, ..rows })
 }
 
 const CREATE: &str = "

@@ -18,12 +18,13 @@ use sqlx::PgConnection;
 use sqlx::error::DatabaseError;
 
 use super::access::{Access, Done, Held, Scope, Sql};
-use super::create::{self, NewRows, Numbers};
+use super::create::{self, Numbers};
 use super::fault::again;
 use super::locks::{self, Acquire};
 use super::write::{self, Change, Letter};
 use crate::error::{Error, Result};
 use crate::id::RunId;
+use crate::storage::rows::NewRows;
 use crate::storage::{Created, Denied, Reply};
 
 /// Writes that are done together, at most: the first waits for the last.
@@ -91,7 +92,7 @@ impl Piece {
 
     fn bytes(&self) -> usize {
         match self {
-            Self::Create(run, _) => run.bytes(),
+            Self::Create(run, _) => run.events.bytes(),
             Self::Commit(change, _) => change.bytes(),
             Self::Post(letter, _) => letter.bytes(),
             Self::Acquire(..) => 0,

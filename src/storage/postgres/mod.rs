@@ -28,7 +28,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
 
 use self::access::{Access, Scope, Sql};
-use self::create::NewRows;
+use self::create::rows_of;
 use self::fault::Fault;
 use self::lane::{Lane, Piece};
 use self::locks::Acquire;
@@ -87,7 +87,7 @@ use crate::time::Timestamp;
 /// | table | one row for each | columns |
 /// | --- | --- | --- |
 /// | `runs` | run | `run` (number), `id`, `workflow` (number), `status`, `created_at`, `changed_at`, `events` (length of the journal), `state` (`held`, `parked`, `finished`, `aside`), `owner`, `due`, `inbox` (messages that wait), `posted`, `answered`, `recoveries`, `problem`, `user_name`, `metadata` |
-/// | `workflows` | definition | `workflow` (number), `id`, `version` (counted for each id), `hash` (SHA-256), `definition` (JSON) |
+/// | `workflows` | definition | `workflow` (number), `id`, `version` (its author's, or null), `hash` (its [digest](crate::Workflow::digest)), `definition` (JSON) |
 /// | `run_workflows` | sub-workflow of a run | `run`, `position`, `workflow` |
 /// | `events` | event of a journal | `run`, `position` (from 0), `at`, `kind`, `scope` and `step` (numbers, where it is about a step), `data` (JSON) |
 /// | `snapshots` | run whose state was written | `run`, `events` (how many made it), `forgotten` (events before this position are gone, but for those about what people did), `state` (JSON) |
@@ -99,8 +99,12 @@ use crate::time::Timestamp;
 /// | `purged` | removed run whose blobs may be there still | `id`, `workflow` (id), `owner` |
 /// | `migrations` | version of the schema | `version`, `at` |
 ///
-/// The views are `run_overview` (runs with the id and version of their workflow) and `step_states`
-/// (`run`, `scope`, `step`, `name` of outermost steps, `status`, `since`).
+/// The views are `run_overview` (runs with the id, the version and the first letters of the digest of the
+/// workflow that they began with), `definition_changes` (`run`, `position` in its journal, `at`,
+/// `version`, `changed_by`, `why`) and `step_states` (`run`, `scope`, `step`, `name` of outermost steps,
+/// `status`, `since`; numbers and names are those of the definition of the time).
+/// Where `run_overview` says that something is `forgotten`, `events` lacks what happened before, and
+/// `step_states` the steps that have not moved since.
 ///
 /// What failed last, and why:
 /// ```sql
@@ -345,7 +349,7 @@ impl Storage for Postgres {
 
     fn create(&self, run: NewRun) -> Reply<Result<Created>> {
         let id = run.id.clone();
-        match NewRows::of(run, &self.0.workflows) {
+        match rows_of(run, &self.0.workflows) {
             Ok(rows) => self.lane(&id).send(&id, |sender| Piece::Create(Box::new(rows), sender)),
             Err(error) => Reply::ready(Err(error.of_run(&id))),
         }

@@ -24,8 +24,9 @@ use self::alive::Alive;
 use self::fault::Fault;
 use self::guests::Guests;
 use self::reader::Reader;
-use self::write::{Change, NewRows};
+use self::write::Change;
 use self::writer::Writer;
+use super::rows::NewRows;
 use super::rows::to_json;
 use super::workflows::Workflows;
 use super::{
@@ -260,7 +261,9 @@ impl Storage for Sqlite {
     fn create(&self, run: NewRun) -> Reply<Result<Created>> {
         let id = run.id.clone();
         match NewRows::of(run, &self.0.workflows) {
-            Ok(rows) => self.0.writer.write(Some(&id), move |connection| rows.create(connection)),
+            Ok(rows) => {
+                self.0.writer.write(Some(&id), move |connection| write::create(&rows, connection))
+            }
             Err(error) => Reply::ready(Err(error.of_run(&id))),
         }
     }

@@ -10,79 +10,49 @@ use super::writer::Done;
 use crate::error::Result;
 use crate::id::{RunId, StepKey};
 use crate::journal::Snapshot;
-use crate::storage::rows::{Events, HoldingRow, integer, owner_bytes, status_word, to_json};
-use crate::storage::workflows::{Workflows, Written};
-use crate::storage::{
-    ANSWERS_KEPT, Commit, Created, NewRun, Owner, StepWrites, conflict, not_found,
+use crate::storage::rows::{
+    Events, HoldingRow, NewRows, integer, owner_bytes, status_word, to_json,
 };
+use crate::storage::{ANSWERS_KEPT, Commit, Created, Owner, StepWrites, conflict, not_found};
 use crate::time::Timestamp;
 
-/// A run to be added, with its columns.
-pub(super) struct NewRows {
-    id: RunId,
-    workflow: Written,
-    linked: Vec<Written>,
-    status: &'static str,
-    holding: HoldingRow,
-    created_at: i64,
-    events: Events,
-    user: Option<String>,
-    metadata: Option<String>,
-}
-
-impl NewRows {
-    pub(super) fn of(run: NewRun, workflows: &Workflows) -> Result<Self> {
-        let metadata = (!run.metadata.is_empty()).then(|| to_json(&run.metadata)).transpose()?;
-        Ok(Self {
-            workflow: workflows.write(&run.workflow),
-            linked: run.linked.iter().map(|linked| workflows.write(linked)).collect(),
-            status: status_word(run.status),
-            holding: run.holding.into(),
-            created_at: run.at.as_micros(),
-            events: Events::of(&run.journal)?,
-            user: run.user,
-            metadata,
-            id: run.id,
-        })
+/// Adds a run.
+pub(super) fn create(new: &NewRows, connection: &Connection) -> Done<Created> {
+    let mut whose = connection.prepare_cached(
+        "SELECT workflows.id FROM runs JOIN workflows USING (workflow) WHERE runs.id = ?1
+         UNION ALL SELECT workflow FROM purged WHERE id = ?1",
+    )?;
+    if let Some(workflow) = whose.query_row([new.id.as_str()], |row| row.get(0)).optional()? {
+        return Ok(Ok(Created::Exists(workflow)));
     }
-
-    pub(super) fn create(&self, connection: &Connection) -> Done<Created> {
-        let mut whose = connection.prepare_cached(
-            "SELECT workflows.id FROM runs JOIN workflows USING (workflow) WHERE runs.id = ?1
-             UNION ALL SELECT workflow FROM purged WHERE id = ?1",
-        )?;
-        if let Some(workflow) = whose.query_row([self.id.as_str()], |row| row.get(0)).optional()? {
-            return Ok(Ok(Created::Exists(workflow)));
-        }
-        let workflow = workflows::row(&self.workflow, connection)?;
+    let workflow = workflows::row(&new.workflow, connection)?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO runs (id, workflow, status, created_at, changed_at, events,
+           state, owner, due, user, metadata)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?;
+    let run = insert.insert(params![
+        new.id.as_str(),
+        workflow,
+        new.status,
+        new.created_at,
+        new.changed_at(),
+        new.events.len(),
+        new.holding.state,
+        new.holding.owner,
+        new.holding.due,
+        new.user,
+        new.metadata,
+    ])?;
+    for (position, linked) in (0_i64..).zip(&new.linked) {
+        let workflow = workflows::row(linked, connection)?;
         let mut insert = connection.prepare_cached(
-            "INSERT INTO runs (id, workflow, status, created_at, changed_at, events,
-               state, owner, due, user, metadata)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+            "INSERT INTO run_workflows (run, position, workflow) VALUES (?1, ?2, ?3)",
         )?;
-        let run = insert.insert(params![
-            self.id.as_str(),
-            workflow,
-            self.status,
-            self.created_at,
-            self.events.last_at().unwrap_or(self.created_at),
-            self.events.len(),
-            self.holding.state,
-            self.holding.owner,
-            self.holding.due,
-            self.user,
-            self.metadata,
-        ])?;
-        for (position, linked) in (0_i64..).zip(&self.linked) {
-            let workflow = workflows::row(linked, connection)?;
-            let mut insert = connection.prepare_cached(
-                "INSERT INTO run_workflows (run, position, workflow) VALUES (?1, ?2, ?3)",
-            )?;
-            insert.execute(params![run, position, workflow])?;
-        }
-        append(connection, run, 0, &self.events)?;
-        Ok(Ok(Created::New))
+        insert.execute(params![run, position, workflow])?;
     }
+    append(connection, run, 0, &new.events)?;
+    Ok(Ok(Created::New))
 }
 
 /// A change of a run, with its columns.
