@@ -107,11 +107,9 @@ impl Storage for Flaky {
     fn acquire(
         &self,
         run: &RunId,
-        step: stepwell::StepKey,
-        wants: Vec<stepwell::run::Want>,
-        now: Timestamp,
+        asked: stepwell::storage::Acquire,
     ) -> Reply<stepwell::Result<Option<stepwell::storage::Denied>>> {
-        self.memory.acquire(run, step, wants, now)
+        self.memory.acquire(run, asked)
     }
 
     fn answer(&self, run: &RunId, number: u64) -> Reply<stepwell::Result<Option<Answer>>> {

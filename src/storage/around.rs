@@ -29,9 +29,7 @@ macro_rules! around_storage {
             fn answer(run: &$crate::id::RunId, number: u64) -> Option<$crate::storage::Answer>;
             fn acquire(
                 run: &$crate::id::RunId,
-                step: $crate::id::StepKey,
-                wants: Vec<$crate::run::Want>,
-                now: $crate::time::Timestamp
+                asked: $crate::storage::Acquire
             ) -> Option<$crate::storage::Denied>;
             fn beat(owner: $crate::storage::Owner) -> Vec<$crate::storage::Beat>;
             fn retire(owner: $crate::storage::Owner) -> ();

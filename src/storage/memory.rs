@@ -13,13 +13,13 @@ use self::beginning::Beginning;
 use self::purge::Purged;
 use super::locks::Locks;
 use super::{
-    ANSWERS_KEPT, Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message, NewRun,
-    Owner, Purge, Reply, RunQuery, Storage, StoredRun, Summary, conflict, no_tables, not_found,
+    ANSWERS_KEPT, Acquire, Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message,
+    NewRun, Owner, Purge, Reply, RunQuery, Storage, StoredRun, Summary, conflict, no_tables,
+    not_found,
 };
 use crate::error::Result;
-use crate::id::{RunId, StepKey};
+use crate::id::RunId;
 use crate::journal::{Recorded, RunStatus};
-use crate::run::Want;
 use crate::time::Timestamp;
 use crate::workflow::{Metadata, Workflow};
 
@@ -394,18 +394,18 @@ impl Storage for Memory {
         Reply::ready(Ok(found.map(|(_, answer)| answer.clone())))
     }
 
-    fn acquire(
-        &self,
-        run: &RunId,
-        step: StepKey,
-        wants: Vec<Want>,
-        now: Timestamp,
-    ) -> Reply<Result<Option<Denied>>> {
+    fn acquire(&self, run: &RunId, asked: Acquire) -> Reply<Result<Option<Denied>>> {
         let mut inner = self.inner();
-        if inner.runs.get(run).is_some_and(|stored| stored.status.is_end()) {
+        let Some(stored) = inner.runs.get(run) else {
+            return Reply::ready(Err(not_found(run)));
+        };
+        if stored.length() != asked.expected
+            || stored.holding != Holding::Held(asked.owner)
+            || stored.status.is_end()
+        {
             return Reply::ready(Err(conflict(run)));
         }
-        Reply::ready(Ok(inner.locks.acquire(run, step, wants, now)))
+        Reply::ready(Ok(inner.locks.acquire(run, asked.step, asked.wants, asked.now)))
     }
 
     fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {

@@ -85,9 +85,11 @@ use crate::workflow::Workflow;
 ///
 /// *Locks*
 /// - A step is given all locks that it asks for, or none. It holds them until a commit that releases
-///   it, or that ends the run. A run that has ended is given none, but `Conflict`: whoever asks is late,
-///   and nobody would release it. What it holds already it is given again, at no charge. Who wants no
-///   rate leaves the lock's pace as it is.
+///   it, or that ends the run. What it holds already it is given again, at no charge. Who wants no rate
+///   leaves the lock's pace as it is.
+/// - `acquire` fails with `NotFound` when there is no such run, and with `Conflict` when its journal is
+///   not exactly `expected` long, when nobody or another owner holds it, or when it has ended: whoever
+///   asks is late, and nobody would release what it is given.
 ///
 /// *Owners*
 /// - An owner is alive from its first `beat` until it is `retire`d, or until a `claim` says that it is
@@ -150,14 +152,8 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
     /// What the run made of a message; none when it has not seen it, or nobody knows any more.
     fn answer(&self, run: &RunId, number: u64) -> Reply<Result<Option<Answer>>>;
 
-    /// Takes all of these locks for a step, or none and says why.
-    fn acquire(
-        &self,
-        run: &RunId,
-        step: StepKey,
-        wants: Vec<Want>,
-        now: Timestamp,
-    ) -> Reply<Result<Option<Denied>>>;
+    /// Takes all locks that a step asks for, or none and says why.
+    fn acquire(&self, run: &RunId, asked: Acquire) -> Reply<Result<Option<Denied>>>;
 
     /// Says that this owner is alive; everybody who is, this one included, in no order.
     fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>>;
@@ -317,6 +313,21 @@ pub struct Commit {
     pub writes: Option<Box<[StepWrites]>>,
     /// What all events, with these, come to, and how many of them need not be kept. Now and then.
     pub snapshot: Option<Box<Snapshot>>,
+}
+
+/// The locks that a step needs.
+#[derive(Clone, Debug)]
+pub struct Acquire {
+    /// Who asks.
+    pub owner: Owner,
+    /// The length that the run's journal must have.
+    pub expected: u64,
+    /// For which step.
+    pub step: StepKey,
+    /// Which ones; none twice.
+    pub wants: Vec<Want>,
+    /// When: rates count from it.
+    pub now: Timestamp,
 }
 
 /// Which finished runs are to be removed.

@@ -11,7 +11,8 @@ use std::task::{Context, Waker};
 use futures::executor::block_on;
 use stepwell::run::Want;
 use stepwell::storage::{
-    BlobStore, Claim, Commit, Holding, Memory, MemoryBlobs, NewRun, Owner, Purge, RunQuery, Storage,
+    Acquire, BlobStore, Claim, Commit, Holding, Memory, MemoryBlobs, NewRun, Owner, Purge,
+    RunQuery, Storage,
 };
 use stepwell::{RunId, RunStatus, Step, StepKey, Timestamp, Workflow};
 
@@ -89,8 +90,18 @@ fn a_dropped_question_for_a_lock_holds_it_or_not_and_its_run_is_given_it() {
         held(storage, "r");
         held(storage, "s");
         let now = Timestamp::EPOCH;
-        let ask =
-            |run: &str| storage.acquire(&id(run), StepKey::root(0), vec![Want::new("l")], now);
+        let ask = |run: &str| {
+            storage.acquire(
+                &id(run),
+                Acquire {
+                    owner: A,
+                    expected: 0,
+                    step: StepKey::root(0),
+                    wants: vec![Want::new("l")],
+                    now,
+                },
+            )
+        };
         drop_after(ask("r"), polls);
         let other = block_on(ask("s")).unwrap();
         let own = block_on(ask("r")).unwrap();

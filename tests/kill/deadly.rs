@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use stepwell::journal::Recorded;
-use stepwell::run::Want;
 use stepwell::storage::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Purge, Reply,
-    RunQuery, Storage, StoredRun, Summary,
+    Acquire, Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Purge,
+    Reply, RunQuery, Storage, StoredRun, Summary,
 };
-use stepwell::{Result, RunId, StepKey, Timestamp};
+use stepwell::{Result, RunId, Timestamp};
 
 #[derive(Debug)]
 pub(super) struct Deadly {
@@ -80,14 +79,8 @@ impl Storage for Deadly {
         self.storage.answer(run, number)
     }
 
-    fn acquire(
-        &self,
-        run: &RunId,
-        step: StepKey,
-        wants: Vec<Want>,
-        now: Timestamp,
-    ) -> Reply<Result<Option<Denied>>> {
-        self.write(|storage| storage.acquire(run, step, wants, now))
+    fn acquire(&self, run: &RunId, asked: Acquire) -> Reply<Result<Option<Denied>>> {
+        self.write(|storage| storage.acquire(run, asked))
     }
 
     fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {

@@ -6,14 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use futures::executor::block_on;
 use stepwell::journal::Recorded;
-use stepwell::run::Want;
 use stepwell::storage::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Parameter,
-    Purge, RefusedWrite, Reply, RunQuery, Sqlite, SqliteOptions, Statement, Storage, StoredRun,
-    Summary, Synchronous,
+    Acquire, Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner,
+    Parameter, Purge, RefusedWrite, Reply, RunQuery, Sqlite, SqliteOptions, Statement, Storage,
+    StoredRun, Summary, Synchronous,
 };
 use stepwell::testing::conformance::StorageFactory;
-use stepwell::{Error, ErrorClass, ErrorKind, Result, RunId, StepKey, Timestamp};
+use stepwell::{Error, ErrorClass, ErrorKind, Result, RunId, Timestamp};
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +194,7 @@ impl Storage for Careless {
         fn post(run: &RunId, message: Message) -> u64;
         fn inbox(run: &RunId) -> Vec<(u64, Message)>;
         fn answer(run: &RunId, number: u64) -> Option<Answer>;
-        fn acquire(run: &RunId, step: StepKey, wants: Vec<Want>, now: Timestamp) -> Option<Denied>;
+        fn acquire(run: &RunId, asked: Acquire) -> Option<Denied>;
         fn beat(owner: Owner) -> Vec<Beat>;
         fn retire(owner: Owner) -> ();
         fn mail(owner: Owner, limit: usize) -> Vec<RunId>;

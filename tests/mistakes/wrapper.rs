@@ -8,8 +8,8 @@ use futures::executor::block_on;
 use stepwell::journal::Recorded;
 use stepwell::run::Want;
 use stepwell::storage::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message, NewRun, Owner, Purge,
-    Reply, RunQuery, Storage, StoredRun, Summary,
+    Acquire, Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message, NewRun,
+    Owner, Purge, Reply, RunQuery, Storage, StoredRun, Summary,
 };
 use stepwell::{Error, ErrorKind, Result, RunId, StepKey, Timestamp};
 
@@ -93,8 +93,10 @@ impl Broken {
         drop(notes);
         let ends = commit.status.is_end();
         if self.is(M::LocksOutliveRuns) && ends {
-            for (of, step, wants) in granted.iter().filter(|(of, ..)| of == run) {
-                block_on(self.inner.acquire(of, *step, wants.clone(), Timestamp::MAX)).unwrap();
+            for (_, step, wants) in granted.iter().filter(|(of, ..)| of == run) {
+                // Another has them now that nobody will ask to give them back.
+                let key = StepKey { scope: 88 + step.scope, step: step.step };
+                self.give(key, wants.clone(), Timestamp::MAX);
             }
         }
         let others = |step: &StepKey| match self.mistake {
@@ -419,27 +421,41 @@ impl Storage for Broken {
         }))
     }
 
-    fn acquire(
-        &self,
-        run: &RunId,
-        mut step: StepKey,
-        mut wants: Vec<Want>,
-        mut now: Timestamp,
-    ) -> Reply<Result<Option<Denied>>> {
+    fn acquire(&self, run: &RunId, asked: Acquire) -> Reply<Result<Option<Denied>>> {
         let mut run = self.id(run);
+        let Acquire { mut owner, mut expected, mut step, mut wants, mut now } = asked;
+        let stored = self.find(&run);
+        let length = stored.as_ref().map_or(0, StoredRun::length);
+        let holder = match stored.as_ref().map(|stored| stored.holding) {
+            Some(Holding::Held(owner)) => Some(owner),
+            _ => None,
+        };
         let granted = |step| {
             let notes = self.notes();
             notes.granted.iter().filter(|(of, at, _)| *of == run && *at == step).count() as u32
         };
         match self.mistake {
             M::LocksFree => return Reply::ready(Ok(None)),
+            M::AcquireIgnoresLength => expected = length,
+            M::AcquireTakesLonger => expected = expected.min(length),
+            M::AcquireTakesShorter => expected = expected.max(length),
+            M::AcquireIgnoresOwner => owner = holder.unwrap_or(owner),
+            M::AcquireOfParked if stored.is_some() && holder.is_none() => {
+                return Reply::ready(Ok(None));
+            }
+            M::AcquireOfNothing if stored.is_none() => return Reply::ready(Ok(None)),
+            M::AcquireSaysConflict if stored.is_none() => {
+                return self.conflict(ErrorKind::Conflict);
+            }
             M::LocksAfterTheEnd if self.summary(&run).status.is_end() => {
                 return Reply::ready(Ok(None));
             }
             M::LocksChargeAgain => step.scope += 1_000 * granted(step),
             M::LocksOfWholeRuns => step = StepKey::root(0),
             M::LocksOfScopes => step.scope = 0,
-            M::LocksOfPlaces => run = self.runs().last().unwrap().0.clone(),
+            M::LocksOfPlaces => {
+                (run, owner, expected) = self.oldest_held().unwrap_or((run, owner, expected));
+            }
             M::RatesInWholeSeconds => {
                 now = Timestamp::from_micros((now.as_micros() + 999_999) / 1_000_000 * 1_000_000);
             }
@@ -447,9 +463,7 @@ impl Storage for Broken {
             _ => {}
         }
         if self.is(M::LocksNever) {
-            let other = self.runs().last().unwrap().0.clone();
-            let (key, never) = (StepKey { scope: 77, step: 77 }, vec![Want::new("never")]);
-            block_on(self.inner.acquire(&other, key, never, now)).unwrap();
+            self.give(StepKey { scope: 77, step: 77 }, vec![Want::new("never")], now);
         }
         for want in &mut wants {
             match self.mistake {
@@ -482,7 +496,7 @@ impl Storage for Broken {
             false => vec![wants.clone()],
         };
         for part in parts {
-            let ask = self.inner.acquire(&run, step, part, now);
+            let ask = self.inner.acquire(&run, Acquire { owner, expected, step, wants: part, now });
             let answer = match block_on(ask) {
                 Ok(answer) => answer,
                 Err(refused) => return Reply::ready(Err(refused)),
@@ -494,7 +508,7 @@ impl Storage for Broken {
                     M::RatesChargeRefused => {
                         let key = StepKey { scope: 99, step: self.notes().posted.len() as u32 };
                         let later = denied.until.unwrap_or(now);
-                        block_on(self.inner.acquire(&run, key, wants, later)).unwrap();
+                        self.give(key, wants, later);
                     }
                     M::LocksRaces if self.meets() => return Reply::ready(Ok(None)),
                     _ => {}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::future::{Either, join, select};
 use stepwell::journal::{Operation, Reason, Signal};
 use stepwell::runtime::Runtime as _;
-use stepwell::storage::{Claim, Memory, Message, Owner, Storage};
+use stepwell::storage::{Acquire, Claim, Holding, Memory, Message, Owner, Storage};
 use stepwell::testing::{Call, Fault, Faulty, VirtualRuntime};
 use stepwell::workflow::Lock;
 use stepwell::{
@@ -128,8 +128,16 @@ fn a_lock_that_a_crashed_engine_has_taken_is_used_by_the_step_that_has_it() {
         drop((run, first));
         // As if it had been given to `b` just before.
         let step = stepwell::StepKey::root(2);
-        let want = vec![stepwell::run::Want::new("one")];
-        let denied = place.memory.acquire(&id, step, want, place.time.now()).await.unwrap();
+        let stored = place.memory.load(&id).await.unwrap().unwrap();
+        let Holding::Held(owner) = stored.holding else { panic!("{:?}", stored.holding) };
+        let asked = Acquire {
+            owner,
+            expected: stored.length(),
+            step,
+            wants: vec![stepwell::run::Want::new("one")],
+            now: place.time.now(),
+        };
+        let denied = place.memory.acquire(&id, asked).await.unwrap();
         assert_eq!(denied, None);
         let second = place.engine(|_| None);
         let found = async { second.run(&id).await.unwrap().outcome().await.unwrap() };
@@ -138,6 +146,24 @@ fn a_lock_that_a_crashed_engine_has_taken_is_used_by_the_step_that_has_it() {
         matches!(both.await.0, Either::Left((Outcome::Succeeded(_), _)))
     });
     assert!(outcome.unwrap(), "nobody used the lock");
+}
+
+#[test]
+fn a_question_for_locks_that_is_heard_late_gives_them_to_nobody() {
+    let place = Place::new();
+    let engine = place.engine(nth("acquire", 1, Fault::DoneLate(50 * SECOND)));
+    let locked = |id| work(id).lock(Lock::new("one"));
+    // When the first question is heard `a` has asked again, and ended.
+    let wait = Step::wait("w", Wait::For(100 * SECOND)).after("a");
+    let status = place.time.block_on(async {
+        let steps = [locked("a"), wait, locked("b").after("w")];
+        // As long as there is a handle the engine holds the run all the time.
+        let run = engine.start(&flow(steps), ()).await.unwrap();
+        engine.serve(place.nap(300 * SECOND)).await.unwrap();
+        place.memory.load(run.id()).await.unwrap().unwrap().status
+    });
+    assert_eq!(status.unwrap(), RunStatus::Succeeded);
+    assert_eq!(place.begun(), ["a", "b"]);
 }
 
 #[test]

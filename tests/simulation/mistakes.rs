@@ -6,9 +6,9 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use stepwell::journal::Recorded;
-use stepwell::run::Want;
 use stepwell::storage::{
-    Beat, Claim, Claimed, Commit, Created, Holding, Memory, NewRun, Owner, Reply, RunQuery, Storage,
+    Acquire, Beat, Claim, Claimed, Commit, Created, Holding, Memory, NewRun, Owner, Reply,
+    RunQuery, Storage,
 };
 use stepwell::{ErrorKind, Result, RunId, Timestamp};
 
@@ -112,15 +112,15 @@ impl Mistake {
         }
     }
 
-    pub(crate) fn wants(self, mut wants: Vec<Want>) -> Vec<Want> {
-        for want in &mut wants {
+    pub(crate) fn acquire(self, mut asked: Acquire) -> Acquire {
+        for want in &mut asked.wants {
             match self {
                 Self::LocksHaveRoom => want.max = want.max.map(|max| max + 1),
                 Self::RatesAreIgnored => want.rate = None,
                 _ => {}
             }
         }
-        wants
+        asked
     }
 
     /// What it hears that does not beat again; none if it has not yet.

@@ -2,7 +2,7 @@
 //! and what has gone wrong.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::executor::block_on;
@@ -10,11 +10,11 @@ use stepwell::journal::Recorded;
 use stepwell::run::Want;
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message, NewRun, Owner, Purge,
-    Reply, RunQuery, Storage, StoredRun, Summary,
+    Acquire, Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message, NewRun,
+    Owner, Purge, Reply, RunQuery, Storage, StoredRun, Summary,
 };
 use stepwell::testing::{Fault, VirtualRuntime};
-use stepwell::{Error, ErrorKind, Result, RunId, StepKey, Timestamp};
+use stepwell::{Result, RunId, StepKey, Timestamp};
 
 use super::mistakes::Mistake;
 
@@ -127,7 +127,6 @@ pub(crate) struct Watched<S> {
     pub(crate) engine: usize,
     pub(crate) tape: Option<Tape>,
     pub(crate) mistake: Mistake,
-    pub(crate) owner: OnceLock<Owner>,
 }
 
 /// An answer, now: there is nothing else to wait for.
@@ -243,28 +242,17 @@ impl<S: Storage> Storage for Watched<S> {
         self.inner.answer(run, number)
     }
 
-    fn acquire(
-        &self,
-        run: &RunId,
-        step: StepKey,
-        wants: Vec<Want>,
-        now: Timestamp,
-    ) -> Reply<Result<Option<Denied>>> {
+    fn acquire(&self, run: &RunId, asked: Acquire) -> Reply<Result<Option<Denied>>> {
         if self.tape.is_none() {
-            return self.inner.acquire(run, step, wants, now);
+            return self.inner.acquire(run, asked);
         }
         self.count();
         if self.mistake == Mistake::LocksAreForAll {
             return Reply::ready(Ok(None));
         }
-        // As long as the storage itself does not ask who wants a lock.
-        let holding = self.stored(run).map(|stored| stored.holding);
-        if self.owner.get().is_some_and(|owner| holding != Some(Holding::Held(*owner))) {
-            let message = "another engine has the run";
-            return Reply::ready(Err(Error::new(ErrorKind::Conflict, message)));
-        }
-        let asked = self.mistake.wants(wants.clone());
-        let denied = at_once(self.inner.acquire(run, step, asked, now));
+        let (step, wants) = (asked.step, asked.wants.clone());
+        let asked = self.mistake.acquire(asked);
+        let denied = at_once(self.inner.acquire(run, asked));
         if let Ok(None) = denied {
             self.note(What::Granted { run: run.clone(), step, wants });
         }
@@ -273,7 +261,6 @@ impl<S: Storage> Storage for Watched<S> {
 
     fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {
         self.count();
-        let _ = self.owner.set(owner);
         if self.mistake == Mistake::BeatsOnce
             && let Some(beats) = self.mistake.beat_once(self, owner)
         {

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -141,8 +141,6 @@ impl<S: Storage + Clone> World<S> {
             12 => Fault::Hangs,
             13..15 => Fault::AnswersLate(late(5)),
             15..16 => Fault::AnswersLate(late(LATE_MAX)),
-            // The engine may have the lock, have used it and have released it by then.
-            _ if call.method == "acquire" => Fault::After,
             16..18 => Fault::DoneLate(late(5)),
             _ => Fault::DoneLate(late(LATE_MAX)),
         };
@@ -167,7 +165,6 @@ impl<S: Storage + Clone> World<S> {
             engine: number,
             tape: Some(self.tape.clone()),
             mistake: self.mistake,
-            owner: OnceLock::new(),
         };
         let faulty = Faulty::new(storage, move |call| world.fault(number, call, often));
         let around = Watched {
@@ -175,7 +172,6 @@ impl<S: Storage + Clone> World<S> {
             engine: number,
             tape: None,
             mistake: self.mistake,
-            owner: OnceLock::new(),
         };
         let limits = EngineLimits {
             max_recoveries: 1_000,

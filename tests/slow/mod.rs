@@ -12,15 +12,15 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use futures::executor::block_on;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use stepwell::journal::Recorded;
-use stepwell::run::Want;
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{
-    Answer, Beat, BlobStore, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner,
-    Purge, Reply, RunQuery, Storage, StoredRun, Summary,
+    Acquire, Answer, Beat, BlobStore, Claim, Claimed, Commit, Created, Denied, Message, NewRun,
+    Owner, Purge, Reply, RunQuery, Storage, StoredRun, Summary,
 };
 use stepwell::testing::VirtualRuntime;
-use stepwell::{Result, RunId, StepKey, Timestamp};
+use stepwell::{Result, RunId, Timestamp};
 
 /// When a call has its effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,15 +167,9 @@ impl Storage for Slow<dyn Storage> {
         self.read(move |storage| storage.answer(&run, number))
     }
 
-    fn acquire(
-        &self,
-        run: &RunId,
-        step: StepKey,
-        wants: Vec<Want>,
-        now: Timestamp,
-    ) -> Reply<Result<Option<Denied>>> {
+    fn acquire(&self, run: &RunId, asked: Acquire) -> Reply<Result<Option<Denied>>> {
         let run = run.clone();
-        self.write(move |storage| storage.acquire(&run, step, wants, now))
+        self.write(move |storage| storage.acquire(&run, asked))
     }
 
     fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {
@@ -215,6 +209,14 @@ impl Storage for Slow<dyn Storage> {
 
     fn poll_every(&self) -> Duration {
         self.poll_every.unwrap_or_else(|| self.inner.poll_every())
+    }
+
+    fn news(&self, owner: Owner) -> BoxStream<'static, ()> {
+        self.inner.news(owner)
+    }
+
+    fn takes_writes(&self) -> bool {
+        self.inner.takes_writes()
     }
 
     fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {

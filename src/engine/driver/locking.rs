@@ -8,7 +8,7 @@ use crate::error::{ErrorKind, Result};
 use crate::id::{RunId, StepKey};
 use crate::journal::StepStatus;
 use crate::run::Want;
-use crate::storage::{Denied, Storage};
+use crate::storage::{Acquire, Denied, Storage};
 use crate::time::Timestamp;
 
 /// Questions in one turn.
@@ -46,8 +46,10 @@ impl Driver {
                         let run = &self.site.run.id;
                         // The answers before may have taken their time, and rates count from this one.
                         let now = self.site.engine.runtime.now();
-                        let answer = self.site.engine.storage.acquire(run, name, wants, now).await;
-                        // Somebody has ended it, maybe this engine with a commit that nobody heard of.
+                        let (owner, expected) = (self.site.engine.owner, self.expected);
+                        let asked = Acquire { owner, expected, step: name, wants, now };
+                        let answer = self.site.engine.storage.acquire(run, asked).await;
+                        // Somebody has written, maybe this engine with a commit that nobody heard of.
                         self.uncertain |=
                             answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Conflict);
                         let denied = answer?;

@@ -20,7 +20,7 @@ use sqlx::error::DatabaseError;
 use super::access::{Access, Done, Held, Scope, Sql};
 use super::create::{self, Numbers};
 use super::fault::again;
-use super::locks::{self, Acquire};
+use super::locks::{self, Asked};
 use super::write::{self, Change, Letter};
 use crate::error::{Error, Result};
 use crate::id::RunId;
@@ -76,7 +76,7 @@ pub(super) enum Piece {
     Create(Box<NewRows>, Sender<Created>),
     Commit(Box<Change>, Sender<()>),
     Post(Letter, Sender<u64>),
-    Acquire(Box<Acquire>, Sender<Option<Denied>>),
+    Acquire(Box<Asked>, Sender<Option<Denied>>),
 }
 
 impl Piece {
@@ -238,7 +238,7 @@ impl Write {
             |connection, sql, _, changes| Box::pin(write::commit(connection, sql, changes));
         let posting: Together<Letter, u64> =
             |connection, sql, _, letters| Box::pin(write::post(connection, sql, letters));
-        let acquiring: Together<Box<Acquire>, Option<Denied>> =
+        let acquiring: Together<Box<Asked>, Option<Denied>> =
             |connection, sql, _, asked| Box::pin(locks::all(connection, sql, asked));
         self.group(&mut held, Scope::One, sorted.creates, creating).await;
         self.group(&mut held, Scope::One, sorted.commits, committing).await;
@@ -330,7 +330,7 @@ struct Sorted {
     /// Commits that need a transaction.
     alone: Vec<(Box<Change>, Sender<()>)>,
     posts: Vec<(Letter, Sender<u64>)>,
-    acquires: Vec<(Box<Acquire>, Sender<Option<Denied>>)>,
+    acquires: Vec<(Box<Asked>, Sender<Option<Denied>>)>,
 }
 
 impl Sorted {

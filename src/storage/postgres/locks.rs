@@ -4,30 +4,27 @@ use sqlx::{PgConnection, Row};
 
 use super::access::{Done, Sql};
 use super::text::encode;
+use super::write::uuid_of;
 use crate::error::Result;
-use crate::id::{RunId, StepKey};
+use crate::id::RunId;
 use crate::run::Want;
 use crate::storage::locks::{HOLDERS_NAMED, taken, too_early};
-use crate::storage::{Denied, conflict};
+use crate::storage::rows::integer;
+use crate::storage::{Acquire, Denied, conflict, not_found};
 use crate::time::Timestamp;
 
-/// A step that asks for locks.
-pub(super) struct Acquire {
-    pub(super) run: RunId,
-    pub(super) step: StepKey,
-    pub(super) wants: Vec<Want>,
-    pub(super) now: Timestamp,
-}
+/// For a step of which run.
+pub(super) type Asked = (RunId, Acquire);
 
 /// One after the other, in one transaction.
 pub(super) async fn all(
     connection: &mut PgConnection,
     sql: &Sql,
-    asked: &[Box<Acquire>],
+    asked: &[Box<Asked>],
 ) -> Done<Vec<Result<Option<Denied>>>> {
     let mut answers = Vec::with_capacity(asked.len());
     for asked in asked {
-        answers.push(acquire(connection, sql, asked).await?);
+        answers.push(acquire(connection, sql, &asked.0, &asked.1).await?);
     }
     Ok(Ok(answers))
 }
@@ -36,25 +33,30 @@ pub(super) async fn all(
 async fn acquire(
     connection: &mut PgConnection,
     sql: &Sql,
+    run: &RunId,
     asked: &Acquire,
 ) -> Done<Option<Denied>> {
     // Its row stays as it is until the end of the transaction.
-    let ended = sql.query(
-        "SELECT status IN ('succeeded', 'failed', 'cancelled', 'timed_out')
+    let fence = sql.query(
+        "SELECT events = $2 AND coalesce(owner = $3, false)
+           AND status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out')
          FROM stepwell.runs WHERE id = $1 FOR SHARE",
     );
-    let ended = ended.bind(asked.run.as_str()).fetch_optional(&mut *connection).await?;
-    if ended.map(|row| row.try_get(0)).transpose()? == Some(true) {
-        return Ok(Err(conflict(&asked.run)));
+    let fence = fence.bind(run.as_str()).bind(integer(asked.expected)).bind(uuid_of(asked.owner));
+    let fits = fence.fetch_optional(&mut *connection).await?;
+    match fits.map(|row| row.try_get(0)).transpose()? {
+        None => return Ok(Err(not_found(run))),
+        Some(false) => return Ok(Err(conflict(run))),
+        Some(true) => {}
     }
     alone(connection, sql, asked).await?;
     for want in &asked.wants {
-        if let Some(denied) = refuse(connection, sql, asked, want).await? {
+        if let Some(denied) = refuse(connection, sql, run, asked, want).await? {
             return Ok(Ok(Some(denied)));
         }
     }
     for want in &asked.wants {
-        give(connection, sql, asked, want).await?;
+        give(connection, sql, run, asked, want).await?;
     }
     if asked.wants.iter().any(|want| want.rate.is_some()) {
         // It says nothing any more: keys come and go, and would become many.
@@ -84,6 +86,7 @@ async fn alone(connection: &mut PgConnection, sql: &Sql, asked: &Acquire) -> sql
 async fn refuse(
     connection: &mut PgConnection,
     sql: &Sql,
+    run: &RunId,
     asked: &Acquire,
     want: &Want,
 ) -> sqlx::Result<Option<Denied>> {
@@ -95,7 +98,7 @@ async fn refuse(
            (SELECT next FROM stepwell.locks WHERE lock = $1)",
     );
     let name = encode(&want.lock);
-    let look = look.bind(&*name).bind(asked.run.as_str()).bind(i64::from(asked.step.scope));
+    let look = look.bind(&*name).bind(run.as_str()).bind(i64::from(asked.step.scope));
     let look = look.bind(i64::from(asked.step.step)).bind(HOLDERS_NAMED as i64);
     let row = look.fetch_one(connection).await?;
     if row.try_get(0)? {
@@ -115,6 +118,7 @@ async fn refuse(
 async fn give(
     connection: &mut PgConnection,
     sql: &Sql,
+    run: &RunId,
     asked: &Acquire,
     want: &Want,
 ) -> sqlx::Result<()> {
@@ -126,7 +130,7 @@ async fn give(
          )
          SELECT (SELECT next FROM stepwell.locks WHERE lock = $1) FROM given",
     );
-    let insert = insert.bind(&*name).bind(asked.run.as_str()).bind(i64::from(asked.step.scope));
+    let insert = insert.bind(&*name).bind(run.as_str()).bind(i64::from(asked.step.scope));
     let insert = insert.bind(i64::from(asked.step.step));
     let Some(row) = insert.fetch_optional(&mut *connection).await? else { return Ok(()) };
     let before: Option<i64> = row.try_get(0)?;

@@ -31,17 +31,15 @@ use self::access::{Access, Scope, Sql};
 use self::create::rows_of;
 use self::fault::Fault;
 use self::lane::{Lane, Piece};
-use self::locks::Acquire;
 use self::write::{Change, Letter};
 use super::workflows::Workflows;
 use super::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Purge, Reply,
-    RunQuery, Storage, StoredRun, Summary,
+    Acquire, Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Purge,
+    Reply, RunQuery, Storage, StoredRun, Summary,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{RunId, StepKey};
+use crate::id::RunId;
 use crate::journal::Recorded;
-use crate::run::Want;
 use crate::time::Timestamp;
 
 /// Runs in a PostgreSQL database. Clones share its connections, and engines on any number of machines
@@ -392,14 +390,8 @@ impl Storage for Postgres {
         ask!(self, One, |connection, sql| read::answer(connection, sql, &run, number))
     }
 
-    fn acquire(
-        &self,
-        run: &RunId,
-        step: StepKey,
-        wants: Vec<Want>,
-        now: Timestamp,
-    ) -> Reply<Result<Option<Denied>>> {
-        let asked = Box::new(Acquire { run: run.clone(), step, wants, now });
+    fn acquire(&self, run: &RunId, asked: Acquire) -> Reply<Result<Option<Denied>>> {
+        let asked = Box::new((run.clone(), asked));
         self.lane(run).send(run, |sender| Piece::Acquire(asked, sender))
     }
 

@@ -6,23 +6,28 @@ use super::writer::Done;
 use crate::id::{RunId, StepKey};
 use crate::run::Want;
 use crate::storage::locks::{HOLDERS_NAMED, taken, too_early};
-use crate::storage::{Denied, conflict};
+use crate::storage::rows::{integer, owner_bytes};
+use crate::storage::{Acquire, Denied, conflict, not_found};
 use crate::time::Timestamp;
 
-/// Gives a step all of these, or none and says why.
+/// Gives a step all that it asks for, or none and says why.
 pub(super) fn acquire(
     connection: &Connection,
     run: &RunId,
-    step: StepKey,
-    wants: &[Want],
-    now: Timestamp,
+    asked: &Acquire,
 ) -> Done<Option<Denied>> {
-    let mut ended = connection.prepare_cached(
-        "SELECT 1 FROM runs
-         WHERE id = ?1 AND status IN ('succeeded', 'failed', 'cancelled', 'timed_out')",
+    let Acquire { owner, expected, step, wants, now } = asked;
+    let (step, now) = (*step, *now);
+    let mut fence = connection.prepare_cached(
+        "SELECT events = ?2 AND owner IS ?3
+           AND status NOT IN ('succeeded', 'failed', 'cancelled', 'timed_out')
+         FROM runs WHERE id = ?1",
     )?;
-    if ended.exists([run.as_str()])? {
-        return Ok(Err(conflict(run)));
+    let asks = params![run.as_str(), integer(*expected), owner_bytes(*owner)];
+    match fence.query_row(asks, |row| row.get(0)).optional()? {
+        None => return Ok(Err(not_found(run))),
+        Some(false) => return Ok(Err(conflict(run))),
+        Some(true) => {}
     }
     for want in wants {
         if let Some(denied) = refuse(connection, run, step, want, now)? {

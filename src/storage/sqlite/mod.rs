@@ -30,13 +30,12 @@ use super::rows::NewRows;
 use super::rows::to_json;
 use super::workflows::Workflows;
 use super::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Purge, Reply,
-    RunQuery, Storage, StoredRun, Summary,
+    Acquire, Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Purge,
+    Reply, RunQuery, Storage, StoredRun, Summary,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{RunId, StepKey};
+use crate::id::RunId;
 use crate::journal::Recorded;
-use crate::run::Want;
 use crate::time::Timestamp;
 
 /// Runs in a SQLite file. Clones share it, and other processes may open the same file.
@@ -315,17 +314,9 @@ impl Storage for Sqlite {
         self.0.reader.small(|connection| read::answer(connection, run, number))
     }
 
-    fn acquire(
-        &self,
-        run: &RunId,
-        step: StepKey,
-        wants: Vec<Want>,
-        now: Timestamp,
-    ) -> Reply<Result<Option<Denied>>> {
+    fn acquire(&self, run: &RunId, asked: Acquire) -> Reply<Result<Option<Denied>>> {
         let id = run.clone();
-        self.0
-            .writer
-            .write(Some(run), move |connection| locks::acquire(connection, &id, step, &wants, now))
+        self.0.writer.write(Some(run), move |connection| locks::acquire(connection, &id, &asked))
     }
 
     fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {

@@ -12,10 +12,10 @@ use super::trial::{stored, wait};
 use crate::error::{Error, Result};
 use crate::id::StepKey;
 use crate::journal::{Recorded, Signal, Snapshot};
-use crate::run::{Rejection, Want};
+use crate::run::Rejection;
 use crate::storage::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Memory, Message, NewRun, Owner,
-    Purge, Reply, RunQuery, Storage,
+    Acquire, Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Memory, Message,
+    NewRun, Owner, Purge, Reply, RunQuery, Storage,
 };
 use crate::time::Timestamp;
 use crate::value::Value;
@@ -289,10 +289,7 @@ impl<'a> Pair<'a> {
                 self.compare(*run)
             }
             Operation::Post { run, value } => self.post(*run, *value),
-            Operation::Acquire { run, step, wants, seconds } => {
-                let wants: Vec<Want> = wants.iter().map(|number| want(*number)).collect();
-                self.acquire(*run, *step, &wants, at(*seconds))
-            }
+            Operation::Acquire { .. } => self.acquire(operation),
             Operation::Beat { owner } => self.beat(self.owners[*owner]),
             Operation::Retire { owner } => {
                 let retired = self.owners[*owner];
@@ -465,33 +462,52 @@ impl<'a> Pair<'a> {
         Err(format!("the mail is for {all:?}, and of {limit} it is said to be for {found:?}"))
     }
 
-    fn acquire(
-        &self,
-        run: usize,
-        number: u32,
-        wants: &[Want],
-        now: Timestamp,
-    ) -> Result<(), String> {
-        let (of, step) = (id(&name(run)), step(number));
-        let there = self.model.ask(|storage| storage.load(&of)).map_err(|error| failed(&error))?;
-        if there.is_none() {
-            // Whether steps of nothing are given locks is nobody's concern.
-            return Ok(());
+    /// This run, or the next one that somebody holds, and who.
+    fn held_from(&self, run: usize) -> Result<Option<(usize, Owner)>> {
+        for run in (run..RUNS).chain(0..run) {
+            if let Some(stored) = self.model.ask(|storage| storage.load(&id(&name(run))))?
+                && let Holding::Held(owner) = stored.holding
+                && !stored.status.is_end()
+            {
+                return Ok(Some((run, owner)));
+            }
         }
+        Ok(None)
+    }
+
+    fn acquire(&self, operation: &Operation) -> Result<(), String> {
+        let Operation::Acquire { owner, off, run, step: number, wants, seconds } = operation else {
+            return Ok(());
+        };
+        let holder = match owner {
+            Some(_) => None,
+            None => self.held_from(*run).map_err(|error| failed(&error))?,
+        };
+        let owner = self.owners[owner.unwrap_or_default()];
+        let (run, owner) = holder.unwrap_or((*run, owner));
+        let of = id(&name(run));
+        let found = self.model.ask(|storage| storage.load(&of)).map_err(|error| failed(&error))?;
+        let asked = Acquire {
+            owner,
+            expected: found.map_or(0, |found| found.length()).wrapping_add_signed(*off),
+            step: step(*number),
+            wants: wants.iter().map(|number| want(*number)).collect(),
+            now: at(*seconds),
+        };
         let ask = |side: &Side<'_>| {
             let sorted = |mut denied: Denied| {
                 denied.holders.sort_unstable();
                 denied.holders.dedup();
                 denied
             };
-            let answer = side.ask(|it| it.acquire(&of, step, wants.to_vec(), now));
+            let answer = side.ask(|it| it.acquire(&of, asked.clone()));
             answer.map(|denied| denied.map(sorted))
         };
         let (found, expected) = (ask(&self.tested), ask(&self.model));
         match (&found, &expected) {
             // Any of several locks that are not free may be named.
             (Ok(Some(found)), Ok(Some(expected))) if found.lock != expected.lock => {
-                let is_wanted = wants.iter().any(|want| want.lock == found.lock);
+                let is_wanted = asked.wants.iter().any(|want| want.lock == found.lock);
                 is_wanted.then_some(()).ok_or_else(|| format!("nobody asked for {}", found.lock))
             }
             _ => same(found, expected),

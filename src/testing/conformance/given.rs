@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::id::{RunId, StepKey};
 use crate::journal::{Event, Recorded, RunStarted, RunStatus};
 use crate::run::Want;
-use crate::storage::{Commit, Holding, NewRun, Owner};
+use crate::storage::{Acquire, Commit, Holding, NewRun, Owner};
 use crate::time::Timestamp;
 use crate::value::Value;
 use crate::workflow::{Metadata, Rate, Step, Workflow};
@@ -58,6 +58,11 @@ pub(super) fn commit(owner: Owner, expected: u64) -> Commit {
         writes: None,
         snapshot: None,
     }
+}
+
+/// This owner asks for locks for the first step.
+pub(super) fn acquire(owner: Owner, expected: u64, wants: &[Want]) -> Acquire {
+    Acquire { owner, expected, step: StepKey::root(0), wants: wants.to_vec(), now: at(0) }
 }
 
 pub(super) fn started(input: Value) -> Event {

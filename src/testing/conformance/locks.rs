@@ -1,12 +1,12 @@
 //! Locks that steps of all runs share.
 
-use super::given::{A, B, at, at_most, commit, id, mutex, rate};
-use super::trial::{Trial, wait};
+use super::given::{A, B, C, acquire, at_most, begun, commit, id, mutex, rate, ready};
+use super::trial::Trial;
 use crate::error::ErrorKind;
 use crate::id::StepKey;
 use crate::journal::RunStatus;
 use crate::run::Want;
-use crate::storage::{Commit, Denied, Holding};
+use crate::storage::{Acquire, Commit, Denied, Holding};
 
 #[track_caller]
 fn takes(on: &Trial<'_>, run: &str, step: u32, wants: &[Want]) {
@@ -37,8 +37,9 @@ pub(super) fn another_step_of_the_same_run_is_another(on: &Trial<'_>) {
     two(on);
     takes(on, "r", 0, &[mutex("l")]);
     assert_eq!(denied(on, "r", 1, &[mutex("l")]).holders, [id("r")]);
-    let (run, step) = (id("r"), StepKey { scope: 1, step: 0 });
-    let inner = on.ask(on.storage().acquire(&run, step, vec![mutex("l")], at(0)));
+    let step = StepKey { scope: 1, step: 0 };
+    let asked = Acquire { step, ..on.asks("r", &[mutex("l")]) };
+    let inner = on.ask(on.storage().acquire(&id("r"), asked));
     assert!(inner.is_some(), "the same place in another scope");
 }
 
@@ -157,8 +158,9 @@ pub(super) fn the_end_of_a_run_releases_everything(on: &Trial<'_>) {
         let (name, step) = (format!("r{place}"), place as u32);
         on.held(&name, A);
         takes(on, &name, 0, &[mutex("a"), mutex("b")]);
-        let (run, inner) = (id(&name), StepKey { scope: 9, step: 9 });
-        assert_eq!(on.ask(on.storage().acquire(&run, inner, vec![mutex("c")], at(0))), None);
+        let inner =
+            Acquire { step: StepKey { scope: 9, step: 9 }, ..on.asks(&name, &[mutex("c")]) };
+        assert_eq!(on.ask(on.storage().acquire(&id(&name), inner)), None);
         on.commit(&name, Commit { status, holding: Holding::Finished, ..commit(A, 0) });
         takes(on, "s", step, &[mutex("a"), mutex("b"), mutex("c")]);
         on.commit("s", Commit { released: vec![StepKey::root(step)], ..commit(B, 0) });
@@ -171,9 +173,56 @@ pub(super) fn a_run_that_has_ended_is_given_nothing(on: &Trial<'_>) {
         "r",
         Commit { status: RunStatus::Cancelled, holding: Holding::Finished, ..commit(A, 0) },
     );
-    let late = on.storage().acquire(&id("r"), StepKey::root(0), vec![mutex("l")], at(0));
-    let refused = wait(on.factory(), late);
-    assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::Conflict));
+    let refused = on.refuses_locks("r", acquire(A, 0, &[mutex("l")]));
+    assert_eq!(refused, ErrorKind::Conflict);
+    takes(on, "s", 0, &[mutex("l")]);
+}
+
+pub(super) fn only_who_holds_a_run_is_given_locks(on: &Trial<'_>) {
+    two(on);
+    for other in [B, C] {
+        let refused = on.refuses_locks("r", acquire(other, 0, &[mutex("l")]));
+        assert_eq!(refused, ErrorKind::Conflict);
+    }
+    assert_eq!(on.claims(B, 0), ["r"]);
+    let before = on.refuses_locks("r", acquire(A, 0, &[mutex("l")]));
+    assert_eq!(before, ErrorKind::Conflict, "it was taken over");
+    takes(on, "s", 0, &[mutex("l")]);
+}
+
+pub(super) fn a_run_that_nobody_holds_is_given_nothing(on: &Trial<'_>) {
+    on.held("s", B);
+    on.parked("r", Some(9));
+    let parked = on.refuses_locks("r", acquire(A, 0, &[mutex("l")]));
+    on.aside("t", 9);
+    let aside = on.refuses_locks("t", acquire(A, 0, &[mutex("l")]));
+    assert_eq!((parked, aside), (ErrorKind::Conflict, ErrorKind::Conflict));
+    takes(on, "s", 0, &[mutex("l")]);
+}
+
+pub(super) fn who_asks_from_another_length_is_given_nothing(on: &Trial<'_>) {
+    two(on);
+    on.commit("r", Commit { events: vec![begun(), ready(0)], ..commit(A, 0) });
+    for expected in [0, 1, 3, u64::MAX] {
+        let refused = on.refuses_locks("r", acquire(A, expected, &[mutex("l")]));
+        assert_eq!(refused, ErrorKind::Conflict, "it has two events, not {expected}");
+    }
+    takes(on, "s", 0, &[mutex("l")]);
+}
+
+pub(super) fn a_refused_question_costs_nothing(on: &Trial<'_>) {
+    two(on);
+    let slow = [rate(1, 60, "api")];
+    for asked in [acquire(B, 0, &slow), acquire(A, 1, &slow)] {
+        on.refuses_locks("r", asked);
+    }
+    takes(on, "r", 0, &slow);
+}
+
+pub(super) fn steps_of_nothing_are_given_nothing(on: &Trial<'_>) {
+    two(on);
+    let refused = on.refuses_locks("nobody", acquire(A, 0, &[mutex("l")]));
+    assert_eq!(refused, ErrorKind::NotFound);
     takes(on, "s", 0, &[mutex("l")]);
 }
 

@@ -98,6 +98,10 @@ pub(super) enum Operation {
         value: usize,
     },
     Acquire {
+        /// None is who holds the run, or the next one that somebody holds: others are given none.
+        owner: Option<usize>,
+        /// How far from the right length of the journal.
+        off: i64,
         run: usize,
         step: u32,
         wants: Vec<usize>,
@@ -239,7 +243,14 @@ pub(super) fn operation(chance: &mut Chance, seconds: i64) -> Operation {
         10 | 11 => {
             let mut wants: Vec<usize> = (0..4).filter(|_| chance.one_in(2)).collect();
             wants.truncate(2);
-            Operation::Acquire { run, step: chance.below(3) as u32, wants, seconds }
+            Operation::Acquire {
+                owner: chance.one_in(5).then_some(owner),
+                off: chance.pick(&[0, 0, 0, 0, 0, 0, 0, 0, 1, -1]),
+                run,
+                step: chance.below(3) as u32,
+                wants,
+                seconds,
+            }
         }
         12 => Operation::Beat { owner },
         13 => match chance.one_in(3) {

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::given::{A, B, at, commit, id, mutex, ready, run, workflow};
+use super::given::{A, B, acquire, at, commit, id, mutex, ready, run, workflow};
 use super::trial::{Trial, wait};
 use crate::error::ErrorKind;
 use crate::id::{RunId, StepKey};
 use crate::journal::Signal;
-use crate::storage::{Beat, Claim, Claimed, Commit, Created, Message, NewRun, Owner, Storage};
+use crate::storage::{
+    Acquire, Beat, Claim, Claimed, Commit, Created, Message, NewRun, Owner, Storage,
+};
 
 const THREADS: u32 = 4;
 
@@ -122,8 +124,8 @@ pub(super) fn one_of_many_takes_a_lock(on: &Trial<'_>) {
         let answers = all_at_once(on, |number, storage| {
             let wants = vec![mutex("shared"), mutex(&name)];
             let wants = if number % 2 == 0 { wants } else { wants.into_iter().rev().collect() };
-            let step = StepKey::root(number);
-            wait(factory, storage.acquire(&id("r"), step, wants, at(0))).expect("an answer")
+            let asked = Acquire { step: StepKey::root(number), ..acquire(A, 0, &wants) };
+            wait(factory, storage.acquire(&id("r"), asked)).expect("an answer")
         });
         assert_eq!(answers.iter().filter(|answer| answer.is_none()).count(), 1, "{answers:?}");
         let released = (0..THREADS).map(StepKey::root).collect();

@@ -4,7 +4,7 @@ use super::given::{A, B, at, commit, mutex, rate};
 use super::trial::Trial;
 use crate::id::StepKey;
 use crate::run::Want;
-use crate::storage::Commit;
+use crate::storage::{Acquire, Commit};
 
 fn two(on: &Trial<'_>) {
     on.held("r", A);
@@ -122,8 +122,9 @@ pub(super) fn a_rate_is_exact_to_the_microsecond(on: &Trial<'_>) {
     let due = at(0) + std::time::Duration::from_millis(250);
     assert_eq!(why.until, Some(due));
     let ask = |now| {
-        let (run, step) = (super::given::id("r"), StepKey::root(4));
-        on.ask(on.storage().acquire(&run, step, vec![want.clone()], now))
+        let asked = on.asks("r", std::slice::from_ref(&want));
+        let asked = Acquire { step: StepKey::root(4), now, ..asked };
+        on.ask(on.storage().acquire(&super::given::id("r"), asked))
     };
     let before = crate::time::Timestamp::from_micros(due.as_micros() - 1);
     assert!(ask(before).is_some());

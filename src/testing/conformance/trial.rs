@@ -5,14 +5,14 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::StorageFactory;
-use super::given::{A, B, C, at, commit, id, run};
+use super::given::{A, B, C, acquire, at, commit, id, run};
 use crate::error::{ErrorKind, Result};
 use crate::id::StepKey;
 use crate::journal::{RunStatus, Signal};
 use crate::run::Want;
 use crate::storage::{
-    Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message, NewRun, Owner, Reply,
-    RunQuery, Storage, StoredRun, Summary,
+    Acquire, Answer, Beat, Claim, Claimed, Commit, Created, Denied, Holding, Message, NewRun,
+    Owner, Reply, RunQuery, Storage, StoredRun, Summary,
 };
 use crate::time::Timestamp;
 
@@ -193,6 +193,7 @@ impl<'a> Trial<'a> {
         self.ask(self.storage().answer(&id(name), number))
     }
 
+    /// Locks for a step of a run, as who holds it asks for them.
     #[track_caller]
     pub(super) fn acquire(
         &self,
@@ -202,7 +203,26 @@ impl<'a> Trial<'a> {
         seconds: i64,
     ) -> Option<Denied> {
         let step = StepKey::root(step);
-        self.ask(self.storage().acquire(&id(name), step, wants.to_vec(), at(seconds)))
+        let asked = Acquire { step, now: at(seconds), ..self.asks(name, wants) };
+        self.ask(self.storage().acquire(&id(name), asked))
+    }
+
+    /// Who holds a run asks for locks for its first step.
+    #[track_caller]
+    pub(super) fn asks(&self, name: &str, wants: &[Want]) -> Acquire {
+        let run = self.load(name);
+        let Holding::Held(owner) = run.holding else { panic!("nobody holds {name}: {run:?}") };
+        acquire(owner, run.length(), wants)
+    }
+
+    /// What is said to who may not have locks, who gets none.
+    #[track_caller]
+    pub(super) fn refuses_locks(&self, name: &str, asked: Acquire) -> ErrorKind {
+        let text = format!("{asked:?}");
+        match wait(self.factory, self.storage().acquire(&id(name), asked)) {
+            Ok(answer) => panic!("{name} is not to be given {text}, and was: {answer:?}"),
+            Err(error) => error.kind(),
+        }
     }
 
     /// Everybody who is alive, sorted.

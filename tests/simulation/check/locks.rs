@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use stepwell::run::Want;
-use stepwell::storage::{Holding, NewRun, Owner, Storage};
+use stepwell::storage::{Acquire, Holding, NewRun, Owner, Storage};
 use stepwell::{RunId, RunStatus, Step, StepKey, Timestamp, Workflow};
 
 use super::limited;
@@ -117,8 +117,9 @@ pub(super) fn n8_no_lock_is_stuck<S: Storage>(storage: &S) {
         for step in 0..max {
             let mut want = Want::new(lock);
             want.max = Some(max);
-            let asked = storage.acquire(&id, StepKey::root(step), vec![want], Timestamp::MAX);
-            let denied = block_on(asked).unwrap();
+            let (step, wants) = (StepKey::root(step), vec![want]);
+            let asked = Acquire { owner, expected: 0, step, wants, now: Timestamp::MAX };
+            let denied = block_on(storage.acquire(&id, asked)).unwrap();
             assert_eq!(denied, None, "N8 lock {lock} is stuck");
         }
     }
