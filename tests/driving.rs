@@ -56,6 +56,9 @@ struct Flaky {
     polls_every: Option<Duration>,
     /// Says that something may be there.
     news: Arc<Mutex<Option<UnboundedReceiver<()>>>>,
+    /// Claims fail as long as this is so.
+    claims_fail: Arc<AtomicBool>,
+    claims: Arc<AtomicU32>,
 }
 
 fn late<T: Send + 'static>(time: Option<VirtualRuntime>, reply: Reply<T>) -> Reply<T> {
@@ -138,6 +141,10 @@ impl Storage for Flaky {
     }
 
     fn claim(&self, claim: Claim) -> Reply<stepwell::Result<Vec<Claimed>>> {
+        self.claims.fetch_add(1, Ordering::SeqCst);
+        if self.claims_fail.load(Ordering::SeqCst) {
+            return Reply::ready(Err(Error::new(ErrorKind::Storage, "no such luck")));
+        }
         self.memory.claim(claim)
     }
 
@@ -1402,4 +1409,34 @@ fn what_a_storage_hints_at_is_looked_for_at_once() {
     let began = time.now();
     time.block_on(test).unwrap();
     assert!(time.now().since(began) < 60 * SECOND, "it did not wait for the hour");
+}
+
+#[test]
+fn a_storage_that_fails_is_left_alone_whatever_it_hints_at() {
+    let time = VirtualRuntime::new(1);
+    let (says, hears) = unbounded();
+    let storage = Flaky { polls_every: Some(3600 * SECOND), ..Flaky::default() };
+    *storage.news.lock().unwrap() = Some(hears);
+    storage.claims_fail.store(true, Ordering::SeqCst);
+    let engine = Engine::builder().runtime(time.clone()).storage(storage.clone()).build().unwrap();
+    let test = async {
+        let hints = async {
+            for _ in 0..600 {
+                says.unbounded_send(()).unwrap();
+                nap(&engine, SECOND).await;
+            }
+            // After 1, 2, 4 seconds and so on, up to once a minute.
+            let asked = storage.claims.load(Ordering::SeqCst);
+            assert!((10..20).contains(&asked), "it was asked {asked} times in ten minutes");
+            storage.claims_fail.store(false, Ordering::SeqCst);
+            nap(&engine, 61 * SECOND).await;
+            let before = storage.claims.load(Ordering::SeqCst);
+            says.unbounded_send(()).unwrap();
+            nap(&engine, SECOND).await;
+            let now = storage.claims.load(Ordering::SeqCst);
+            assert!(now > before, "it is well again, and hints count");
+        };
+        engine.serve(hints).await.unwrap();
+    };
+    time.block_on(test).unwrap();
 }

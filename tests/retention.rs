@@ -2,8 +2,9 @@
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
@@ -11,7 +12,7 @@ use stepwell::engine::{EngineLimits, Retention};
 use stepwell::journal::{Operation, Reason};
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{BlobStore, Memory, MemoryBlobs, Reply, RunQuery, Storage};
-use stepwell::testing::VirtualRuntime;
+use stepwell::testing::{Fault, Faulty, VirtualRuntime};
 use stepwell::{
     Engine, Error, ErrorKind, Outcome, Result, RunId, StartOptions, Step, Wait, Workflow,
     executor_fn,
@@ -19,11 +20,15 @@ use stepwell::{
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Deletes nothing as often as it is told to.
+/// Deletes nothing as often as it is told to, and slowly where it is given the time.
 #[derive(Clone, Debug, Default)]
 struct Blobs {
     blobs: MemoryBlobs,
     fails: Arc<AtomicU32>,
+    slow: Arc<Mutex<Option<(VirtualRuntime, Duration)>>>,
+    blocks: Arc<Mutex<Option<(VirtualRuntime, Duration)>>>,
+    /// How often each run's were deleted.
+    deleted: Arc<Mutex<BTreeMap<String, u32>>>,
 }
 
 impl BlobStore for Blobs {
@@ -39,7 +44,20 @@ impl BlobStore for Blobs {
         let fewer = |left: u32| left.checked_sub(1);
         match self.fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer) {
             Ok(_) => Reply::ready(Err(Error::new(ErrorKind::Storage, "no such luck"))),
-            Err(_) => self.blobs.delete_run(run),
+            Err(_) => {
+                *self.deleted.lock().unwrap().entry(run.to_string()).or_default() += 1;
+                if let Some((time, length)) = &*self.blocks.lock().unwrap() {
+                    time.advance(*length);
+                }
+                let Some((time, length)) = self.slow.lock().unwrap().clone() else {
+                    return self.blobs.delete_run(run);
+                };
+                let (blobs, run) = (self.blobs.clone(), run.clone());
+                Reply::later(async move {
+                    time.sleep(length).await;
+                    blobs.delete_run(&run).await
+                })
+            }
         }
     }
 }
@@ -245,4 +263,155 @@ fn two_engines_remove_each_run_once() {
         assert_eq!(first.unwrap() + second.unwrap(), 1_100);
         assert_eq!(world.names().await.len(), 100);
     });
+}
+
+/// Deleting the blobs of three runs takes three minutes, six leases.
+async fn slow_to_delete(world: &World, engine: &Engine) {
+    for id in ["a", "b", "c"] {
+        ended(engine, "w", id).await;
+    }
+    world.nap(2 * HOUR).await;
+    let slow = (world.time.clone(), Duration::from_secs(60));
+    *world.blobs.slow.lock().unwrap() = Some(slow);
+}
+
+fn each_was_deleted_once(world: &World) {
+    let deleted = world.blobs.deleted.lock().unwrap().clone();
+    assert_eq!(deleted, ["a", "b", "c"].map(|id| (id.to_string(), 1)).into());
+}
+
+#[test]
+fn an_engine_that_removes_for_longer_than_a_lease_is_not_taken_for_gone() {
+    let world = World::new();
+    world.run(async {
+        // It has said once that it is alive, hours ago, and is not served.
+        let one = world.engine([]);
+        slow_to_delete(&world, &one).await;
+        let two = world.engine([for_an_hour()]);
+        let rule = for_an_hour();
+        let purge = one.purge(&rule);
+        let serves = two.serve(world.nap(Duration::from_secs(400)));
+        let (removed, served) = futures::join!(purge, serves);
+        assert_eq!((removed.unwrap(), served.is_ok()), (3, true));
+        each_was_deleted_once(&world);
+        // The blobs of a new life stay.
+        ended(&two, "w", "a").await;
+        blob_of(&two, "a").await;
+    });
+}
+
+#[test]
+fn blobs_that_are_gone_at_once_keep_nobody_from_saying_that_it_is_alive() {
+    let world = World::new();
+    let calls: Arc<Mutex<Vec<&str>>> = Arc::default();
+    let log = Arc::clone(&calls);
+    let storage = Faulty::new(world.storage.clone(), move |call| {
+        log.lock().unwrap().push(call.method);
+        None
+    });
+    world.run(async {
+        slow_to_delete(&world, &world.engine([])).await;
+        // Each blocks its thread for so long.
+        *world.blobs.slow.lock().unwrap() = None;
+        *world.blobs.blocks.lock().unwrap() = Some((world.time.clone(), Duration::from_secs(11)));
+        let one = Engine::builder()
+            .runtime(world.time.clone())
+            .storage(storage)
+            .blobs(world.blobs.clone())
+            .build()
+            .unwrap();
+        assert_eq!(one.purge(&for_an_hour()).await.unwrap(), 3);
+    });
+    let calls = calls.lock().unwrap();
+    assert_eq!(calls[..6], ["beat", "purge", "beat", "beat", "beat", "clear"]);
+}
+
+#[test]
+fn an_engine_that_is_served_is_not_taken_for_gone_while_it_removes() {
+    let world = World::new();
+    world.run(async {
+        let one = world.engine([for_an_hour()]);
+        slow_to_delete(&world, &one).await;
+        let two = world.engine([for_an_hour()]);
+        let one = one.serve(world.nap(Duration::from_secs(400)));
+        let two = two.serve(world.nap(Duration::from_secs(400)));
+        let (one, two) = futures::join!(one, two);
+        assert!(one.is_ok() && two.is_ok());
+        each_was_deleted_once(&world);
+    });
+}
+
+#[test]
+fn an_engine_that_ends_while_somebody_waits_for_a_purge_is_not_taken_for_gone() {
+    let world = World::new();
+    world.run(async {
+        let one = world.engine([]);
+        slow_to_delete(&world, &one).await;
+        let two = world.engine([for_an_hour()]);
+        let rule = for_an_hour();
+        let purge = one.purge(&rule);
+        let ends = one.serve(world.nap(Duration::from_secs(1)));
+        let serves = async {
+            world.nap(Duration::from_secs(2)).await;
+            two.serve(world.nap(Duration::from_secs(400))).await
+        };
+        let (removed, ended, served) = futures::join!(purge, ends, serves);
+        assert_eq!((removed.unwrap(), ended.is_ok(), served.is_ok()), (3, true, true));
+        each_was_deleted_once(&world);
+    });
+}
+
+#[test]
+fn who_cannot_say_that_it_is_alive_stops_removing_before_others_go_on_with_it() {
+    let world = World::new();
+    let beats = Arc::new(AtomicU32::new(0));
+    let (count, time) = (Arc::clone(&beats), world.time.clone());
+    let silent = Faulty::new(world.storage.clone(), move |call| {
+        let beaten = call.method == "beat" && count.fetch_add(1, Ordering::SeqCst) > 1;
+        beaten.then_some(Fault::Before)
+    });
+    world.run(async {
+        slow_to_delete(&world, &world.engine([])).await;
+        let one = Engine::builder()
+            .runtime(time.clone())
+            .storage(silent)
+            .blobs(world.blobs.clone())
+            .build()
+            .unwrap();
+        let began = time.monotonic();
+        let error = one.purge(&for_an_hour()).await.unwrap_err();
+        assert!(error.is_transient() && error.to_string().contains("alive"), "{error}");
+        let lease = EngineLimits::default().lease;
+        assert!(time.monotonic() - began < lease, "nobody could take it for gone");
+        // Of those that it had not come to, another removes all.
+        let two = world.engine([for_an_hour()]);
+        two.serve(world.nap(Duration::from_secs(400))).await.unwrap();
+        let deleted = world.blobs.deleted.lock().unwrap().clone();
+        assert_eq!((deleted["b"], deleted["c"]), (1, 1));
+        assert_eq!(world.names().await, [""; 0]);
+    });
+}
+
+#[test]
+fn an_engine_that_was_silent_for_hours_is_heard_before_it_removes() {
+    let world = World::new();
+    let calls: Arc<Mutex<Vec<&str>>> = Arc::default();
+    let log = Arc::clone(&calls);
+    let storage = Faulty::new(world.storage.clone(), move |call| {
+        log.lock().unwrap().push(call.method);
+        (call.method == "beat").then_some(Fault::AnswersLate(Duration::from_secs(1)))
+    });
+    world.run(async {
+        let engine = Engine::builder()
+            .runtime(world.time.clone())
+            .storage(storage.runtime(world.time.clone()))
+            .executor("work", executor_fn(|_| async { Ok(1) }))
+            .build()
+            .unwrap();
+        ended(&engine, "w", "r").await;
+        world.nap(2 * HOUR).await;
+        calls.lock().unwrap().clear();
+        assert_eq!(engine.purge(&for_an_hour()).await.unwrap(), 1);
+    });
+    assert_eq!(calls.lock().unwrap()[..2], ["beat", "purge"]);
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::driver::yield_now;
 use super::{Engine, Inner, lock};
 use crate::error::{Error, Result};
 use crate::id::RunId;
@@ -67,8 +68,12 @@ impl Engine {
     /// middle, the next purge goes on with it. With [`EngineBuilder::retention`],
     /// [`serve`](Self::serve) does this all the time.
     ///
+    /// The other engines hear meanwhile that this one is alive, served or not. If they cannot, it fails
+    /// within half a lease, as one of them may soon go on with what it has begun.
+    ///
     /// # Errors
-    /// What the storage says, and the blob store.
+    /// What the storage says, and the blob store. What is [transient](Error::is_transient) may go well
+    /// the next time.
     ///
     /// ```
     /// use stepwell::engine::Retention;
@@ -133,7 +138,11 @@ impl Inner {
     async fn purge_some(&self, retention: &Retention) -> Result<usize> {
         // An id that is named here must not be cleared, and used again, while its blobs are removed.
         let _alone = self.purging.lock().await;
-        self.introduce().await?;
+        // Nor may another engine remove them, too.
+        self.while_heard(self.purge_alone(retention)).await
+    }
+
+    async fn purge_alone(&self, retention: &Retention) -> Result<usize> {
         let runs = self.storage.purge(Purge {
             owner: self.owner,
             before: retention.finished_for.map(|time| self.runtime.now() - time),
@@ -162,6 +171,8 @@ impl Inner {
                 Ok(()) => clean.push(run),
                 Err(error) => failed = Some(error),
             }
+            // Blobs that are gone at once would have nobody hear of this engine.
+            yield_now().await;
         }
         (clean, failed)
     }

@@ -30,7 +30,7 @@ impl Engine {
     /// Drives every run of this engine, and takes over those that nobody holds: parked ones that are
     /// due or have mail, and those of engines that are gone. Ends when `shutdown` does: what runs is
     /// dropped, and other engines take the runs over at once, unless somebody here has a handle for one
-    /// of them.
+    /// of them, or waits for a [`purge`](Self::purge).
     ///
     /// Dropping the future stops everything in the same way, and nobody is told: what the engine holds
     /// goes on when it is served again, or when others have heard nothing of it for the length of a
@@ -55,6 +55,7 @@ impl Engine {
         drives.extend(known.iter().filter_map(Slot::serve).map(|slot| self.drive(slot)));
         let mut round = Some(self.round().boxed());
         let mut timer = future::pending().boxed();
+        let mut rest: Option<BoxFuture<'static, ()>> = None;
         let mut news = self.0.storage.news(self.0.owner).fuse();
         let mut pause = LEFT_ALONE;
         loop {
@@ -71,7 +72,12 @@ impl Engine {
                 if !fresh.is_empty() {
                     return Poll::Ready(Next::Fresh(fresh));
                 }
-                if round.is_none() && news.poll_next_unpin(context) == Poll::Ready(Some(())) {
+                if rest.as_mut().is_some_and(|rest| rest.poll_unpin(context).is_ready()) {
+                    rest = None;
+                }
+                // Who fails is left alone, whatever is new.
+                let looks = round.is_none() && rest.is_none();
+                if looks && news.poll_next_unpin(context) == Poll::Ready(Some(())) {
                     self.0.ask_soon();
                     moved = true;
                 }
@@ -102,6 +108,7 @@ impl Engine {
                             again
                         }
                     };
+                    rest = again.rests(&self.0.runtime);
                     (round, timer) = (None, again.wait(&self.0.runtime));
                 }
             }
@@ -219,7 +226,9 @@ impl Engine {
             drop(gone);
             left
         };
-        if left { Ok(()) } else { self.0.retire().await }
+        // Others would take what it is just removing for theirs.
+        let removes = self.0.purging.try_lock().is_none();
+        if left || removes { Ok(()) } else { self.0.retire().await }
     }
 
     /// Takes a run out of memory, unless it goes on and somebody has a handle for it.
@@ -254,6 +263,10 @@ struct Again {
 }
 
 impl Again {
+    fn rests(&self, runtime: &Arc<dyn Runtime>) -> Option<BoxFuture<'static, ()>> {
+        (!self.rest.is_zero()).then(|| runtime.sleep(self.rest))
+    }
+
     fn wait(self, runtime: &Arc<dyn Runtime>) -> BoxFuture<'static, ()> {
         let runtime = Arc::clone(runtime);
         async move {

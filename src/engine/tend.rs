@@ -1,12 +1,15 @@
 //! What an engine says of itself to the others on its storage, and what it hears of them.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::future::{Either, select};
+
 use super::{Inner, lock};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::storage::{Beat, Owner, Storage};
 
 /// Beats in the time after which an engine that has not beaten is taken for gone.
@@ -80,6 +83,55 @@ impl Inner {
             addressed.iter().for_each(|slot| slot.context.wake_driver());
         }
         Ok(())
+    }
+
+    /// Does this while the others hear that this engine is alive. Gives it up when they may not have
+    /// heard so for a while, before any of them takes this engine for gone.
+    pub(crate) async fn while_heard<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        if !self.is_introduced() || self.silent_in().is_zero() {
+            self.beat().await?;
+        }
+        let silence = async {
+            select(pin!(self.beats()), pin!(self.silence())).await;
+        };
+        match select(pin!(silence), pin!(work)).await {
+            Either::Left(_) => {
+                let message = "the others may not have heard for half a lease that this engine is \
+                               alive, and may go on with what it has begun; try again";
+                Err(Error::new(ErrorKind::Storage, message).transient())
+            }
+            Either::Right((done, _)) => done,
+        }
+    }
+
+    /// Says again and again that this engine is alive, whoever else does.
+    async fn beats(&self) {
+        loop {
+            let at = lock(&self.pulse.heard).beat_at;
+            let wait = at.saturating_sub(self.runtime.monotonic());
+            if !wait.is_zero() {
+                self.runtime.sleep(wait).await;
+            } else if let Err(error) = self.beat().await {
+                tracing::warn!(target: "stepwell", %error, "the storage did not hear this engine");
+            }
+        }
+    }
+
+    /// Ends when the storage has not heard this engine for too long.
+    async fn silence(&self) {
+        loop {
+            let wait = self.silent_in();
+            if wait.is_zero() {
+                return;
+            }
+            self.runtime.sleep(wait).await;
+        }
+    }
+
+    /// How long until others might wonder, if nothing is said.
+    fn silent_in(&self) -> Duration {
+        let until = lock(&self.pulse.heard).at + self.limits.lease / 2;
+        until.saturating_sub(self.runtime.monotonic())
     }
 
     /// Messages may be there: they are asked for the next time.

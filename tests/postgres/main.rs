@@ -5,6 +5,7 @@
 mod dropped;
 mod pooler;
 mod proxy;
+mod purging;
 mod queries;
 #[path = "../runs/mod.rs"]
 mod runs;
@@ -135,6 +136,11 @@ fn rows(server: &Server, text: &str) -> Vec<PgRow> {
 
 fn number(server: &Server, text: &str) -> i64 {
     rows(server, text)[0].get(0)
+}
+
+/// Waits for what another thread or the server does.
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    assert!((0..10_000).any(|_| is_so()), "in vain: {what}");
 }
 
 fn started() -> Recorded {

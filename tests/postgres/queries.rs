@@ -1,6 +1,7 @@
 //! The queries that the documentation shows.
 
 use sqlx::Row;
+use stepwell::journal::{Mapping, Operation, Reason};
 
 use super::*;
 
@@ -29,6 +30,10 @@ fn order(storage: &Postgres) {
 fn the_queries_of_the_documentation_answer() {
     let Some((storage, schema)) = opened("queries") else { return };
     order(&storage);
+    create(&storage, "order-4712");
+    write(&storage, "order-4712", commit(A, 0, vec![changed(2), changed(3)])).unwrap();
+    create(&storage, "order-4713");
+    write(&storage, "order-4713", commit(A, 0, vec![changed(3), changed(2)])).unwrap();
     let page = include_str!("../../src/storage/postgres/mod.rs");
     let lines = page.lines().filter_map(|line| line.strip_prefix("///"));
     let page: String = lines.map(|line| format!("{}\n", line.trim())).collect();
@@ -38,10 +43,16 @@ fn the_queries_of_the_documentation_answer() {
         .flat_map(|part| part.split("```").next().unwrap().split(";\n"))
         .filter(|query| !query.trim().is_empty())
         .collect();
-    assert!(queries.len() >= 5, "{queries:?}");
+    assert!(queries.len() >= 7, "{queries:?}");
     for query in queries {
         let query = query.replace("stepwell.", &format!("{schema}."));
-        assert!(!rows(server().unwrap(), &query).is_empty(), "{query}");
+        let rows = rows(server().unwrap(), &query);
+        assert!(!rows.is_empty(), "{query}");
+        if query.contains("<> 2") {
+            let runs: Vec<(String, i64)> =
+                rows.iter().map(|row| (row.get("run"), row.get("latest"))).collect();
+            assert_eq!(runs, [("order-4712".to_string(), 3)], "the other is at version 2");
+        }
     }
     let states = format!(
         "SELECT name, status FROM {schema}.step_states WHERE run = 'order-4711' ORDER BY step"
@@ -52,6 +63,31 @@ fn the_queries_of_the_documentation_answer() {
     assert_eq!(states, expected.map(|(name, status)| (name.to_string(), status.to_string())));
 }
 
+/// A run goes over to another definition.
+fn changed(version: u32) -> Recorded {
+    let workflow = Workflow::builder("w").version(version).step(Step::task("a", "t"));
+    let (workflow, linked) = (Box::new(workflow.build().unwrap()), Vec::new());
+    let mapping = Some(Mapping::new());
+    let operation = Operation::Modify { workflow, linked, revision: 0, mapping }.into();
+    let by = Reason::new("ann", format!("version {version}")).into();
+    Recorded { at: at(9), event: Event::Operated { operation, by } }
+}
+
+#[test]
+fn the_changes_of_a_definition_are_told() {
+    let Some((storage, schema)) = opened("changes") else { return };
+    create(&storage, "r");
+    write(&storage, "r", commit(A, 0, vec![changed(3)])).unwrap();
+    let told =
+        format!("SELECT run, position, version, changed_by, why FROM {schema}.definition_changes");
+    let told = rows(server().unwrap(), &told);
+    let told: Vec<(String, i64, i64, String, String)> = told
+        .iter()
+        .map(|row| (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4)))
+        .collect();
+    assert_eq!(told, [("r".into(), 0, 3, "ann".into(), "version 3".into())]);
+}
+
 #[test]
 fn what_is_asked_often_is_found_without_reading_everything() {
     let Some((storage, schema)) = opened("plans") else { return };
@@ -59,6 +95,7 @@ fn what_is_asked_often_is_found_without_reading_everything() {
     for query in [
         "SELECT * FROM s.step_states WHERE run = 'x'",
         "SELECT * FROM s.run_overview WHERE run = 'x'",
+        "SELECT * FROM s.definition_changes WHERE run = 'x'",
         "SELECT id FROM s.runs WHERE owner = gen_random_uuid() AND inbox > 0 ORDER BY id LIMIT 1",
         "SELECT run FROM s.runs WHERE due <= 1 ORDER BY due, id LIMIT 1 FOR UPDATE SKIP LOCKED",
         "SELECT owner FROM s.runs WHERE owner IS NOT NULL ORDER BY owner LIMIT 1",

@@ -1,6 +1,8 @@
 //! What a schema is when it is opened: nothing, ours, newer, or somebody else's.
 
+use futures::FutureExt;
 use stepwell::ErrorKind;
+use stepwell::engine::EngineLimits;
 
 use super::*;
 
@@ -56,6 +58,110 @@ fn a_newer_schema_is_refused_and_left_alone() {
     assert!(error.to_string().contains("version 99"), "{error}");
 }
 
+fn becomes_newer(schema: &str) {
+    sql(server().unwrap(), &format!("INSERT INTO {schema}.migrations VALUES (99)"));
+}
+
+fn is_refused<T: std::fmt::Debug>(done: Result<T>) {
+    let error = done.unwrap_err();
+    assert!(error.kind() == ErrorKind::Storage && !error.is_transient(), "{error:?}");
+    assert!(error.to_string().contains("version 99"), "{error}");
+}
+
+#[test]
+fn a_program_that_is_running_notices_a_newer_schema_when_it_says_that_it_is_alive() {
+    let Some((storage, schema)) = opened("overtaken") else { return };
+    create(&storage, "r");
+    alive(&storage, A);
+    becomes_newer(&schema);
+    is_refused(block_on(storage.beat(A)));
+    is_refused(block_on(storage.load(&id("r"))));
+    // Also on the connections that are kept for writing.
+    is_refused(write(&storage, "r", commit(A, 0, vec![started()])));
+    is_refused(block_on(storage.create(new_run("s", &workflow("w"), Holding::Finished))));
+    let beats = format!("SELECT beats FROM {schema}.owners");
+    assert_eq!(number(server().unwrap(), &beats), 1, "whoever cannot go on is not alive");
+}
+
+#[test]
+fn an_engine_that_is_served_lets_a_newer_schema_alone() {
+    let Some((storage, schema)) = opened("overtaken_engine") else { return };
+    let limits = EngineLimits { lease: Duration::from_millis(300), ..EngineLimits::default() };
+    let engine = Engine::builder().storage(storage.clone()).limits(limits).build().unwrap();
+    let (end, ends) = futures::channel::oneshot::channel::<()>();
+    let serves = std::thread::spawn(move || block_on(engine.serve(ends.map(drop))));
+    let owners = format!("SELECT count(*) FROM {schema}.owners WHERE beats > 2");
+    until("it beats", || number(server().unwrap(), &owners) > 0);
+    becomes_newer(&schema);
+    // Nobody but the engine has it looked at.
+    until("it notices", || block_on(storage.list(Default::default())).is_err());
+    end.send(()).unwrap();
+    is_refused(serves.join().unwrap());
+}
+
+#[test]
+fn a_statement_that_a_newer_schema_does_not_know_has_the_version_looked_at() {
+    let Some((storage, schema)) = opened("renamed") else { return };
+    create(&storage, "r");
+    becomes_newer(&schema);
+    sql(server().unwrap(), &format!("ALTER TABLE {schema}.messages RENAME number TO place"));
+    // Who never says that it is alive.
+    assert!(block_on(storage.post(&id("r"), signal("s"))).is_err());
+    is_refused(block_on(storage.post(&id("r"), signal("s"))));
+}
+
+/// Somebody who migrates for so long, and whether they have begun.
+fn migrates(schema: &str, seconds: u32) -> std::thread::JoinHandle<()> {
+    let key = format!("hashtextextended('migrate {schema}', 0)");
+    let held = format!(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted
+         AND ((classid::bigint << 32) | objid::bigint) = {key}"
+    );
+    let text = format!("SELECT pg_advisory_lock({key}); SELECT pg_sleep({seconds})");
+    let other = std::thread::spawn(move || sql(server().unwrap(), &text));
+    until("the lock is held", || number(server().unwrap(), &held) > 0);
+    other
+}
+
+#[test]
+fn who_migrates_waits_for_another_that_migrates_for_longer_than_for_anything_else() {
+    let Some(server) = server() else { return };
+    let schema = fresh("waits");
+    let options = PostgresOptions::new().schema(&schema).patience(Duration::from_secs(1));
+    let storage = block_on(options.connect(&server.url())).unwrap();
+    let other = migrates(&schema, 3);
+    block_on(storage.migrate()).unwrap();
+    other.join().unwrap();
+    assert!(block_on(storage.list(Default::default())).unwrap().is_empty());
+}
+
+#[test]
+fn who_waits_for_long_for_another_that_migrates_is_told_so() {
+    let Some(server) = server() else { return };
+    let schema = fresh("waits_long");
+    let options = PostgresOptions::new().schema(&schema);
+    let options = options.migration_patience(Duration::from_millis(100));
+    let storage = block_on(options.connect(&server.url())).unwrap();
+    let other = migrates(&schema, 2);
+    let error = block_on(storage.migrate()).unwrap_err();
+    let text = error.to_string();
+    assert!(error.kind() == ErrorKind::Storage && error.is_transient(), "{error:?}");
+    assert!(text.contains("another program") && text.contains(&schema), "{text}");
+    other.join().unwrap();
+    block_on(storage.migrate()).unwrap();
+}
+
+#[test]
+fn a_server_that_is_to_give_up_soon_lets_a_migration_take_its_time() {
+    let Some(server) = server() else { return };
+    let schema = fresh("slow");
+    let url = format!("{}&options[statement_timeout]=1s", server.url());
+    let storage = block_on(PostgresOptions::new().schema(&schema).connect(&url)).unwrap();
+    let other = migrates(&schema, 2);
+    block_on(storage.migrate()).unwrap();
+    other.join().unwrap();
+}
+
 #[test]
 fn a_schema_of_another_program_is_refused_and_left_alone() {
     let Some(server) = server() else { return };
@@ -87,9 +193,16 @@ fn an_empty_schema_with_a_strange_name_will_do() {
 #[test]
 fn a_name_that_no_schema_can_have_is_refused() {
     let Some(server) = server() else { return };
-    for name in ["", "a\0b", &"n".repeat(64)] {
+    for name in ["", "a\0b", &"n".repeat(64), "pg_", "pg_runs"] {
         let error = block_on(PostgresOptions::new().schema(name).connect(&server.url()));
-        assert_eq!(error.unwrap_err().kind(), ErrorKind::Configuration, "{name:?}");
+        let error = error.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration, "{name:?}");
+        assert!(error.to_string().contains("`pg_`"), "{error}");
+    }
+    // The server keeps only those for itself.
+    for name in ["PG_runs", "my_pg_runs"] {
+        let storage = block_on(PostgresOptions::new().schema(name).connect(&server.url())).unwrap();
+        block_on(storage.migrate()).unwrap();
     }
 }
 

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
-use futures::StreamExt;
 use futures::future::join_all;
+use futures::{FutureExt, StreamExt};
 use stepwell::ErrorKind;
 
 use super::*;
@@ -204,4 +204,24 @@ fn whoever_listens_hears_of_messages_and_of_engines_that_go() {
     assert!(block_on(hears(A, &post)), "the run is held by this one");
     let retire = || storage.retire(B);
     assert!(block_on(hears(Owner(3), &retire)), "everybody is told");
+}
+
+#[test]
+fn nothing_is_new_as_long_as_nobody_can_listen_and_something_may_be_when_somebody_can() {
+    let Some(server) = server() else { return };
+    let role = fresh("listener");
+    sql(server, &format!("CREATE ROLE {role} LOGIN SUPERUSER"));
+    let url = server.url().replace("postgres@", &format!("{role}@"));
+    let options = PostgresOptions::new().schema(fresh("listens"));
+    let storage = block_on(options.connect(&url)).unwrap();
+    block_on(storage.migrate()).unwrap();
+    sql(server, &format!("ALTER ROLE {role} NOLOGIN"));
+    let mut news = storage.news(A);
+    // For longer than between two attempts.
+    let a_while = futures_timer::Delay::new(Duration::from_secs(6));
+    let early = block_on(futures::future::select(news.next(), a_while));
+    assert!(matches!(early, futures::future::Either::Right(_)), "nobody can log in");
+    sql(server, &format!("ALTER ROLE {role} LOGIN"));
+    assert_eq!(block_on(news.next()), Some(()), "something may have been missed");
+    assert_eq!(news.next().now_or_never(), None, "once");
 }

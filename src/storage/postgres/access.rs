@@ -10,6 +10,7 @@ use std::{io, mem};
 
 use futures::future::{Either, select};
 use futures_timer::Delay;
+use sqlx::error::DatabaseError;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
@@ -17,7 +18,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Transaction};
 
 use super::fault::Fault;
 use super::schema::{self, Found};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What a piece of work came to: an error of the database, or an answer, which may be a refusal that has
 /// changed nothing.
@@ -47,9 +48,14 @@ pub(super) struct Access {
     pub(super) sql: Sql,
     pub(super) fault: Fault,
     pub(super) patience: Duration,
+    /// That of migrations.
+    long_patience: Duration,
     /// Whether the schema is known to be the newest.
     checked: AtomicBool,
 }
+
+/// What is waited for at most: the longest time that a setting of the server takes.
+const PATIENCE_MAX: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// A statement with its values.
 pub(super) type Statement = Query<'static, sqlx::Postgres, PgArguments>;
@@ -98,18 +104,49 @@ impl Sql {
 }
 
 impl Access {
-    pub(super) fn new(pool: PgPool, sql: Sql, fault: Fault, patience: Duration) -> Self {
-        Self { pool, sql, fault, patience, checked: AtomicBool::new(false) }
+    pub(super) fn new(
+        pool: PgPool,
+        sql: Sql,
+        fault: Fault,
+        patience: Duration,
+        long_patience: Duration,
+    ) -> Self {
+        let patience = patience.min(PATIENCE_MAX);
+        let long_patience = long_patience.min(PATIENCE_MAX);
+        Self { pool, sql, fault, patience, long_patience, checked: AtomicBool::new(false) }
     }
 
     /// A connection, once the schema is known to be the newest.
     pub(super) async fn connection(&self) -> Result<Held> {
         let mut held = self.acquire().await?;
-        if !self.checked.load(Ordering::Relaxed) {
+        if !self.is_checked() {
             schema::must_be_newest(self.inspect(&mut held).await?, &self.fault)?;
             self.checked.store(true, Ordering::Relaxed);
         }
         Ok(held)
+    }
+
+    /// Whether nobody has seen that the schema might not be the newest any more.
+    pub(super) fn is_checked(&self) -> bool {
+        self.checked.load(Ordering::Relaxed)
+    }
+
+    /// What a schema that has another version is to whoever has found it so. Everybody looks from now on.
+    pub(super) async fn changed(&self) -> Error {
+        self.checked.store(false, Ordering::Relaxed);
+        match self.patiently(self.connection()).await {
+            Ok(_) => self.fault.error("the schema was just changed; try again").transient(),
+            Err(error) => error,
+        }
+    }
+
+    /// A statement that cannot be understood may be so because the schema is another by now.
+    pub(super) fn failed(&self, error: &sqlx::Error) -> Error {
+        let code = error.as_database_error().and_then(DatabaseError::code);
+        if code.is_some_and(|code| code.starts_with("42")) {
+            self.checked.store(false, Ordering::Relaxed);
+        }
+        self.fault.of(error)
     }
 
     async fn acquire(&self) -> Result<Held> {
@@ -140,18 +177,19 @@ impl Access {
 
     /// Makes the schema the newest.
     pub(super) async fn migrate(&self) -> Result<()> {
-        self.patiently(async {
-            let mut held = self.acquire().await?;
-            let change = async {
-                let mut open = self.open(&mut held, Scope::Whole).await?;
-                let done = schema::migrate(&mut open, &self.sql, &self.fault).await?;
-                open.close(done).await
-            };
-            let done = change.await;
-            held.settle(&done);
-            done.unwrap_or_else(|error| Err(self.fault.of(&error)))
-        })
-        .await
+        let mut held = self.patiently(self.acquire()).await?;
+        let change = async {
+            let mut open = self.open(&mut held, Scope::Whole).await?;
+            let waits = (self.long_patience, self.patience);
+            let done = schema::migrate(&mut open, &self.sql, &self.fault, waits).await?;
+            open.close(done).await
+        };
+        // Should others migrate, the server is to say so first.
+        let limit = self.long_patience.saturating_mul(2).saturating_add(self.patience);
+        let done = within(limit.min(PATIENCE_MAX), change).await;
+        let done = done.unwrap_or_else(|| Ok(Err(self.fault.silent(limit))));
+        held.settle(&done);
+        done.unwrap_or_else(|error| Err(self.fault.of(&error)))
     }
 
     /// Begins something, which must be closed; then the connection must be settled.
@@ -174,10 +212,15 @@ impl Access {
         &self,
         work: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        match select(pin!(work), Delay::new(self.patience)).await {
-            Either::Left((done, _)) => done,
-            Either::Right(((), _)) => Err(self.fault.silent(self.patience)),
-        }
+        let done = within(self.patience, work).await;
+        done.unwrap_or_else(|| Err(self.fault.silent(self.patience)))
+    }
+}
+
+async fn within<T>(limit: Duration, work: impl Future<Output = T> + Send) -> Option<T> {
+    match select(pin!(work), Delay::new(limit)).await {
+        Either::Left((done, _)) => Some(done),
+        Either::Right(((), _)) => None,
     }
 }
 

@@ -48,8 +48,12 @@ pub(super) fn rows_of(run: NewRun, workflows: &Workflows) -> Result<NewRows> {
     Ok(NewRows { user, metadata, ..rows })
 }
 
+/// The first part reads nothing: it has this wait, before it looks at anything, for whoever is just
+/// removing runs.
 const CREATE: &str = "
-WITH given AS (
+WITH settled AS (
+  SELECT FROM stepwell.purged WHERE false FOR KEY SHARE
+), given AS (
   SELECT * FROM unnest(
     $1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[],
     $8::uuid[], $9::bigint[], $10::text[], $11::text[]

@@ -116,6 +116,15 @@ impl Fault {
         ))
     }
 
+    pub(super) fn migrating(&self, patience: Duration) -> Error {
+        let (schema, seconds) = (&self.schema, patience.as_secs_f64());
+        self.error(format!(
+            "another program has been migrating the schema `{schema}` for {seconds} s; try again when it \
+             is done, or see in `pg_stat_activity` what it waits for"
+        ))
+        .transient()
+    }
+
     pub(super) fn silent(&self, patience: Duration) -> Error {
         let seconds = patience.as_secs_f64();
         self.error(format!(

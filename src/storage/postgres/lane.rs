@@ -218,7 +218,7 @@ type Together<W, T> = for<'c> fn(
 impl Write {
     /// Gives the connection back, if it can be used again and is to be kept.
     async fn all(self, connection: Option<Held>, batch: Vec<Piece>) -> Option<Held> {
-        let held = match connection {
+        let held = match connection.filter(|_| self.access.is_checked()) {
             Some(held) => Ok(held),
             None => self.access.patiently(self.access.connection()).await,
         };
@@ -309,7 +309,7 @@ impl Write {
                 let again = error.as_database_error().is_some_and(gone);
                 // What is known of definitions may not be so any more.
                 self.numbers.forget();
-                Err(Failed { error: self.access.fault.of(&error), again })
+                Err(Failed { error: self.access.failed(&error), again })
             }
         }
     }

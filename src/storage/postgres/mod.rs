@@ -113,6 +113,13 @@ use crate::time::Timestamp;
 /// ```sql
 /// SELECT workflow, version, status, count(*) FROM stepwell.run_overview GROUP BY 1, 2, 3;
 /// ```
+/// Which live runs are not at version 2 of a workflow:
+/// ```sql
+/// SELECT run, version, latest FROM stepwell.run_overview LEFT JOIN (
+///   SELECT DISTINCT ON (run) run, version AS latest FROM stepwell.definition_changes
+///   ORDER BY run, position DESC) AS changes USING (run)
+/// WHERE workflow = 'w' AND status IN ('running', 'paused') AND coalesce(latest, version, 0) <> 2;
+/// ```
 /// What has happened to a run:
 /// ```sql
 /// SELECT position, stepwell.moment(at) AS at, kind, step, data
@@ -168,6 +175,7 @@ pub struct PostgresOptions {
     schema: String,
     connections: u32,
     patience: Duration,
+    migration_patience: Duration,
     pooled: bool,
 }
 
@@ -181,18 +189,20 @@ const LANES: usize = 2;
 const KEEP_FROM: u32 = 4;
 
 impl PostgresOptions {
-    /// The schema `stepwell`, ten connections, thirty seconds of patience, and no proxy that pools.
+    /// The schema `stepwell`, ten connections, thirty seconds of patience, an hour of it for migrations,
+    /// and no proxy that pools.
     #[must_use]
     pub fn new() -> Self {
         Self {
             schema: "stepwell".into(),
             connections: 10,
             patience: Duration::from_secs(30),
+            migration_patience: Duration::from_secs(3_600),
             pooled: false,
         }
     }
 
-    /// The schema that has our tables.
+    /// The schema that has our tables. Names that begin with `pg_` are the server's own.
     #[must_use]
     pub fn schema(mut self, name: impl Into<String>) -> Self {
         self.schema = name.into();
@@ -207,11 +217,20 @@ impl PostgresOptions {
         self
     }
 
-    /// How long anything waits for the server before it fails. A write that failed so may have been
-    /// done all the same.
+    /// How long anything but a migration waits for the server before it fails. A write that failed so
+    /// may have been done all the same.
     #[must_use]
     pub const fn patience(mut self, wait: Duration) -> Self {
         self.patience = wait;
+        self
+    }
+
+    /// How long [`migrate`](Postgres::migrate) waits for another program that migrates, and how long its
+    /// own work may take then. For those who use a table that is to be changed it waits no longer than
+    /// the usual [`patience`](Self::patience), as others wait with it.
+    #[must_use]
+    pub const fn migration_patience(mut self, wait: Duration) -> Self {
+        self.migration_patience = wait;
         self
     }
 
@@ -254,9 +273,11 @@ impl PostgresOptions {
     /// As those of [`connect`](Self::connect).
     pub async fn with_pool(self, pool: PgPool) -> Result<Postgres> {
         let name = &self.schema;
-        if name.is_empty() || name.len() > SCHEMA_BYTES_MAX || name.contains('\0') {
+        let is_reserved = name.starts_with("pg_");
+        if name.is_empty() || name.len() > SCHEMA_BYTES_MAX || name.contains('\0') || is_reserved {
             let message = format!(
-                "`{}` cannot be the name of a schema; use 1 to {SCHEMA_BYTES_MAX} bytes",
+                "`{}` cannot be the name of a schema; use 1 to {SCHEMA_BYTES_MAX} bytes, and not `pg_` \
+                 at the beginning, which is the server's own",
                 name.escape_debug()
             );
             return Err(Error::new(ErrorKind::Configuration, message));
@@ -264,7 +285,8 @@ impl PostgresOptions {
         let keep = pool.options().get_max_connections() >= KEEP_FROM;
         let fault = Fault::new(&pool.connect_options(), name);
         let sql = Sql::new(name, self.pooled);
-        let access = Arc::new(Access::new(pool, sql, fault, self.patience));
+        let (patience, migration) = (self.patience, self.migration_patience);
+        let access = Arc::new(Access::new(pool, sql, fault, patience, migration));
         access.try_out().await?;
         let numbers = Arc::default();
         let lane = || Arc::new(Lane::new(Arc::clone(&access), Arc::clone(&numbers), keep));
@@ -296,10 +318,15 @@ impl Postgres {
         PostgresOptions::new().with_pool(pool).await
     }
 
-    /// Makes the schema, or makes it the newest. Any number of programs may do so at once.
+    /// Makes the schema, or makes it the newest. Any number of programs may do so at once: one does it,
+    /// and the others [wait](PostgresOptions::migration_patience). It happens as a whole or not at all.
+    ///
+    /// Older programs that are running notice with the next sign of life of their engines, within a
+    /// third of a lease, and refuse the schema from then on. Their runs go to engines of newer ones.
     ///
     /// # Errors
-    /// `Storage` when the schema is another program's, or newer, or the user may not make it.
+    /// `Storage` when the schema is another program's, or newer, or the user may not make it; transient
+    /// when others migrate for too long, or use a table that is to be changed.
     pub async fn migrate(&self) -> Result<()> {
         self.0.access.migrate().await
     }
@@ -333,7 +360,7 @@ macro_rules! ask {
                 };
                 let done = all.await;
                 held.settle(&done);
-                done.unwrap_or_else(|error| Err(access.fault.of(&error)))
+                done.unwrap_or_else(|error| Err(access.failed(&error)))
             };
             access.patiently(asking).await
         })
@@ -396,7 +423,14 @@ impl Storage for Postgres {
     }
 
     fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {
-        ask!(self, One, |connection, sql| owners::beat(connection, sql, owner))
+        let access = Arc::clone(&self.0.access);
+        let asked = ask!(self, One, |connection, sql| owners::beat(connection, sql, owner));
+        Reply::later(async move {
+            match asked.await? {
+                Some(beats) => Ok(beats),
+                None => Err(access.changed().await),
+            }
+        })
     }
 
     fn retire(&self, owner: Owner) -> Reply<Result<()>> {

@@ -25,37 +25,43 @@ pub(super) fn news(access: Arc<Access>, owner: Owner) -> BoxStream<'static, ()> 
     }
     stream::unfold(None, move |listener| {
         let access = Arc::clone(&access);
-        async move { Some(((), next(&access, listener, owner).await)) }
+        async move { Some(((), Some(next(&access, listener, owner).await))) }
     })
     .boxed()
 }
 
-/// Waits for the next word; the listener, unless it was lost: then something may have been missed.
-async fn next(access: &Access, listener: Option<PgListener>, owner: Owner) -> Option<PgListener> {
-    let mut listener = match listener {
-        Some(listener) => listener,
-        None => match listen(access).await {
-            Ok(listener) => listener,
+/// Waits for the next word, or until somebody listens again: something may have been missed.
+async fn next(access: &Access, listener: Option<PgListener>, owner: Owner) -> PgListener {
+    if let Some(mut listener) = listener {
+        if hears(&mut listener, owner).await {
+            return listener;
+        }
+        drop(listener);
+        Delay::new(LISTENS_AGAIN).await;
+    }
+    loop {
+        match listen(access).await {
+            Ok(listener) => return listener,
             Err(error) => {
                 tracing::debug!(target: "stepwell", error = %access.fault.of(&error), "nobody listens");
                 Delay::new(LISTENS_AGAIN).await;
-                return None;
             }
-        },
-    };
+        }
+    }
+}
+
+/// Whether there is a word, before the connection is lost.
+async fn hears(listener: &mut PgListener, owner: Owner) -> bool {
     loop {
         match listener.try_recv().await {
             Ok(Some(word)) if is_for(owner, word.payload()) => {
                 // What is there already is looked for together.
                 while let Some(_heard) = listener.next_buffered() {}
-                return Some(listener);
+                return true;
             }
             Ok(Some(_)) => {}
-            Ok(None) => return Some(listener),
-            Err(_) => {
-                Delay::new(LISTENS_AGAIN).await;
-                return None;
-            }
+            // It may listen again, or not.
+            Ok(None) | Err(_) => return false,
         }
     }
 }

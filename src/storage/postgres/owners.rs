@@ -4,19 +4,22 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::access::{Done, Sql};
+use super::schema::NEWEST;
 use super::write::uuid_of;
 use crate::id::RunId;
 use crate::storage::rows::integer;
 use crate::storage::{Beat, Claim, Claimed, Owner};
 
+/// None when the schema is not ours any more: who cannot go on is not to be taken for alive.
 pub(super) async fn beat(
     connection: &mut PgConnection,
     sql: &Sql,
     owner: Owner,
-) -> Done<Vec<Beat>> {
+) -> Done<Option<Vec<Beat>>> {
     let beat = sql.query(
         "WITH beaten AS (
-           INSERT INTO stepwell.owners AS owners (owner, beats, state) VALUES ($1, 1, 'alive')
+           INSERT INTO stepwell.owners AS owners (owner, beats, state)
+           SELECT $1, 1, 'alive' WHERE $2 = (SELECT max(version) FROM stepwell.migrations)
            ON CONFLICT (owner) DO UPDATE SET beats = owners.beats + 1, state = 'alive'
            RETURNING owner, beats
          )
@@ -25,11 +28,12 @@ pub(super) async fn beat(
          SELECT owner, beats FROM stepwell.owners WHERE state = 'alive' AND owner <> $1",
     );
     let mut alive = Vec::new();
-    for row in beat.bind(uuid_of(owner)).fetch_all(connection).await? {
+    for row in beat.bind(uuid_of(owner)).bind(NEWEST).fetch_all(connection).await? {
         let owner = Owner(row.try_get::<Uuid, _>(0)?.as_u128());
         alive.push(Beat { owner, count: row.try_get::<i64, _>(1)?.unsigned_abs() });
     }
-    Ok(Ok(alive))
+    let has_beaten = alive.iter().any(|beat| beat.owner == owner);
+    Ok(Ok(has_beaten.then_some(alive)))
 }
 
 pub(super) async fn retire(connection: &mut PgConnection, sql: &Sql, owner: Owner) -> Done<()> {

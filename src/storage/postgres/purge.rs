@@ -1,7 +1,7 @@
 //! Removing runs that have ended.
 
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 
 use super::access::{Done, Sql};
 use super::write::uuid_of;
@@ -13,17 +13,18 @@ use crate::time::Timestamp;
 /// Events that are removed in one transaction, if it is more than one run.
 const EVENTS_AT_ONCE: i64 = 50_000;
 
+/// How long a purge waits for those who add runs, and they for it, at most: somebody may hold the table
+/// for long. The next purge tries again.
+const WAITS_MAX: &str = "2s";
+
 /// In a transaction of its own.
 pub(super) async fn purge(
     connection: &mut PgConnection,
     sql: &Sql,
     which: &Purge,
 ) -> Done<Vec<RunId>> {
-    // Whoever adds a run reads this table, and waits: under no id is one added that is just removed.
-    let lock = sql.query("LOCK TABLE stepwell.purged IN ACCESS EXCLUSIVE MODE");
-    lock.execute(&mut *connection).await?;
-    let mut named = left(connection, sql, which).await?;
-    let room = which.limit.saturating_sub(named.len());
+    let left = left(connection, sql, which).await?;
+    let room = which.limit.saturating_sub(left.len());
     let (mut gone, mut events) = (Vec::new(), 0);
     for run in goes(connection, sql, which, room).await? {
         if events > 0 && events + run.events > EVENTS_AT_ONCE {
@@ -32,7 +33,15 @@ pub(super) async fn purge(
         events += run.events;
         gone.push(run);
     }
-    remove(connection, sql, &gone, which.owner).await?;
+    if !gone.is_empty() {
+        let keys: Vec<i64> = gone.iter().map(|run| run.run).collect();
+        // Most of the work, while others still add runs.
+        delete(connection, sql, &["events", "messages", "answers", "snapshots"], &keys).await?;
+        keep_out(connection, sql).await?;
+        remove(connection, sql, &gone, which.owner).await?;
+        delete(connection, sql, &["runs"], &keys).await?;
+    }
+    let mut named = take(connection, sql, left, which.owner).await?;
     named.extend(gone.into_iter().map(|run| run.id));
     // What nobody can name nobody has put there.
     let mut named: Vec<RunId> = named.into_iter().filter_map(|run| RunId::new(run).ok()).collect();
@@ -40,21 +49,48 @@ pub(super) async fn purge(
     Ok(Ok(named))
 }
 
+/// Whoever adds a run takes a weak lock on this table before it reads it, and waits from here on: under
+/// no id is one added that is just removed. Whoever only reads it, as a backup does, does not wait.
+async fn keep_out(connection: &mut PgConnection, sql: &Sql) -> sqlx::Result<()> {
+    let lock = format!(
+        "SET LOCAL lock_timeout = '{WAITS_MAX}'; LOCK TABLE stepwell.purged IN EXCLUSIVE MODE"
+    );
+    connection.execute(AssertSqlSafe(sql.put_in(&lock))).await.map(drop)
+}
+
+/// Whose these rows of `purged` are: the owner's, or nobody's who is alive.
+const IS_LEFT: &str =
+    "(owner = $1 OR owner NOT IN (SELECT owner FROM stepwell.owners WHERE state = 'alive'))";
+
 /// Runs that were removed and whose ids are to be cleared by this owner.
 async fn left(
     connection: &mut PgConnection,
     sql: &Sql,
     which: &Purge,
 ) -> sqlx::Result<Vec<String>> {
-    let take = sql.query(
+    let find =
+        sql.query(&format!("SELECT id FROM stepwell.purged WHERE {IS_LEFT} ORDER BY id LIMIT $2"));
+    let find = find.bind(uuid_of(which.owner)).bind(integer(which.limit));
+    find.fetch_all(connection).await?.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// Takes those of them that nobody is just clearing. Last of all, as who clears one waits from here on.
+async fn take(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    left: Vec<String>,
+    owner: Owner,
+) -> sqlx::Result<Vec<String>> {
+    if left.is_empty() {
+        return Ok(left);
+    }
+    let take = sql.query(&format!(
         "UPDATE stepwell.purged SET owner = $1 WHERE id IN (
-           SELECT id FROM stepwell.purged
-           WHERE owner = $1
-             OR owner NOT IN (SELECT owner FROM stepwell.owners WHERE state = 'alive')
-           ORDER BY id LIMIT $2
-         ) RETURNING id",
-    );
-    let take = take.bind(uuid_of(which.owner)).bind(integer(which.limit));
+           SELECT id FROM stepwell.purged WHERE id = ANY ($2) AND {IS_LEFT}
+           FOR UPDATE SKIP LOCKED
+         ) RETURNING id"
+    ));
+    let take = take.bind(uuid_of(owner)).bind(left);
     take.fetch_all(connection).await?.iter().map(|row| row.try_get(0)).collect()
 }
 
@@ -117,28 +153,33 @@ async fn over(
     found.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
 }
 
+/// Has their ids stay taken, and no lock held by them.
 async fn remove(
     connection: &mut PgConnection,
     sql: &Sql,
     gone: &[Going],
     owner: Owner,
 ) -> sqlx::Result<()> {
-    if gone.is_empty() {
-        return Ok(());
-    }
     let ids: Vec<&str> = gone.iter().map(|run| run.id.as_str()).collect();
     let workflows: Vec<&str> = gone.iter().map(|run| run.workflow.as_str()).collect();
-    let keys: Vec<i64> = gone.iter().map(|run| run.run).collect();
     let put = sql.query(
         "INSERT INTO stepwell.purged (id, workflow, owner)
          SELECT id, workflow, $3 FROM unnest($1::text[], $2::text[]) AS gone (id, workflow)",
     );
     put.bind(ids.clone()).bind(workflows).bind(uuid_of(owner)).execute(&mut *connection).await?;
     let holders = sql.query("DELETE FROM stepwell.lock_holders WHERE run = ANY ($1)");
-    holders.bind(ids).execute(&mut *connection).await?;
-    for table in ["events", "messages", "answers", "snapshots", "runs"] {
+    holders.bind(ids).execute(&mut *connection).await.map(drop)
+}
+
+async fn delete(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    tables: &[&str],
+    keys: &[i64],
+) -> sqlx::Result<()> {
+    for table in tables {
         let delete = sql.query(&format!("DELETE FROM stepwell.{table} WHERE run = ANY ($1)"));
-        delete.bind(keys.clone()).execute(&mut *connection).await?;
+        delete.bind(keys.to_vec()).execute(&mut *connection).await?;
     }
     Ok(())
 }

@@ -1,5 +1,8 @@
 //! The schema: whose it is, which version, and what to change so that it is the newest.
 
+use std::time::Duration;
+
+use sqlx::error::DatabaseError;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 
 use super::access::{Done, Sql};
@@ -8,6 +11,9 @@ use crate::error::Result;
 
 /// Each takes the schema from its place to the next; none is ever changed.
 const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("snapshots.sql")];
+
+/// The version that this program knows.
+pub(super) const NEWEST: i32 = MIGRATIONS.len() as i32;
 
 /// What a schema turns out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +69,21 @@ pub(super) fn must_not_be_newer(found: Found, fault: &Fault) -> Result<()> {
     }
 }
 
-/// Inside of a transaction, which keeps the lock that others wait for.
-pub(super) async fn migrate(connection: &mut PgConnection, sql: &Sql, fault: &Fault) -> Done<()> {
+/// Inside of a transaction, which keeps the lock that others wait for. How long it waits for others that
+/// migrate, and then for each that uses a table: who waits for a table has everybody else wait, too.
+pub(super) async fn migrate(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    fault: &Fault,
+    (others, tables): (Duration, Duration),
+) -> Done<()> {
+    wait_at_most(connection, sql, others).await?;
     let lock = sql.query("SELECT pg_advisory_xact_lock(hashtextextended('migrate ' || $1, 0))");
-    lock.bind(sql.name()).execute(&mut *connection).await?;
+    match lock.bind(sql.name()).execute(&mut *connection).await {
+        Err(error) if is_waited_out(&error) => return Ok(Err(fault.migrating(others))),
+        locked => locked?,
+    };
+    wait_at_most(connection, sql, tables).await?;
     let found = match inspect(connection, sql).await? {
         Ok(found) => found,
         Err(error) => return Ok(Err(error)),
@@ -96,4 +113,22 @@ pub(super) async fn migrate(connection: &mut PgConnection, sql: &Sql, fault: &Fa
         note.bind(version).execute(&mut *connection).await?;
     }
     Ok(Ok(()))
+}
+
+/// From here on to the end of the transaction. What is done itself may take as long as it takes.
+async fn wait_at_most(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    limit: Duration,
+) -> sqlx::Result<()> {
+    let set = sql.query(
+        "SELECT set_config('lock_timeout', $1, true), set_config('statement_timeout', '0', true)",
+    );
+    // None at all would be without end.
+    let limit = limit.as_millis().max(1).to_string();
+    set.bind(limit).execute(connection).await.map(drop)
+}
+
+fn is_waited_out(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "55P03")
 }
