@@ -349,3 +349,50 @@ fn a_key_that_can_be_told_no_more_holds_the_step_back() {
     spans.sort_unstable();
     assert!(spans[0].1 <= spans[1].0, "one after the other: {spans:?}");
 }
+
+/// Says so when it is dropped.
+struct Work(Arc<Mutex<u32>>);
+
+impl Work {
+    fn begin(under_way: &Arc<Mutex<u32>>) -> Self {
+        let mut count = under_way.lock().unwrap();
+        *count += 1;
+        assert_eq!(*count, 1, "another has the lock, and is not gone");
+        Self(Arc::clone(under_way))
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap() -= 1;
+    }
+}
+
+#[test]
+fn who_is_out_of_time_is_gone_before_the_next_one_has_its_lock() {
+    let time = VirtualRuntime::new(1);
+    let under_way = Arc::new(Mutex::new(0));
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .executor(
+            "works",
+            executor_fn(move |ctx| {
+                let under_way = Arc::clone(&under_way);
+                async move {
+                    let work = Work::begin(&under_way);
+                    if ctx.step() == "a" {
+                        std::future::pending::<()>().await;
+                    }
+                    drop(work);
+                    Ok(())
+                }
+            }),
+        )
+        .build()
+        .unwrap();
+    let once = RetryConfig::attempts(1);
+    let a = task("a", Lock::new("l")).attempt_timeout(SECOND).retry(once).on_failure("b");
+    let flow = flow([a, task("b", Lock::new("l"))]);
+    let outcome = time.block_on(engine.execute(&flow, ())).unwrap().unwrap().outcome();
+    assert!(matches!(outcome, Some(Outcome::Succeeded(_))), "{outcome:?}");
+}

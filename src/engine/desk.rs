@@ -86,7 +86,9 @@ impl Desk {
             self.tick(site, state, now);
         }
         // A step that was reset before it began has to ask again when its turn comes.
-        self.granted.retain(|step| !state.has_released(*step));
+        if !self.granted.is_empty() {
+            self.granted.retain(|step| !state.has_released(*step));
+        }
         let was_full = self.full.take().is_some();
         if !site.run.is_driven() {
             // Somebody only says something to it; what is started now nobody would go on with.
@@ -167,10 +169,10 @@ impl Desk {
             let step = state.current(step, body).unwrap_or(step);
             let before = self.events.len();
             let report = Command::Report { step, attempt: number, result: report };
-            if let Err(refused) = state.decide_into(report, now, &mut self.events) {
+            state.decide_into(report, now, &mut self.events).unwrap_or_else(|refused| {
                 // The step was stopped, or timed out, before its result came.
                 tracing::debug!(target: "stepwell", run_id = %site.run.id, %refused, "late report");
-            }
+            });
             if failed {
                 self.pay_for_retries(&site.engine, before..self.events.len(), now);
             }
@@ -178,10 +180,12 @@ impl Desk {
                 self.note_writes(StepWrites { step, statements }, before);
             }
         }
-        self.one_by_one &= !later.is_empty();
-        // Usually empty, and a buffer to be filled again.
-        landed.append(&mut later);
+        // A buffer to be filled again.
         self.landed = landed;
+        if self.one_by_one {
+            self.one_by_one = !later.is_empty();
+            self.landed.append(&mut later);
+        }
     }
 
     /// Notes what a step writes if the events from this place on say that it has succeeded: what it

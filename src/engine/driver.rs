@@ -273,7 +273,7 @@ impl Driver {
         }
         self.launch();
         if std::mem::take(&mut self.adopted) {
-            self.disturb();
+            Box::pin(self.disturb()).await;
         }
         Ok(has_ended)
     }
@@ -301,7 +301,9 @@ impl Driver {
             Reply::Ready(Some(answer)) => answer?,
             reply => reply.await?,
         };
-        self.stored(emptied, after);
+        if self.stored(emptied, after) {
+            Box::pin(self.disturb()).await;
+        }
         Ok(())
     }
 
@@ -368,7 +370,8 @@ impl Driver {
         }
     }
 
-    fn stored(&mut self, mut emptied: Vec<Recorded>, after: After) {
+    /// Takes note that the commit is stored. Whether it makes attempts unwanted.
+    fn stored(&mut self, mut emptied: Vec<Recorded>, after: After) -> bool {
         self.uncertain = false;
         emptied.clear();
         self.desk.events = emptied;
@@ -385,15 +388,13 @@ impl Driver {
         }
         // Nothing has flown while it was in quarantine.
         self.uncertain |= after.resumed;
-        if after.disturbed {
-            self.disturb();
-        }
         if let Some(events) = after.observed {
             self.publish(events);
         }
         if after.ended {
             self.site.run.set_ended();
         }
+        after.disturbed
     }
 
     /// Tells those who have said something what the run made of it.
@@ -403,8 +404,14 @@ impl Driver {
         }
     }
 
-    /// Cancels and aborts attempts that the run no longer wants.
-    fn disturb(&self) {
+    /// Cancels and aborts attempts that the run no longer wants, and drops them: others may have their
+    /// locks by now.
+    async fn disturb(&mut self) {
+        self.cancel_unwanted();
+        self.glance().await;
+    }
+
+    fn cancel_unwanted(&self) {
         let state = self.site.run.state();
         for ((step, number), attempt) in &self.in_air {
             // The definition may have been changed since.

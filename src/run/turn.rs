@@ -301,7 +301,7 @@ impl<'a> Turn<'a> {
         if self.state.paused.is_some() {
             return Err(Rejection::Paused);
         }
-        let cell = self.state.cell(step).ok_or(Rejection::UnknownStep)?;
+        let Some(cell) = self.state.cell(step) else { return Err(Rejection::UnknownStep) };
         if cell.status != StepStatus::Ready {
             return Err(Rejection::NotReady(cell.status));
         }
@@ -348,7 +348,7 @@ impl<'a> Turn<'a> {
 
     /// Whether a task is at this attempt.
     pub(super) fn runs(&self, step: StepKey, attempt: u32) -> Result<(), Rejection> {
-        let cell = self.state.cell(step).ok_or(Rejection::UnknownStep)?;
+        let Some(cell) = self.state.cell(step) else { return Err(Rejection::UnknownStep) };
         if cell.status != StepStatus::Running || !self.state.is_task(step) {
             return Err(Rejection::NotRunning(cell.status));
         }

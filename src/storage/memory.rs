@@ -297,7 +297,7 @@ impl Storage for Memory {
         {
             return Reply::ready(Err(conflict(run)));
         }
-        if commit.writes.is_some() {
+        if let Some(_writes) = commit.writes {
             return Reply::ready(Err(no_tables(run)));
         }
         stored.journal.append(&mut commit.events);

@@ -115,7 +115,7 @@ impl Driver {
         }
         self.uncertain = false;
         run.has_mail.store(true, Ordering::SeqCst);
-        self.disturb();
+        self.disturb().await;
         // Nobody would go on with what is begun now, if somebody only says something to the run.
         self.adopts_later = !run.is_driven();
         if !self.adopts_later {
