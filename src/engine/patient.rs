@@ -1,13 +1,15 @@
 //! A storage that is not waited for without end.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, Either, select};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Either, Shared, WeakShared, select};
 use futures::stream::BoxStream;
 
+use super::lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::Runtime;
 use crate::storage::around::around_storage;
@@ -19,8 +21,20 @@ pub(crate) struct Patient {
     storage: Arc<dyn Storage>,
     runtime: Arc<dyn Runtime>,
     patience: Duration,
+    alarm: Mutex<Option<Alarm>>,
     gave_up: Arc<AtomicBool>,
 }
+
+/// What calls that were made at nearly the same time wait for together: one timer for each would wake
+/// the thread of timers with each call.
+struct Alarm {
+    at: Duration,
+    /// Gone with the last call that waits for it.
+    rings: WeakShared<BoxFuture<'static, ()>>,
+}
+
+/// Calls whose ends are less apart than this part of the patience wait for the first one's.
+const TOGETHER: u32 = 32;
 
 impl Patient {
     pub(crate) fn new(
@@ -28,7 +42,7 @@ impl Patient {
         runtime: Arc<dyn Runtime>,
         patience: Duration,
     ) -> Self {
-        Self { storage, runtime, patience, gave_up: Arc::default() }
+        Self { storage, runtime, patience, alarm: Mutex::default(), gave_up: Arc::default() }
     }
 
     /// Whether a call may have its effect any time from now on, with nobody there to hear of it.
@@ -55,7 +69,7 @@ impl Patient {
         answer: BoxFuture<'static, Result<T>>,
     ) -> Reply<Result<T>> {
         let patience = self.patience;
-        let timer = self.runtime.sleep(patience);
+        let timer = self.alarm();
         let gave_up = Arc::clone(&self.gave_up);
         Reply::later(async move {
             match select(answer, timer).await {
@@ -68,6 +82,21 @@ impl Patient {
                 }
             }
         })
+    }
+
+    /// Rings when the patience for a call that is made now is at its end.
+    fn alarm(&self) -> Shared<BoxFuture<'static, ()>> {
+        let now = self.runtime.monotonic();
+        let least = now.saturating_add(self.patience - self.patience / TOGETHER);
+        let mut alarm = lock(&self.alarm);
+        let set = alarm.as_ref().filter(|set| set.at >= least);
+        if let Some(rings) = set.and_then(|set| set.rings.upgrade()) {
+            return rings;
+        }
+        let rings = self.runtime.sleep(self.patience).shared();
+        let set = |rings| Alarm { at: now.saturating_add(self.patience), rings };
+        *alarm = rings.downgrade().map(set);
+        rings
     }
 }
 
