@@ -1,0 +1,165 @@
+//! What the shapes never ask of a storage: a run that an engine cannot go on with is set aside, runs are
+//! listed, journals read, and runs removed. One call fails, and all of it is done all the same.
+
+use std::future::{Future, ready};
+use std::mem::take;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::{Either, join, select};
+use stepwell::engine::Retention;
+use stepwell::runtime::Runtime as _;
+use stepwell::storage::{RunQuery, Storage, Summary};
+use stepwell::testing::{Call, Fault, Faulty, VirtualRuntime};
+use stepwell::{
+    Engine, ErrorKind, Outcome, Result, RunHandle, RunId, RunStatus, StartOptions, Step, Wait,
+    Workflow, executor_fn,
+};
+
+use super::anomalies::Once;
+use super::tape::at_once;
+use super::world::SECOND;
+
+/// How long all of it may take: some leases, and what runs wait for.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
+struct Upkeep<S> {
+    time: VirtualRuntime,
+    storage: S,
+    failing: (u64, Fault),
+    calls: Arc<AtomicU64>,
+    /// The one that failed.
+    method: Arc<Mutex<Option<&'static str>>>,
+    /// By which engine each step was begun.
+    begun: Arc<Mutex<Vec<&'static str>>>,
+}
+
+/// All of it, with one call that fails.
+pub(super) fn upkeep<S: Storage + Clone>(storage: S, failing: u64, fault: Fault) -> Once {
+    let (time, failing) = (VirtualRuntime::new(1), (failing, fault));
+    let (calls, method, begun) = Default::default();
+    let upkeep = Upkeep { time, storage, failing, calls, method, begun };
+    let done = async {
+        match select(pin!(upkeep.all()), upkeep.time.sleep(PATIENCE)).await {
+            Either::Left(((), _)) => {}
+            Either::Right(_) => panic!("{failing:?}: {:?} was left", upkeep.listed().await),
+        }
+    };
+    upkeep.time.block_on(done).unwrap();
+    Once {
+        calls: upkeep.calls.load(Ordering::Relaxed),
+        method: upkeep.method.lock().unwrap().take(),
+    }
+}
+
+fn workflow() -> Workflow {
+    let steps = [Step::wait("w", Wait::For(300 * SECOND)), Step::task("a", "work").after("w")];
+    Workflow::builder("w").steps(steps).build().unwrap()
+}
+
+impl<S: Storage + Clone> Upkeep<S> {
+    async fn all(&self) {
+        let first = self.engine("first", false);
+        drop(self.start(&first, "left").await);
+        // Its last word may fail.
+        let _ = first.serve(ready(())).await;
+        drop(first);
+
+        // Without an answer it does not know what it took, and asks.
+        let stranger = self.engine("", true);
+        let is_aside = |run: &Summary| run.problem.as_ref().is_some_and(|why| why.contains("work"));
+        self.serve(&stranger, is_aside).await;
+        drop(stranger);
+        let second = self.engine("second", false);
+        self.serve(&second, |run| run.status == RunStatus::Succeeded).await;
+
+        let listed = insist(|| second.list(RunQuery::default())).await;
+        assert_eq!(listed, self.listed());
+        let left = RunId::new("left").unwrap();
+        let run = insist(|| second.run(&left)).await;
+        let journal = insist(|| run.journal(0, 100)).await;
+        assert_eq!(journal, at_once(self.storage.events(&left, 0, 100)).unwrap());
+        assert_eq!(journal.len() as u64, listed[0].events);
+
+        // The newer is the one that was begun later.
+        self.time.sleep(SECOND).await;
+        let newer = self.start(&second, "newer").await;
+        let visitor = self.engine("visitor", false);
+        join(self.end(&newer), self.visit(&visitor, newer.id())).await;
+        let retention = Retention::new().keep_at_most(1);
+        insist(|| second.purge(&retention)).await;
+        let kept: Vec<String> = self.listed().iter().map(|run| run.id.to_string()).collect();
+        assert_eq!(kept, ["newer"]);
+        self.end(&self.start(&second, "left").await).await;
+        assert_eq!(take(&mut *self.begun.lock().unwrap()), ["second"; 3], "nobody else could");
+    }
+
+    fn engine(&self, name: &'static str, loses_a_claim: bool) -> Engine {
+        let (calls, method) = (Arc::clone(&self.calls), Arc::clone(&self.method));
+        let ((failing, fault), mut loses) = (self.failing, loses_a_claim);
+        let storage = Faulty::new(self.storage.clone(), move |call: Call| {
+            if calls.fetch_add(1, Ordering::Relaxed) + 1 == failing {
+                *method.lock().unwrap() = Some(call.method);
+                return Some(fault);
+            }
+            (call.method == "claim" && take(&mut loses)).then_some(Fault::After)
+        });
+        let builder = Engine::builder()
+            .runtime(self.time.clone())
+            .storage(storage.runtime(self.time.clone()));
+        if name.is_empty() {
+            return builder.build().unwrap();
+        }
+        let begun = Arc::clone(&self.begun);
+        let work = executor_fn(move |_| {
+            begun.lock().unwrap().push(name);
+            async { Ok(()) }
+        });
+        builder.executor("work", work).build().unwrap()
+    }
+
+    async fn start(&self, engine: &Engine, id: &str) -> RunHandle {
+        let workflow = workflow();
+        insist(|| engine.start_with(&workflow, (), StartOptions::id(id))).await
+    }
+
+    async fn end(&self, run: &RunHandle) {
+        let outcome = insist(|| run.outcome()).await;
+        assert!(matches!(outcome, Outcome::Succeeded(_)), "{outcome}");
+    }
+
+    /// Says something to a run that another engine has, and asks until there is an answer.
+    async fn visit(&self, engine: &Engine, id: &RunId) {
+        let run = insist(|| engine.run(id)).await;
+        insist(|| run.signal("go", ())).await;
+    }
+
+    /// Until this is true of the only run.
+    async fn serve(&self, engine: &Engine, is_so: impl Fn(&Summary) -> bool) {
+        let until = async {
+            while !self.listed().iter().any(&is_so) {
+                self.time.sleep(5 * SECOND).await;
+            }
+        };
+        // Its last word may fail.
+        let _ = engine.serve(until).await;
+    }
+
+    /// By who sees everything.
+    fn listed(&self) -> Vec<Summary> {
+        at_once(self.storage.list(RunQuery::default())).unwrap()
+    }
+}
+
+/// Until it goes well: once more at most.
+async fn insist<T, F: Future<Output = Result<T>>>(mut work: impl FnMut() -> F) -> T {
+    for _ in 0..3 {
+        match work().await {
+            Ok(done) => return done,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Storage, "{error}"),
+        }
+    }
+    panic!("only one call fails");
+}
