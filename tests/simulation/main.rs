@@ -43,6 +43,8 @@ mod schema;
 #[allow(dead_code, reason = "no server is restarted here")]
 mod server;
 mod shapes;
+#[path = "../slow/mod.rs"]
+mod slow;
 mod tape;
 mod upkeep;
 mod world;

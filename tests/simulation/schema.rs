@@ -4,7 +4,6 @@ use futures::executor::block_on;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, PgPool};
 use stepwell::storage::{Postgres, PostgresOptions};
-use stepwell::testing::Faulty;
 
 use super::server::server;
 
@@ -36,10 +35,9 @@ impl Schema {
         block_on(options.with_pool(self.pool.clone())).unwrap()
     }
 
-    /// It answers at once, whatever it does inside: virtual time stands still meanwhile.
-    pub(crate) fn emptied(&self) -> Faulty<Postgres> {
+    pub(crate) fn emptied(&self) -> Postgres {
         let empty = AssertSqlSafe(self.empty.clone());
         block_on(sqlx::raw_sql(empty).execute(&self.pool)).unwrap();
-        Faulty::new(self.open(), |_| None)
+        self.open()
     }
 }

@@ -23,7 +23,7 @@ use super::tape::at_once;
 use super::world::SECOND;
 
 /// How long all of it may take: some leases, and what runs wait for.
-const PATIENCE: Duration = Duration::from_secs(3_600);
+const PATIENCE: Duration = Duration::from_secs(1_200);
 
 struct Upkeep<S> {
     time: VirtualRuntime,
@@ -44,7 +44,7 @@ pub(super) fn upkeep<S: Storage + Clone>(storage: S, failing: u64, fault: Fault)
     let done = async {
         match select(pin!(upkeep.all()), upkeep.time.sleep(PATIENCE)).await {
             Either::Left(((), _)) => {}
-            Either::Right(_) => panic!("{failing:?}: {:?} was left", upkeep.listed().await),
+            Either::Right(_) => panic!("{failing:?}: {:?} was left", upkeep.listed()),
         }
     };
     upkeep.time.block_on(done).unwrap();
@@ -55,7 +55,7 @@ pub(super) fn upkeep<S: Storage + Clone>(storage: S, failing: u64, fault: Fault)
 }
 
 fn workflow() -> Workflow {
-    let steps = [Step::wait("w", Wait::For(300 * SECOND)), Step::task("a", "work").after("w")];
+    let steps = [Step::wait("w", Wait::For(100 * SECOND)), Step::task("a", "work").after("w")];
     Workflow::builder("w").steps(steps).build().unwrap()
 }
 

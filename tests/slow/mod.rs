@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::channel::oneshot;
-use futures::executor::block_on;
+use smol::block_on;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use stepwell::journal::Recorded;
