@@ -1,10 +1,10 @@
 //! What the shapes never ask of a storage: a run that an engine cannot go on with is set aside, runs are
-//! listed, journals read, and runs removed. One call fails, and all of it is done all the same.
+//! listed, journals read, somebody asks what has become of a message, and runs are removed. One call
+//! fails, and all of it is done all the same.
 
 use std::future::{Future, ready};
 use std::mem::take;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,7 +18,6 @@ use stepwell::{
     Workflow, executor_fn,
 };
 
-use super::anomalies::Once;
 use super::tape::at_once;
 use super::world::SECOND;
 
@@ -29,18 +28,20 @@ struct Upkeep<S> {
     time: VirtualRuntime,
     storage: S,
     failing: (u64, Fault),
-    calls: Arc<AtomicU64>,
-    /// The one that failed.
-    method: Arc<Mutex<Option<&'static str>>>,
+    calls: Arc<Mutex<Vec<&'static str>>>,
     /// By which engine each step was begun.
     begun: Arc<Mutex<Vec<&'static str>>>,
 }
 
-/// All of it, with one call that fails.
-pub(super) fn upkeep<S: Storage + Clone>(storage: S, failing: u64, fault: Fault) -> Once {
+/// All of it, with one call that fails, counted from 1; the calls that there were.
+pub(super) fn upkeep<S: Storage + Clone>(
+    storage: S,
+    failing: u64,
+    fault: Fault,
+) -> Vec<&'static str> {
     let (time, failing) = (VirtualRuntime::new(1), (failing, fault));
-    let (calls, method, begun) = Default::default();
-    let upkeep = Upkeep { time, storage, failing, calls, method, begun };
+    let (calls, begun) = Default::default();
+    let upkeep = Upkeep { time, storage, failing, calls, begun };
     let done = async {
         match select(pin!(upkeep.all()), upkeep.time.sleep(PATIENCE)).await {
             Either::Left(((), _)) => {}
@@ -48,10 +49,7 @@ pub(super) fn upkeep<S: Storage + Clone>(storage: S, failing: u64, fault: Fault)
         }
     };
     upkeep.time.block_on(done).unwrap();
-    Once {
-        calls: upkeep.calls.load(Ordering::Relaxed),
-        method: upkeep.method.lock().unwrap().take(),
-    }
+    take(&mut *upkeep.calls.lock().unwrap())
 }
 
 fn workflow() -> Workflow {
@@ -97,11 +95,12 @@ impl<S: Storage + Clone> Upkeep<S> {
     }
 
     fn engine(&self, name: &'static str, loses_a_claim: bool) -> Engine {
-        let (calls, method) = (Arc::clone(&self.calls), Arc::clone(&self.method));
+        let calls = Arc::clone(&self.calls);
         let ((failing, fault), mut loses) = (self.failing, loses_a_claim);
         let storage = Faulty::new(self.storage.clone(), move |call: Call| {
-            if calls.fetch_add(1, Ordering::Relaxed) + 1 == failing {
-                *method.lock().unwrap() = Some(call.method);
+            let mut calls = calls.lock().unwrap();
+            calls.push(call.method);
+            if calls.len() as u64 == failing {
                 return Some(fault);
             }
             (call.method == "claim" && take(&mut loses)).then_some(Fault::After)
