@@ -9,7 +9,9 @@ use std::time::Duration;
 use futures::future::join;
 use stepwell::Workflow;
 use stepwell::storage::{Memory, Storage};
-use stepwell::testing::{Fault, VirtualRuntime};
+use stepwell::testing::Fault;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use stepwell::testing::VirtualRuntime;
 
 use super::client::Client;
 use super::mistakes::Mistake;
