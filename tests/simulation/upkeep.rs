@@ -59,18 +59,17 @@ fn workflow() -> Workflow {
 
 impl<S: Storage + Clone> Upkeep<S> {
     async fn all(&self) {
-        let first = self.engine("first", false);
+        let first = self.engine(Some("first"));
         drop(self.start(&first, "left").await);
         // Its last word may fail.
         let _ = first.serve(ready(())).await;
         drop(first);
 
-        // Without an answer it does not know what it took, and asks.
-        let stranger = self.engine("", true);
+        let stranger = self.engine(None);
         let is_aside = |run: &Summary| run.problem.as_ref().is_some_and(|why| why.contains("work"));
         self.serve(&stranger, is_aside).await;
         drop(stranger);
-        let second = self.engine("second", false);
+        let second = self.engine(Some("second"));
         self.serve(&second, |run| run.status == RunStatus::Succeeded).await;
 
         let listed = insist(|| second.list(RunQuery::default())).await;
@@ -84,7 +83,7 @@ impl<S: Storage + Clone> Upkeep<S> {
         // The newer is the one that was begun later.
         self.time.sleep(SECOND).await;
         let newer = self.start(&second, "newer").await;
-        let visitor = self.engine("visitor", false);
+        let visitor = self.engine(Some("visitor"));
         join(self.end(&newer), self.visit(&visitor, newer.id())).await;
         let retention = Retention::new().keep_at_most(1);
         insist(|| second.purge(&retention)).await;
@@ -94,23 +93,18 @@ impl<S: Storage + Clone> Upkeep<S> {
         assert_eq!(take(&mut *self.begun.lock().unwrap()), ["second"; 3], "nobody else could");
     }
 
-    fn engine(&self, name: &'static str, loses_a_claim: bool) -> Engine {
-        let calls = Arc::clone(&self.calls);
-        let ((failing, fault), mut loses) = (self.failing, loses_a_claim);
+    /// One that has no name lacks the executor.
+    fn engine(&self, name: Option<&'static str>) -> Engine {
+        let (calls, (failing, fault)) = (Arc::clone(&self.calls), self.failing);
         let storage = Faulty::new(self.storage.clone(), move |call: Call| {
             let mut calls = calls.lock().unwrap();
             calls.push(call.method);
-            if calls.len() as u64 == failing {
-                return Some(fault);
-            }
-            (call.method == "claim" && take(&mut loses)).then_some(Fault::After)
+            (calls.len() as u64 == failing).then_some(fault)
         });
         let builder = Engine::builder()
             .runtime(self.time.clone())
             .storage(storage.runtime(self.time.clone()));
-        if name.is_empty() {
-            return builder.build().unwrap();
-        }
+        let Some(name) = name else { return builder.build().unwrap() };
         let begun = Arc::clone(&self.begun);
         let work = executor_fn(move |_| {
             begun.lock().unwrap().push(name);
