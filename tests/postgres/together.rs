@@ -183,3 +183,25 @@ fn nothing_is_new_as_long_as_nobody_can_listen_and_something_may_be_when_somebod
     assert_eq!(block_on(news.next()), Some(()), "something may have been missed");
     assert_eq!(news.next().now_or_never(), None, "once");
 }
+
+#[test]
+fn whoever_waits_for_a_connection_and_is_not_polled_holds_up_nobody() {
+    let Some((_, schema)) = opened("unpolled") else { return };
+    let options = PostgresOptions::new().schema(&schema).connections(3);
+    let options = options.patience(Duration::from_secs(5));
+    let storage = block_on(options.connect(&server().unwrap().url())).unwrap();
+    let name = id("r");
+    let mut loads: Vec<_> = (0..4).map(|_| Box::pin(async { storage.load(&name).await })).collect();
+    let mut context = Context::from_waker(Waker::noop());
+    for load in &mut loads {
+        assert!(load.as_mut().poll(&mut context).is_pending());
+    }
+    // There is no connection for this one yet, and nobody asks for it again.
+    let unpolled = loads.pop().unwrap();
+    assert!(block_on(join_all(loads)).iter().all(Result::is_ok));
+    for _ in 0..10 {
+        let other = block_on(storage.load(&name));
+        assert!(other.is_ok(), "{other:?}");
+    }
+    assert!(block_on(unpolled).is_ok());
+}
