@@ -1,6 +1,8 @@
 //! Killed at any moment, started again, until all runs have ended.
 
 use std::io::{BufRead, BufReader};
+use std::process::ChildStdout;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 
 use stepwell::ErrorKind;
@@ -15,6 +17,9 @@ const KILLS_PER_ROUND: u64 = 20;
 #[cfg(feature = "postgres")]
 const KILLS_ON_A_SERVER: u64 = 8;
 const RUNS: usize = 20;
+
+/// Nothing is left but runs that wait for a signal, if a child says nothing for so long: some leases.
+const SILENCE: Duration = Duration::from_secs(20);
 
 /// Numbers that are the same each time.
 struct Dice(u64);
@@ -88,20 +93,17 @@ fn round(test: &str, per_round: u64, place: &Place, seed: u64) -> u64 {
         // Beside the child that lives, or after its death.
         let beside = dice.below(2) == 0 || life >= 6;
         let mut child = place.child(test, &[]).spawn().unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let counts = |line: &String| {
-            line.contains("noted ") && (starting || !line.contains("noted started"))
-        };
-        let mut noted = said.filter(counts);
+        let patience = if is_last { Duration::MAX } else { SILENCE };
+        let mut notes = Notes::of(child.stdout.take().unwrap(), starting, patience);
         // By then it has opened the file.
-        let first = noted.next();
+        let first = notes.next();
         let visit = |ids: Vec<String>| {
             let engine = place.engine(place.open());
             thread::spawn(move || block_on(signal_from_here(&engine, ids)))
         };
         let (now, then) = if beside { (given, Vec::new()) } else { (Vec::new(), given) };
         let visitor = (!now.is_empty()).then(|| visit(now));
-        let is_alive = first.is_some() && noted.take(lines - 1).count() == lines - 1;
+        let is_alive = (first && (1..lines).all(|_| notes.next())) || notes.is_silent;
         if is_alive {
             child.kill().unwrap();
         }
@@ -122,6 +124,43 @@ fn round(test: &str, per_round: u64, place: &Place, seed: u64) -> u64 {
     }
     check(place, &snapshots);
     kills
+}
+
+/// What a child says that it has noted.
+struct Notes {
+    lines: Receiver<String>,
+    /// The starts of runs, too.
+    starts: bool,
+    patience: Duration,
+    /// It has said nothing for that long.
+    is_silent: bool,
+}
+
+impl Notes {
+    fn of(said: ChildStdout, starts: bool, patience: Duration) -> Self {
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            let said = BufReader::new(said).lines().map_while(Result::ok);
+            // What is said after the kill interests nobody.
+            said.map(|line| sender.send(line)).all(|sent| sent.is_ok());
+        });
+        Self { lines, starts, patience, is_silent: false }
+    }
+
+    /// Whether there is another one.
+    fn next(&mut self) -> bool {
+        loop {
+            match self.lines.recv_timeout(self.patience) {
+                Ok(line) if !line.contains("noted ") => {}
+                Ok(line) if !self.starts && line.contains("noted started") => {}
+                Ok(_) => return true,
+                Err(why) => {
+                    self.is_silent = why == RecvTimeoutError::Timeout;
+                    return false;
+                }
+            }
+        }
+    }
 }
 
 /// Through an engine of this process, which goes on with a run as far as it must if nobody else does.

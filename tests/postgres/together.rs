@@ -8,61 +8,19 @@ use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
 use stepwell::ErrorKind;
 
+use super::runs::together;
 use super::*;
 
 #[test]
 fn many_threads_that_commit_to_many_runs_lose_nothing() {
     let Some((storage, _)) = opened("threads") else { return };
-    let write = |number: u64| {
-        let storage = storage.clone();
-        std::thread::spawn(move || {
-            let name = format!("r{number}");
-            create(&storage, &name);
-            for turn in 0..20 {
-                write(&storage, &name, commit(A, turn, vec![ready(turn as u32)])).unwrap();
-                assert_eq!(load(&storage, &name).journal.len() as u64, turn + 1);
-            }
-        })
-    };
-    let writers: Vec<_> = (0..16).map(write).collect();
-    writers.into_iter().for_each(|writer| writer.join().unwrap());
-    for number in 0..16 {
-        let journal = load(&storage, &format!("r{number}")).journal;
-        assert_eq!(journal, (0..20).map(ready).collect::<Vec<_>>());
-    }
+    together::many_threads_commit(&storage, 20);
 }
 
 #[test]
 fn one_that_is_refused_among_many_changes_nothing_and_the_others_are_done() {
     let Some((storage, _)) = opened("refused") else { return };
-    let names: Vec<String> = (0..200).map(|number| format!("r{number:03}")).collect();
-    let creates =
-        names.iter().map(|name| storage.create(new_run(name, &workflow("w"), Holding::Held(A))));
-    let created = block_on(join_all(creates.collect::<Vec<_>>()));
-    assert!(created.iter().all(|created| matches!(created, Ok(Created::New))));
-    let number = block_on(storage.post(&id("r007"), signal("s"))).unwrap();
-    let commits = names.iter().enumerate().map(|(place, name)| {
-        let expected = if place % 10 == 7 { 5 } else { 0 };
-        let answers = if place == 7 { vec![(number, Ok(()))] } else { Vec::new() };
-        storage.commit(&id(name), Commit { answers, ..commit(A, expected, vec![started()]) })
-    });
-    let mut all: Vec<_> = commits.collect();
-    all.push(storage.commit(&id("nobody"), commit(A, 0, vec![started()])));
-    // Nobody waits before all are sent.
-    let mut done = block_on(join_all(all));
-    assert_eq!(done.pop().unwrap().unwrap_err().kind(), ErrorKind::NotFound);
-    for (place, (name, done)) in names.iter().zip(done).enumerate() {
-        let refused = place % 10 == 7;
-        match done {
-            Ok(_) => assert!(!refused, "{name}"),
-            Err(error) => {
-                assert_eq!((error.kind(), error.run()), (ErrorKind::Conflict, Some(&id(name))));
-                assert!(refused);
-            }
-        }
-        assert_eq!(load(&storage, name).journal.len(), usize::from(!refused));
-    }
-    assert_eq!(block_on(storage.inbox(&id("r007"))).unwrap().len(), 1);
+    together::some_of_many_are_refused(&storage);
 }
 
 #[test]
@@ -224,4 +182,26 @@ fn nothing_is_new_as_long_as_nobody_can_listen_and_something_may_be_when_somebod
     sql(server, &format!("ALTER ROLE {role} LOGIN"));
     assert_eq!(block_on(news.next()), Some(()), "something may have been missed");
     assert_eq!(news.next().now_or_never(), None, "once");
+}
+
+#[test]
+fn whoever_waits_for_a_connection_and_is_not_polled_holds_up_nobody() {
+    let Some((_, schema)) = opened("unpolled") else { return };
+    let options = PostgresOptions::new().schema(&schema).connections(3);
+    let options = options.patience(Duration::from_secs(5));
+    let storage = block_on(options.connect(&server().unwrap().url())).unwrap();
+    let name = id("r");
+    let mut loads: Vec<_> = (0..4).map(|_| Box::pin(async { storage.load(&name).await })).collect();
+    let mut context = Context::from_waker(Waker::noop());
+    for load in &mut loads {
+        assert!(load.as_mut().poll(&mut context).is_pending());
+    }
+    // There is no connection for this one yet, and nobody asks for it again.
+    let unpolled = loads.pop().unwrap();
+    assert!(block_on(join_all(loads)).iter().all(Result::is_ok));
+    for _ in 0..10 {
+        let other = block_on(storage.load(&name));
+        assert!(other.is_ok(), "{other:?}");
+    }
+    assert!(block_on(unpolled).is_ok());
 }

@@ -1,15 +1,10 @@
 //! Steps that write into the database of their engine.
 
-use futures::future::{Either, join_all, select};
-use serde_json::json;
-use stepwell::runtime::Runtime as _;
 use stepwell::storage::{Parameter, RefusedWrite, Statement, StepWrites};
-use stepwell::testing::{Fault, Faulty, VirtualRuntime};
-use stepwell::{
-    ErrorClass, ErrorKind, ExecutionContext, RetryConfig, Run, RunHandle, StartOptions, StepError,
-};
+use stepwell::{ErrorClass, ErrorKind};
 
 use super::*;
+use crate::runs::writing::{self, Tables, insert, run, step};
 
 /// A schema of ours, and one of the host's that its names mean.
 struct Place {
@@ -40,61 +35,26 @@ impl Place {
     fn sql(&self, text: &str) {
         sql(self.server, &format!("SET search_path = {}; {text}", self.theirs));
     }
+}
 
-    fn texts(&self, from: &str) -> Vec<String> {
-        let text = format!("SELECT name FROM {}.{from} ORDER BY name COLLATE \"C\"", self.theirs);
+impl Tables for Place {
+    fn open(&self) -> impl Storage + Clone {
+        self.open()
+    }
+
+    fn names(&self, table: &str) -> Vec<String> {
+        let text = format!("SELECT name FROM {}.{table} ORDER BY name COLLATE \"C\"", self.theirs);
         rows(self.server, &text).iter().map(|row| row.get(0)).collect()
     }
-
-    fn log(&self) -> Vec<String> {
-        self.texts("log")
-    }
-}
-
-/// Logs its name, and does what its configuration says.
-fn executor() -> impl stepwell::StepExecutor {
-    async fn body(ctx: ExecutionContext) -> Result<String, StepError> {
-        ctx.write(Statement::new("INSERT INTO log (name) VALUES ($1)").bind(ctx.step()))?;
-        for sql in ctx.config_as::<Vec<String>>("sql").unwrap_or_default() {
-            ctx.write(Statement::new(sql))?;
-        }
-        match ctx.config_as::<String>("then").unwrap_or_default().as_str() {
-            "fail" => Err(StepError::fatal("after it has written")),
-            "once more" if ctx.attempt() == 1 => Err(StepError::retryable("after it has written")),
-            _ => Ok(ctx.step()),
-        }
-    }
-    executor_fn(|ctx| async move { body(ctx).await })
-}
-
-fn engine(storage: impl Storage) -> Engine {
-    Engine::builder().storage(storage).executor("write", executor()).build().unwrap()
-}
-
-fn step(id: &str, sql: &[&str], then: &str) -> Step {
-    let step = Step::task(id, "write").config(json!({"sql": sql, "then": then}));
-    step.transactional().retry(RetryConfig::attempts(2).base_delay(Duration::ZERO))
-}
-
-fn flow(steps: impl IntoIterator<Item = Step>) -> Workflow {
-    Workflow::builder("w").steps(steps).build().unwrap()
-}
-
-fn run(storage: impl Storage, steps: impl IntoIterator<Item = Step>) -> Run {
-    block_on(engine(storage).execute(&flow(steps), ())).unwrap()
 }
 
 /// What steps of a run that has no journal yet write, in one commit.
-fn writing(steps: impl IntoIterator<Item = Vec<Statement>>) -> Commit {
+fn writes_of(steps: impl IntoIterator<Item = Vec<Statement>>) -> Commit {
     let writes = (0..).zip(steps).map(|(step, statements)| StepWrites {
         step: StepKey::root(step),
         statements: statements.into(),
     });
     Commit { writes: Some(writes.collect()), ..commit(A, 0, Vec::new()) }
-}
-
-fn insert(name: &str) -> Statement {
-    Statement::new("INSERT INTO rows (name, number) VALUES ($1, 1)").bind(name)
 }
 
 #[test]
@@ -170,14 +130,14 @@ fn a_step_says_nothing_that_is_forbidden() {
     for (id, text) in FORBIDDEN {
         let text = text.replace('@', &place.ours);
         let statements = vec![insert("x"), Statement::new(&text), insert("y")];
-        let error = write(&storage, "r", writing([statements])).unwrap_err();
+        let error = write(&storage, "r", writes_of([statements])).unwrap_err();
         let why = RefusedWrite::of(&error).unwrap_or_else(|| panic!("{id}: {error}"));
         assert_eq!(why.class, ErrorClass::Configuration, "{id}: {error}");
         assert_eq!(why.step, Some(StepKey::root(0)), "{id}");
     }
-    assert!(place.texts("rows").is_empty() && place.log().is_empty());
+    assert!(place.names("rows").is_empty() && place.log().is_empty());
     assert_eq!(rows(place.server, &tables(&place)).len(), before);
-    write(&storage, "r", writing([vec![insert("x")]])).unwrap();
+    write(&storage, "r", writes_of([vec![insert("x")]])).unwrap();
 }
 
 fn tables(place: &Place) -> String {
@@ -221,7 +181,7 @@ fn a_refusal_fails_the_step_by_its_class_and_hurts_no_other() {
     let good = ["good_1", "good_2", "good_3"].map(|id| step(id, &[], ""));
     let run = run(place.open(), good[..1].iter().cloned().chain(bad).chain(good[1..].to_vec()));
     assert_eq!(place.log(), ["good_1", "good_2", "good_3"]);
-    assert!(place.texts("rows").is_empty());
+    assert!(place.names("rows").is_empty());
     let history = run.error_history();
     for (id, sql, class) in table {
         let failures: Vec<_> = history.iter().filter(|(step, _)| step == id).collect();
@@ -270,12 +230,12 @@ fn values_come_into_columns_of_many_types_and_others_are_cast() {
                 e::text = $4 AND f = $4::jsonb AND g = $5::uuid AND h = $6::timestamptz AND i = $2 \
                 AND j = $7 AND k IS NOT DISTINCT FROM $8 AND l IS NOT DISTINCT FROM $9";
     let all = vec![Statement::new(table), bind(insert).changes(1), bind(find).changes(1)];
-    write(&storage, "r", writing([all])).unwrap();
+    write(&storage, "r", writes_of([all])).unwrap();
     let wrong = Statement::new("INSERT INTO kinds (g) VALUES ($1)").bind("secret");
-    let error = write(&storage, "r", writing([vec![wrong]])).unwrap_err();
+    let error = write(&storage, "r", writes_of([vec![wrong]])).unwrap_err();
     assert!(error.to_string().contains("cast"), "{error}");
     let wrong = Statement::new("INSERT INTO kinds (g) VALUES ($1::uuid)").bind("secret");
-    let error = write(&storage, "r", writing([vec![wrong]])).unwrap_err();
+    let error = write(&storage, "r", writes_of([vec![wrong]])).unwrap_err();
     assert_eq!(RefusedWrite::of(&error).unwrap().class, ErrorClass::Fatal);
     assert!(!error.to_string().contains("secret"), "{error}");
 }
@@ -286,7 +246,7 @@ fn a_refusal_names_the_statement_and_no_value() {
     let storage = place.open();
     create(&storage, "r");
     let all = vec![insert("secret"), insert("b"), insert("secret")];
-    let error = write(&storage, "r", writing([vec![insert("a")], all])).unwrap_err();
+    let error = write(&storage, "r", writes_of([vec![insert("a")], all])).unwrap_err();
     let why = RefusedWrite::of(&error).unwrap();
     assert_eq!(why.step, Some(StepKey::root(1)));
     assert!(why.message.starts_with("statement 3 of 3, `INSERT INTO rows"), "{}", why.message);
@@ -305,7 +265,7 @@ fn whoever_is_in_the_way_of_a_step_is_not_waited_for_without_end() {
     let mut other = block_on(<PgConnection as sqlx::Connection>::connect(&url)).unwrap();
     let lock = "BEGIN; SELECT * FROM rows WHERE name = 'a' FOR UPDATE";
     block_on(sqlx::Executor::execute(&mut other, lock)).unwrap();
-    let take = || writing([vec![Statement::new("DELETE FROM rows WHERE name = 'a'").changes(1)]]);
+    let take = || writes_of([vec![Statement::new("DELETE FROM rows WHERE name = 'a'").changes(1)]]);
     let error = write(&storage, "r", take()).unwrap_err();
     assert_eq!(RefusedWrite::of(&error).unwrap().class, ErrorClass::Temporary, "{error}");
     block_on(sqlx::Executor::execute(&mut other, "COMMIT")).unwrap();
@@ -324,97 +284,28 @@ fn a_host_that_has_prepared_the_same_text_is_not_mistaken() {
     let storage = block_on(options.with_pool(pool)).unwrap();
     create(&storage, "r");
     let write_it = vec![insert("a"), Statement::new(text).bind(7).changes(1)];
-    write(&storage, "r", writing([write_it])).unwrap();
-    assert_eq!(place.texts("rows WHERE number = 7"), ["a"]);
+    write(&storage, "r", writes_of([write_it])).unwrap();
+    assert_eq!(place.names("rows WHERE number = 7"), ["a"]);
 }
 
 #[test]
 fn whichever_call_fails_each_step_writes_exactly_once() {
-    for fault in [Fault::Before, Fault::After] {
-        for failing in 1.. {
-            let Some(place) = Place::new("calls") else { return };
-            let storage =
-                Faulty::new(place.open(), move |call| (call.number == failing).then_some(fault));
-            let calls = storage.clone();
-            let engine = engine(storage);
-            let steps = [step("a", &[], ""), step("b", &[], "").after("a"), step("c", &[], "")];
-            let outcome = block_on(async {
-                let mut handles: Vec<RunHandle> = Vec::new();
-                loop {
-                    let options = StartOptions::id("r");
-                    let run = engine.start_with(&flow(steps.clone()), (), options).await;
-                    let Ok(run) = run else { continue };
-                    handles.push(run.clone());
-                    if let Ok(outcome) = run.outcome().await {
-                        return outcome;
-                    }
-                }
-            });
-            assert!(matches!(outcome, Outcome::Succeeded(_)), "{outcome}");
-            assert_eq!(place.log(), ["a", "b", "c"], "{fault:?} call {failing}");
-            if calls.calls() < failing {
-                assert!(failing > 5, "{failing}");
-                break;
-            }
-        }
+    if server().is_some() {
+        writing::each_call_fails(|| Place::new("calls").unwrap());
     }
 }
 
 #[test]
 fn an_engine_that_dies_at_any_call_leaves_no_step_that_writes_twice_or_not_at_all() {
-    for fault in [Fault::Hangs, Fault::HangsAfter] {
-        for failing in 1.. {
-            let Some(place) = Place::new("dies") else { return };
-            let time = VirtualRuntime::new(failing);
-            let engine = |storage: Faulty<Postgres>| {
-                let engine = Engine::builder().runtime(time.clone()).storage(storage);
-                engine.executor("write", executor()).build().unwrap()
-            };
-            let first =
-                Faulty::new(place.open(), move |call| (call.number == failing).then_some(fault));
-            let second = Faulty::new(place.open(), |_| None);
-            let workflow =
-                flow([step("a", &[], ""), step("b", &[], "").after("a"), step("c", &[], "")]);
-            let work = async |engine: Engine| {
-                let run = engine.start_with(&workflow, (), StartOptions::id("r")).await.unwrap();
-                run.outcome().await.unwrap()
-            };
-            let outcome = time.block_on(async {
-                // Gone with all that it was at, before its patience is over.
-                let died = time.sleep_until(time.now() + Duration::from_secs(1));
-                match select(Box::pin(work(engine(first.clone()))), Box::pin(died)).await {
-                    Either::Left((outcome, _)) => outcome,
-                    Either::Right(_) => work(engine(second)).await,
-                }
-            });
-            assert!(matches!(outcome.unwrap(), Outcome::Succeeded(_)));
-            assert_eq!(place.log(), ["a", "b", "c"], "{fault:?} call {failing}");
-            if first.calls() < failing {
-                assert!(failing > 5, "{failing}");
-                break;
-            }
-        }
+    if server().is_some() {
+        writing::dies_at_each_call(|| Place::new("dies").unwrap());
     }
 }
 
 #[test]
 fn many_runs_at_once_are_not_hurt_by_some_that_are_refused() {
     let Some(place) = Place::new("many") else { return };
-    let engine = engine(place.open());
-    let flow_of = |number: usize| {
-        let name = if number % 5 == 4 { "taken".to_string() } else { format!("own {number}") };
-        let sql = format!("INSERT INTO rows (name) VALUES ('{name}')");
-        flow([step("a", &[&sql], ""), step("b", &[], "").after("a")])
-    };
-    block_on(engine.execute(&flow_of(4), ())).unwrap();
-    let runs: Vec<Run> = block_on(join_all((0..100).map(|number| {
-        let (engine, flow) = (engine.clone(), flow_of(number));
-        async move { engine.execute(&flow, ()).await.unwrap() }
-    })));
-    let good = runs.iter().filter(|run| run.status() == RunStatus::Succeeded).count();
-    assert_eq!(good, 80);
-    assert_eq!(place.log().len(), 2 * 81);
-    assert_eq!(place.texts("rows").len(), 81);
+    writing::many_at_once(&place);
 }
 
 #[test]
@@ -424,10 +315,10 @@ fn a_connection_that_is_cut_is_no_refusal_and_what_was_not_committed_never_was()
     create(&storage, "r");
     // The server ends the connection in the middle of the transaction.
     let cut = Statement::new("INSERT INTO log SELECT pg_terminate_backend(pg_backend_pid())");
-    let error = write(&storage, "r", writing([vec![insert("a"), cut, insert("b")]])).unwrap_err();
+    let error = write(&storage, "r", writes_of([vec![insert("a"), cut, insert("b")]])).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Storage, "{error}");
     assert!(error.is_transient() && RefusedWrite::of(&error).is_none(), "{error}");
-    assert!(place.texts("rows").is_empty());
-    write(&storage, "r", writing([vec![insert("a")]])).unwrap();
-    assert_eq!(place.texts("rows"), ["a"]);
+    assert!(place.names("rows").is_empty());
+    write(&storage, "r", writes_of([vec![insert("a")]])).unwrap();
+    assert_eq!(place.names("rows"), ["a"]);
 }

@@ -1,5 +1,9 @@
 //! Runs, and what is done with them, for tests of a storage.
 
+pub(crate) mod together;
+#[cfg(feature = "testing")]
+pub(crate) mod writing;
+
 use std::time::Duration;
 
 use futures::executor::block_on;

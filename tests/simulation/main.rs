@@ -36,8 +36,17 @@ mod client;
 #[cfg(feature = "sqlite")]
 mod files;
 mod mistakes;
+#[cfg(feature = "postgres")]
+mod schema;
+#[cfg(feature = "postgres")]
+#[path = "../postgres/server.rs"]
+#[allow(dead_code, reason = "no server is restarted here")]
+mod server;
 mod shapes;
+#[path = "../slow/mod.rs"]
+mod slow;
 mod tape;
+mod upkeep;
 mod world;
 
 use std::future::Future;
@@ -53,6 +62,7 @@ use mistakes::Mistake;
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{Holding, Memory, RunQuery, Storage, Summary};
 use stepwell::{RunId, RunStatus};
+use tape::Noted;
 use world::{SECOND, World};
 
 /// How long things go wrong.
@@ -85,7 +95,7 @@ fn simulate<S: Storage + Clone>(seed: u64, storage: S, mistake: Mistake) {
         let all = join4(clients, join_all(processes), calm, Arc::clone(&world).jumps());
         within(&world, TROUBLE + PEACE, all).await.0
     });
-    check(&world, &runs.unwrap());
+    drop(check(&world, &runs.unwrap()));
 }
 
 /// Until nothing flies any more and what it did has ended, too.
@@ -142,7 +152,8 @@ async fn within<S: Storage + Clone, T>(
     }
 }
 
-fn check<S: Storage + Clone>(world: &World<S>, runs: &[RunId]) {
+/// Whether all that has happened is as it should be; what that was.
+fn check<S: Storage + Clone>(world: &World<S>, runs: &[RunId]) -> Vec<Noted> {
     let tape = world.tape.take();
     let said = world.said.lock().unwrap().clone();
     tell(world, &tape, runs);
@@ -156,10 +167,11 @@ fn check<S: Storage + Clone>(world: &World<S>, runs: &[RunId]) {
         has_jumps: world.has_jumps(),
     };
     story.check();
+    tape
 }
 
 /// What has happened, if somebody wants to read it.
-fn tell<S: Storage + Clone>(world: &World<S>, tape: &[tape::Noted], runs: &[RunId]) {
+fn tell<S: Storage + Clone>(world: &World<S>, tape: &[Noted], runs: &[RunId]) {
     if number("SIMULATION_TAPE").is_none() {
         return;
     }

@@ -10,9 +10,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures::channel::oneshot;
-use futures::executor::block_on;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use smol::block_on;
 use stepwell::journal::Recorded;
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{

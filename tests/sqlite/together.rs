@@ -3,61 +3,21 @@
 use futures::future::join_all;
 use stepwell::ErrorKind;
 
+use super::runs::together;
 use super::*;
 
 #[test]
 fn many_threads_that_commit_to_many_runs_lose_nothing() {
     let folder = Folder::new("threads");
     let storage = folder.open();
-    let write = |number: u64| {
-        let storage = storage.clone();
-        std::thread::spawn(move || {
-            let name = format!("r{number}");
-            create(&storage, &name);
-            for turn in 0..50 {
-                write(&storage, &name, commit(A, turn, vec![ready(turn as u32)])).unwrap();
-                assert_eq!(load(&storage, &name).journal.len() as u64, turn + 1);
-            }
-        })
-    };
-    let writers: Vec<_> = (0..16).map(write).collect();
-    writers.into_iter().for_each(|writer| writer.join().unwrap());
-    for number in 0..16 {
-        let journal = load(&storage, &format!("r{number}")).journal;
-        assert_eq!(journal, (0..50).map(ready).collect::<Vec<_>>());
-    }
+    together::many_threads_commit(&storage, 50);
 }
 
 #[test]
 fn one_that_is_refused_among_many_changes_nothing_and_the_others_are_done() {
     let folder = Folder::new("refused");
     let storage = folder.open();
-    let names: Vec<String> = (0..200).map(|number| format!("r{number:03}")).collect();
-    for name in &names {
-        create(&storage, name);
-    }
-    let number = block_on(storage.post(&id("r007"), signal("s"))).unwrap();
-    let commits = names.iter().enumerate().map(|(place, name)| {
-        let expected = if place % 10 == 7 { 5 } else { 0 };
-        let answers = if place == 7 { vec![(number, Ok(()))] } else { Vec::new() };
-        storage.commit(&id(name), Commit { answers, ..commit(A, expected, vec![started()]) })
-    });
-    // Nobody waits before all are sent.
-    let done = block_on(join_all(commits.collect::<Vec<_>>()));
-    let nobody = block_on(storage.commit(&id("nobody"), commit(A, 0, vec![started()])));
-    assert_eq!(nobody.unwrap_err().kind(), ErrorKind::NotFound);
-    for (place, (name, done)) in names.iter().zip(done).enumerate() {
-        let refused = place % 10 == 7;
-        match done {
-            Ok(_) => assert!(!refused, "{name}"),
-            Err(error) => {
-                assert_eq!((error.kind(), error.run()), (ErrorKind::Conflict, Some(&id(name))));
-                assert!(refused);
-            }
-        }
-        assert_eq!(load(&storage, name).journal.len(), usize::from(!refused));
-    }
-    assert_eq!(block_on(storage.inbox(&id("r007"))).unwrap().len(), 1);
+    together::some_of_many_are_refused(&storage);
 }
 
 #[test]

@@ -1,16 +1,12 @@
 //! Steps that write into the database of their engine.
 
 use futures::executor::block_on;
-use futures::future::join_all;
 use serde_json::json;
 use stepwell::storage::{Memory, RefusedWrite, Statement, StepWrites};
-use stepwell::testing::{Fault, Faulty};
-use stepwell::{
-    Engine, ErrorKind, ExecutionContext, Outcome, Run, RunHandle, StartOptions, StepError,
-    executor_fn,
-};
+use stepwell::{Engine, ErrorKind, executor_fn};
 
 use super::*;
+use crate::runs::writing::{self, Tables, engine, flow, insert, run, step};
 
 const TABLE: &str = "CREATE TABLE rows (name TEXT PRIMARY KEY, number INTEGER);
     CREATE TABLE log (name TEXT);
@@ -23,54 +19,16 @@ fn folder(name: &str) -> Folder {
     folder
 }
 
-fn insert(name: &str) -> Statement {
-    Statement::new("INSERT INTO rows (name, number) VALUES ($1, 1)").bind(name)
-}
-
-/// Logs its name, and does what its configuration says.
-fn engine(storage: impl Storage) -> Engine {
-    async fn body(ctx: ExecutionContext) -> Result<String, StepError> {
-        ctx.write(Statement::new("INSERT INTO log (name) VALUES (?)").bind(ctx.step()))?;
-        for sql in ctx.config_as::<Vec<String>>("sql").unwrap_or_default() {
-            ctx.write(Statement::new(sql))?;
-        }
-        match ctx.config_as::<String>("then").unwrap_or_default().as_str() {
-            "fail" => Err(StepError::fatal("after it has written")),
-            "panic" => panic!("after it has written"),
-            "once more" if ctx.attempt() == 1 => Err(StepError::retryable("after it has written")),
-            _ => Ok(ctx.step()),
-        }
+impl Tables for Folder {
+    fn open(&self) -> impl Storage + Clone {
+        self.open()
     }
-    Engine::builder()
-        .storage(storage)
-        .executor("write", executor_fn(|ctx| async move { body(ctx).await }))
-        .build()
-        .unwrap()
-}
 
-fn step(id: &str, sql: &[&str], then: &str) -> Step {
-    let step = Step::task(id, "write").config(json!({"sql": sql, "then": then}));
-    step.transactional().retry(stepwell::RetryConfig::attempts(2).base_delay(Default::default()))
-}
-
-fn flow(steps: impl IntoIterator<Item = Step>) -> Workflow {
-    Workflow::builder("w").steps(steps).build().unwrap()
-}
-
-fn run(storage: impl Storage, steps: impl IntoIterator<Item = Step>) -> Run {
-    block_on(engine(storage).execute(&flow(steps), ())).unwrap()
-}
-
-impl Folder {
-    fn texts(&self, query: &str) -> Vec<String> {
+    fn names(&self, table: &str) -> Vec<String> {
         let plain = self.plain();
-        let mut query = plain.prepare(query).unwrap();
+        let mut query = plain.prepare(&format!("SELECT name FROM {table} ORDER BY name")).unwrap();
         let rows = query.query_map([], |row| row.get(0)).unwrap();
         rows.map(|row| row.unwrap()).collect()
-    }
-
-    fn log(&self) -> Vec<String> {
-        self.texts("SELECT name FROM log ORDER BY name")
     }
 }
 
@@ -143,7 +101,7 @@ fn a_refusal_fails_the_step_by_its_class_and_hurts_no_other() {
     let good = ["good_1", "good_2", "good_3"].map(|id| step(id, &[], ""));
     let run = run(folder.open(), good[..1].iter().cloned().chain(bad).chain(good[1..].to_vec()));
     assert_eq!(folder.log(), ["good_1", "good_2", "good_3"]);
-    assert!(folder.texts("SELECT name FROM rows").is_empty());
+    assert!(folder.names("rows").is_empty());
     let history = run.error_history();
     for (id, sql, class) in table {
         let failures: Vec<_> = history.iter().filter(|(step, _)| step == id).collect();
@@ -176,54 +134,17 @@ fn a_step_may_make_tables_and_read_ours() {
 
 #[test]
 fn whichever_call_fails_each_step_writes_exactly_once() {
-    for fault in [Fault::Before, Fault::After] {
-        for failing in 1.. {
-            let folder = folder("calls");
-            let storage =
-                Faulty::new(folder.open(), move |call| (call.number == failing).then_some(fault));
-            let calls = storage.clone();
-            let engine = engine(storage);
-            let steps = [step("a", &[], ""), step("b", &[], "").after("a"), step("c", &[], "")];
-            let outcome = block_on(async {
-                let mut handles: Vec<RunHandle> = Vec::new();
-                loop {
-                    let options = StartOptions::id("r");
-                    let run = engine.start_with(&flow(steps.clone()), (), options).await;
-                    let Ok(run) = run else { continue };
-                    handles.push(run.clone());
-                    if let Ok(outcome) = run.outcome().await {
-                        return outcome;
-                    }
-                }
-            });
-            assert!(matches!(outcome, Outcome::Succeeded(_)), "{outcome}");
-            assert_eq!(folder.log(), ["a", "b", "c"], "{fault:?} call {failing}");
-            if calls.calls() < failing {
-                assert!(failing > 5, "{failing}");
-                break;
-            }
-        }
-    }
+    writing::each_call_fails(|| folder("calls"));
+}
+
+#[test]
+fn an_engine_that_dies_at_any_call_leaves_no_step_that_writes_twice_or_not_at_all() {
+    writing::dies_at_each_call(|| folder("dies"));
 }
 
 #[test]
 fn many_runs_at_once_are_not_hurt_by_some_that_are_refused() {
-    let folder = folder("many");
-    let engine = engine(folder.open());
-    let flow_of = |number: usize| {
-        let name = if number % 5 == 4 { "taken".to_string() } else { format!("own {number}") };
-        let sql = format!("INSERT INTO rows (name) VALUES ('{name}')");
-        flow([step("a", &[&sql], ""), step("b", &[], "").after("a")])
-    };
-    block_on(engine.execute(&flow_of(4), ())).unwrap();
-    let runs: Vec<Run> = block_on(join_all((0..100).map(|number| {
-        let (engine, flow) = (engine.clone(), flow_of(number));
-        async move { engine.execute(&flow, ()).await.unwrap() }
-    })));
-    let good = runs.iter().filter(|run| run.status() == RunStatus::Succeeded).count();
-    assert_eq!(good, 80);
-    assert_eq!(folder.log().len(), 2 * 81);
-    assert_eq!(folder.texts("SELECT name FROM rows").len(), 81);
+    writing::many_at_once(&folder("many"));
 }
 
 #[test]

@@ -150,7 +150,7 @@ impl Access {
     }
 
     async fn acquire(&self) -> Result<Held> {
-        let connection = self.pool.acquire().await.map_err(|error| self.fault.of(&error))?;
+        let connection = wait(&self.pool).await.map_err(|error| self.fault.of(&error))?;
         Ok(Held { connection: Some(connection), usable: true })
     }
 
@@ -222,6 +222,16 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T> + Send) -> Opt
         Either::Left((done, _)) => Some(done),
         Either::Right(((), _)) => None,
     }
+}
+
+/// A connection as soon as one is free. Without tokio nobody overtakes in the line of a pool: a future
+/// that stands first there and is not polled any more would hold up all others. So a task stands there.
+async fn wait(pool: &PgPool) -> sqlx::Result<PoolConnection<sqlx::Postgres>> {
+    if cfg!(feature = "tokio") {
+        return pool.acquire().await;
+    }
+    let pool = pool.clone();
+    smol::spawn(async move { pool.acquire().await }).await
 }
 
 /// Something that has begun. What is dropped without being closed has not happened, unless it was a
