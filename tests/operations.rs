@@ -391,6 +391,25 @@ fn planned_steps_that_this_engine_cannot_run_fail_one_by_one() {
 }
 
 #[test]
+fn a_run_plans_only_so_many_lists_of_steps() {
+    let time = VirtualRuntime::new(1);
+    let executor = executor_fn(|_| async { Ok(1) });
+    let engine = Engine::builder().runtime(time.clone()).executor("t", executor).build().unwrap();
+    let plans = Step::for_each("all", "input", [Step::dynamic("d", "item")]);
+    let flow = Workflow::builder("w").step(plans).build().unwrap();
+    let most = stepwell::run::UNITS_MAX - 1;
+    let run = |count| {
+        let input = vec![json!([{"id": "a", "task": "t"}]); count];
+        time.block_on(engine.execute(&flow, json!(input))).unwrap().unwrap()
+    };
+    assert_eq!(run(most).status(), RunStatus::Succeeded, "with its own there are {most} more");
+    let many = run(most + 1);
+    assert_eq!(many.status(), RunStatus::Failed);
+    let why = many.outcome().unwrap().to_string();
+    assert!(why.contains("more than 2000 lists of steps"), "{why}");
+}
+
+#[test]
 fn a_live_run_is_modified_while_its_steps_run() {
     let time = VirtualRuntime::new(1);
     let storage = Memory::new();
