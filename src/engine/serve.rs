@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, Stream, StreamExt, future};
+use futures::{FutureExt, Stream, StreamExt, future, stream};
 
 use super::driver::yield_now;
 use super::slot::{self, Slot};
@@ -22,6 +22,8 @@ use crate::time::Timestamp;
 
 /// Runs taken over at once, so that one engine does not grab everything after another's death.
 const CLAIMED_AT_ONCE: usize = 100;
+/// Claimed runs that are loaded at the same time.
+const LOADED_AT_ONCE: usize = 16;
 /// How long a run is left alone after its storage failed; twice as long each time.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
 const LEFT_ALONE_MAX: Duration = Duration::from_secs(60);
@@ -135,18 +137,13 @@ impl Engine {
         unheard.heard();
         // There may be more: the rest belongs to the others as much, if they are quicker.
         let more = claimed.len() == CLAIMED_AT_ONCE;
+        let begin =
+            |Claimed { run, .. }: Claimed| async move { self.begin_claimed(&run, now).await };
+        let mut begun = stream::iter(claimed).map(begin).buffer_unordered(LOADED_AT_ONCE);
         let mut rest = Duration::ZERO;
-        for Claimed { run: id, .. } in claimed {
-            let held = lock(&self.0.runs).get(&id).map(Arc::clone);
-            match held {
-                Some(slot) => {
-                    slot.context.doubt();
-                    slot.context.wake_driver();
-                    // It was given up when another engine had it, and somebody has a handle.
-                    lock(&self.0.fresh).push(slot);
-                }
-                None if self.take_over(&id, now).await => {}
-                None => rest = LEFT_ALONE,
+        while let Some(is_loaded) = begun.next().await {
+            if !is_loaded {
+                rest = LEFT_ALONE;
             }
         }
         let more = self.0.keep_less().await || more;
@@ -173,6 +170,17 @@ impl Engine {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// Has a run go on that was just claimed. Whether it could be loaded.
+    async fn begin_claimed(&self, id: &RunId, now: Timestamp) -> bool {
+        let held = lock(&self.0.runs).get(id).map(Arc::clone);
+        let Some(slot) = held else { return self.take_over(id, now).await };
+        slot.context.doubt();
+        slot.context.wake_driver();
+        // It was given up when another engine had it, and somebody has a handle.
+        lock(&self.0.fresh).push(slot);
+        true
     }
 
     /// Loads a claimed run; if that fails, sets it aside for a while. Whether it was loaded.
