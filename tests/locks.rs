@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::{join_all, select};
@@ -350,6 +352,19 @@ fn a_key_that_can_be_told_no_more_holds_the_step_back() {
     assert!(spans[0].1 <= spans[1].0, "one after the other: {spans:?}");
 }
 
+/// Lets others be polled.
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Says so when it is dropped.
 struct Work(Arc<Mutex<u32>>);
 
@@ -371,14 +386,21 @@ impl Drop for Work {
 #[test]
 fn who_is_out_of_time_is_gone_before_the_next_one_has_its_lock() {
     let time = VirtualRuntime::new(1);
-    let under_way = Arc::new(Mutex::new(0));
+    let (under_way, clock) = (Arc::new(Mutex::new(0)), time.clone());
     let engine = Engine::builder()
         .runtime(time.clone())
         .executor(
             "works",
             executor_fn(move |ctx| {
-                let under_way = Arc::clone(&under_way);
+                let (under_way, clock) = (Arc::clone(&under_way), clock.clone());
                 async move {
+                    if ctx.step().starts_with("busy") {
+                        for _ in 0..100 {
+                            clock.advance(SECOND / 10);
+                            yield_now().await;
+                        }
+                        return Ok(());
+                    }
                     let work = Work::begin(&under_way);
                     if ctx.step() == "a" {
                         std::future::pending::<()>().await;
@@ -392,7 +414,10 @@ fn who_is_out_of_time_is_gone_before_the_next_one_has_its_lock() {
         .unwrap();
     let once = RetryConfig::attempts(1);
     let a = task("a", Lock::new("l")).attempt_timeout(SECOND).retry(once).on_failure("b");
-    let flow = flow([a, task("b", Lock::new("l"))]);
+    // Others are busy all the while.
+    let busy = |number| Step::task(format!("busy{number}"), "works");
+    let steps = [busy(1), busy(2), a, task("b", Lock::new("l")), busy(3)];
+    let flow = flow(steps);
     let outcome = time.block_on(engine.execute(&flow, ())).unwrap().unwrap().outcome();
     assert!(matches!(outcome, Some(Outcome::Succeeded(_))), "{outcome:?}");
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use stepwell::engine::{EngineLimits, Retention};
-use stepwell::journal::{Operation, Reason};
+use stepwell::journal::{Operation, Reason, Signal};
 use stepwell::runtime::Runtime as _;
-use stepwell::storage::{BlobStore, Memory, MemoryBlobs, Reply, RunQuery, Storage};
+use stepwell::storage::{BlobStore, Memory, MemoryBlobs, Message, Reply, RunQuery, Storage};
 use stepwell::testing::{Fault, Faulty, VirtualRuntime};
 use stepwell::{
     Engine, Error, ErrorKind, Outcome, Result, RunId, StartOptions, Step, Wait, Workflow,
@@ -337,6 +337,41 @@ fn an_engine_that_is_served_is_not_taken_for_gone_while_it_removes() {
         let two = two.serve(world.nap(Duration::from_secs(400)));
         let (one, two) = futures::join!(one, two);
         assert!(one.is_ok() && two.is_ok());
+        each_was_deleted_once(&world);
+    });
+}
+
+#[test]
+fn an_engine_that_removes_does_what_it_does_otherwise() {
+    let world = World::new();
+    world.run(async {
+        let one = world.engine([for_an_hour()]);
+        slow_to_delete(&world, &one).await;
+        let begun = world.time.now();
+        let waits =
+            Workflow::builder("w").step(Step::wait("go", Wait::signal("go"))).build().unwrap();
+        let parked = one.start_with(&waits, (), StartOptions::id("parked")).await.unwrap();
+        let id = parked.id().clone();
+        drop(parked);
+        let says = async {
+            // Blobs are being removed, for two more minutes.
+            world.nap(Duration::from_secs(60)).await;
+            // As another process would say it.
+            let message = Message::Signal(Signal::new("go", ()));
+            world.storage.post(&id, message).await.unwrap();
+            while !world.storage.load(&id).await.unwrap().unwrap().status.is_end() {
+                world.nap(Duration::from_secs(1)).await;
+            }
+            world.time.now().since(begun)
+        };
+        let answered = async {
+            let answered = says.await;
+            world.nap(Duration::from_secs(300)).await;
+            answered
+        };
+        let mut took = None;
+        one.serve(async { took = Some(answered.await) }).await.unwrap();
+        assert!(took.unwrap() < Duration::from_secs(70), "{took:?}");
         each_was_deleted_once(&world);
     });
 }

@@ -304,6 +304,9 @@ impl Driver {
         if self.stored(emptied, after) {
             Box::pin(self.disturb()).await;
         }
+        if self.site.prepared.has_locks {
+            self.site.engine.wake_for_locks();
+        }
         Ok(())
     }
 
@@ -379,9 +382,6 @@ impl Driver {
         if !self.desk.answers.is_empty() {
             self.tell();
         }
-        if self.site.prepared.has_locks {
-            self.site.engine.wake_for_locks();
-        }
         self.expected += after.count;
         if after.recovered {
             self.recoveries = 0;
@@ -404,11 +404,17 @@ impl Driver {
         }
     }
 
-    /// Cancels and aborts attempts that the run no longer wants, and drops them: others may have their
-    /// locks by now.
+    /// Cancels and aborts attempts that the run no longer wants, and drops those that are polled here:
+    /// others may soon have their locks.
     async fn disturb(&mut self) {
         self.cancel_unwanted();
-        self.glance().await;
+        // Those that are busy let others have a look only now and then.
+        for _ in 0..self.in_air.len() {
+            if !self.in_air.values().any(|attempt| attempt.is_aborted()) {
+                return;
+            }
+            self.glance().await;
+        }
     }
 
     fn cancel_unwanted(&self) {

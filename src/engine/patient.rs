@@ -88,14 +88,13 @@ impl Patient {
     fn alarm(&self) -> Shared<BoxFuture<'static, ()>> {
         let now = self.runtime.monotonic();
         let least = now.saturating_add(self.patience - self.patience / TOGETHER);
-        let mut alarm = lock(&self.alarm);
-        let set = alarm.as_ref().filter(|set| set.at >= least);
-        if let Some(rings) = set.and_then(|set| set.rings.upgrade()) {
+        let rings = |set: &Alarm| set.rings.upgrade().filter(|_| set.at >= least);
+        if let Some(rings) = lock(&self.alarm).as_ref().and_then(rings) {
             return rings;
         }
         let rings = self.runtime.sleep(self.patience).shared();
-        let set = |rings| Alarm { at: now.saturating_add(self.patience), rings };
-        *alarm = rings.downgrade().map(set);
+        let at = now.saturating_add(self.patience);
+        *lock(&self.alarm) = rings.downgrade().map(|rings| Alarm { at, rings });
         rings
     }
 }

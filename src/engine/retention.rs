@@ -104,35 +104,31 @@ impl Engine {
 }
 
 impl Inner {
-    /// Removes runs as the engine's rules say, if it is time to; whether there may be more.
-    pub(super) async fn keep_less(&self) -> bool {
-        let now = self.runtime.monotonic();
-        if self.retention.is_empty() || *lock(&self.purge_at) > now {
-            return false;
-        }
-        // However it goes: who fails is not to fail all the time.
-        *lock(&self.purge_at) = now + PURGE_EVERY;
-        let mut some = 0;
-        for retention in &self.retention {
-            match self.purge_some(retention).await {
-                Ok(count) => some += count,
+    /// Removes runs as the engine's rules say, again and again, if it has any.
+    pub(super) async fn keep_less(&self) {
+        while !self.retention.is_empty() {
+            let at = *lock(&self.purge_at);
+            self.runtime.sleep(at.saturating_sub(self.runtime.monotonic())).await;
+            // However it goes: who fails is not to fail all the time.
+            *lock(&self.purge_at) = self.runtime.monotonic() + PURGE_EVERY;
+            match self.purge_by_rules().await {
+                Ok(0) => {}
+                // There may be more.
+                Ok(_) => *lock(&self.purge_at) = Duration::ZERO,
                 // Runs that go on have nothing to do with it.
                 Err(error) => {
                     tracing::warn!(target: "stepwell", %error, "runs that have ended were not removed");
-                    return false;
                 }
             }
         }
-        if some > 0 {
-            *lock(&self.purge_at) = now;
-        }
-        some > 0
     }
 
-    /// How long until there may be something to remove, if there ever is.
-    pub(super) fn purges_in(&self) -> Option<Duration> {
-        let at = *lock(&self.purge_at);
-        (!self.retention.is_empty()).then(|| at.saturating_sub(self.runtime.monotonic()))
+    async fn purge_by_rules(&self) -> Result<usize> {
+        let mut some = 0;
+        for retention in &self.retention {
+            some += self.purge_some(retention).await?;
+        }
+        Ok(some)
     }
 
     async fn purge_some(&self, retention: &Retention) -> Result<usize> {

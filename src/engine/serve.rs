@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt, future, stream};
 
@@ -54,7 +54,10 @@ impl Engine {
         self.0.doubt();
         let mut drives = FuturesUnordered::new();
         let known: Vec<Arc<Slot>> = lock(&self.0.runs).values().cloned().collect();
-        drives.extend(known.iter().filter_map(Slot::serve).map(|slot| self.drive(slot)));
+        let known = known.iter().filter_map(Slot::serve);
+        drives.extend(known.map(|slot| Either::Left(self.drive(slot))));
+        // Beside what is looked for, which must not wait for blobs to be removed.
+        drives.push(Either::Right(self.0.keep_less()));
         let mut round = Some(self.round().boxed());
         let mut timer = future::pending().boxed();
         let mut rest: Option<BoxFuture<'static, ()>> = None;
@@ -94,7 +97,7 @@ impl Engine {
                 Next::Stop => break,
                 Next::Fresh(fresh) => {
                     let new = fresh.iter().filter_map(Slot::serve);
-                    drives.extend(new.map(|slot| self.drive(slot)));
+                    drives.extend(new.map(|slot| Either::Left(self.drive(slot))));
                 }
                 Next::Due => round = Some(self.round().boxed()),
                 Next::Round(done) => {
@@ -146,10 +149,8 @@ impl Engine {
                 rest = LEFT_ALONE;
             }
         }
-        let more = self.0.keep_less().await || more;
         let due = if more { Some(now) } else { self.0.storage.next_due().await? };
         let tends = self.0.tends_at().saturating_sub(self.0.runtime.monotonic());
-        let tends = self.0.purges_in().map_or(tends, |purges| purges.min(tends));
         Ok(Again { due, tends, rest })
     }
 
@@ -234,9 +235,9 @@ impl Engine {
             drop(gone);
             left
         };
-        // Others would take what it is just removing for theirs.
-        let removes = self.0.purging.try_lock().is_none();
-        if left || removes { Ok(()) } else { self.0.retire().await }
+        // Others would take what it is just removing for theirs, or is about to.
+        let removes_nothing = self.0.purging.try_lock();
+        if left || removes_nothing.is_none() { Ok(()) } else { self.0.retire().await }
     }
 
     /// Takes a run out of memory, unless it goes on and somebody has a handle for it.

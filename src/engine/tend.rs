@@ -31,6 +31,8 @@ struct Heard {
     mail_at: Duration,
     /// When the others were heard last.
     at: Duration,
+    /// When that was asked for, and so when this engine was heard at the latest.
+    asked_at: Duration,
     last: BTreeMap<Owner, (u64, Duration)>,
 }
 
@@ -130,7 +132,7 @@ impl Inner {
 
     /// How long until others might wonder, if nothing is said.
     fn silent_in(&self) -> Duration {
-        let until = lock(&self.pulse.heard).at + self.limits.lease / 2;
+        let until = lock(&self.pulse.heard).asked_at + self.limits.lease / 2;
         until.saturating_sub(self.runtime.monotonic())
     }
 
@@ -145,7 +147,8 @@ impl Inner {
 
     async fn beat(&self) -> Result<()> {
         let every = self.beat_every();
-        lock(&self.pulse.heard).beat_at = self.runtime.monotonic() + every;
+        let asked_at = self.runtime.monotonic();
+        lock(&self.pulse.heard).beat_at = asked_at + every;
         let beats = match self.storage.beat(self.owner).await {
             Ok(beats) => beats,
             Err(error) => {
@@ -159,7 +162,7 @@ impl Inner {
         if !self.has_listened(&heard, now) {
             before.clear();
         }
-        heard.at = now;
+        (heard.at, heard.asked_at) = (now, asked_at);
         heard.last = beats
             .into_iter()
             .filter(|beat| beat.owner != self.owner)

@@ -39,6 +39,7 @@ pub type BlockingWork = Box<dyn FnOnce() + Send>;
 /// - A panic in spawned work ends that work only.
 /// - `monotonic` never goes back.
 /// - `sleep` completes when `monotonic` has gone on by that much, whatever becomes of the wall clock.
+/// - A sleep may be polled on any thread, and goes on when who began it is gone.
 pub trait Runtime: Send + Sync + fmt::Debug + 'static {
     /// The wall clock.
     fn now(&self) -> Timestamp;

@@ -297,6 +297,7 @@ impl Storage for Memory {
         {
             return Reply::ready(Err(conflict(run)));
         }
+        // Taken out, so that none need be dropped: nearly every commit has none.
         if let Some(_writes) = commit.writes {
             return Reply::ready(Err(no_tables(run)));
         }

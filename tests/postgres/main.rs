@@ -9,6 +9,7 @@ mod purging;
 mod queries;
 #[path = "../runs/mod.rs"]
 mod runs;
+mod runtimes;
 mod schemas;
 mod server;
 mod shared;

@@ -76,6 +76,18 @@ fn who_removes_runs_waits_only_a_while_for_who_holds_the_table_and_the_next_remo
     assert_eq!(purged(&storage).unwrap(), ["r", "s"]);
 }
 
+#[test]
+fn who_removes_runs_keeps_nobody_waiting_while_it_waits_itself() {
+    let Some((storage, schema)) = opened("stuck_early") else { return };
+    assert!(end(&storage, "r"));
+    // As somebody who makes an index.
+    let somebody = Other::begin(&schema, "LOCK TABLE s.answers IN SHARE MODE");
+    let error = purged(&storage).unwrap_err();
+    assert!(error.is_transient() && error.to_string().contains("55P03"), "{error}");
+    somebody.ends();
+    assert_eq!(purged(&storage).unwrap(), ["r"]);
+}
+
 fn storage_names(storage: &Postgres) -> Vec<String> {
     let runs = block_on(storage.list(Default::default())).unwrap();
     let mut names: Vec<String> = runs.iter().map(|run| run.id.to_string()).collect();

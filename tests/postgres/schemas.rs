@@ -43,6 +43,42 @@ fn many_that_migrate_at_once_all_can_and_what_is_there_stays() {
 }
 
 #[test]
+fn the_first_schema_becomes_the_newest_and_what_is_there_stays() {
+    let Some(server) = server() else { return };
+    // The rows are written by the newest program, and then everything is as it was.
+    let (other, from) = opened("first_other").unwrap();
+    create(&other, "r");
+    let schema = fresh("first");
+    let first = format!(
+        "CREATE SCHEMA {schema};
+         CREATE TABLE stepwell.migrations
+           (version integer PRIMARY KEY, at timestamptz NOT NULL DEFAULT now());
+         INSERT INTO stepwell.migrations VALUES (1); {}",
+        include_str!("../../src/storage/postgres/schema.sql")
+    );
+    sql(server, &first.replace("stepwell.", &format!("{schema}.")));
+    for table in ["workflows", "runs", "events"] {
+        sql(
+            server,
+            &format!(
+                "INSERT INTO {schema}.{table} OVERRIDING SYSTEM VALUE SELECT * FROM {from}.{table}"
+            ),
+        );
+    }
+    let options = PostgresOptions::new().schema(&schema);
+    let storage = block_on(options.connect(&server.url())).unwrap();
+    let run = RunId::new("r").unwrap();
+    let error = block_on(storage.load(&run)).unwrap_err();
+    assert!(error.to_string().contains("version 1"), "{error}");
+    block_on(storage.migrate()).unwrap();
+    let (found, expected) = (block_on(storage.load(&run)), block_on(other.load(&run)));
+    let (found, expected) = (found.unwrap().unwrap(), expected.unwrap().unwrap());
+    assert_eq!((found.journal, found.snapshot), (expected.journal, None));
+    let newest = number(server, &format!("SELECT max(version)::bigint FROM {schema}.migrations"));
+    assert!(newest > 1, "{newest}");
+}
+
+#[test]
 fn a_newer_schema_is_refused_and_left_alone() {
     let Some(server) = server() else { return };
     let schema = fresh("newer");

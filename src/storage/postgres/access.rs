@@ -55,7 +55,7 @@ pub(super) struct Access {
 }
 
 /// What is waited for at most: the longest time that a setting of the server takes.
-const PATIENCE_MAX: Duration = Duration::from_millis(i32::MAX as u64);
+pub(super) const PATIENCE_MAX: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// A statement with its values.
 pub(super) type Statement = Query<'static, sqlx::Postgres, PgArguments>;
@@ -187,7 +187,8 @@ impl Access {
         // Should others migrate, the server is to say so first.
         let limit = self.long_patience.saturating_mul(2).saturating_add(self.patience);
         let done = within(limit.min(PATIENCE_MAX), change).await;
-        let done = done.unwrap_or_else(|| Ok(Err(self.fault.silent(limit))));
+        // What was let go in the middle is closed.
+        let Some(done) = done else { return Err(self.fault.silent(limit)) };
         held.settle(&done);
         done.unwrap_or_else(|error| Err(self.fault.of(&error)))
     }
@@ -225,7 +226,8 @@ async fn within<T>(limit: Duration, work: impl Future<Output = T> + Send) -> Opt
 }
 
 /// A connection as soon as one is free. Without tokio nobody overtakes in the line of a pool: a future
-/// that stands first there and is not polled any more would hold up all others. So a task stands there.
+/// that stands first there and is not polled any more would hold up all others. So a task stands there,
+/// and such a future keeps no more from others than the connection that it was given.
 async fn wait(pool: &PgPool) -> sqlx::Result<PoolConnection<sqlx::Postgres>> {
     if cfg!(feature = "tokio") {
         return pool.acquire().await;

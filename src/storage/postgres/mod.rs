@@ -27,7 +27,7 @@ use rustc_hash::FxBuildHasher;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, PgPool};
 
-use self::access::{Access, Scope, Sql};
+use self::access::{Access, PATIENCE_MAX, Scope, Sql};
 use self::create::rows_of;
 use self::fault::Fault;
 use self::lane::{Lane, Piece};
@@ -262,7 +262,7 @@ impl PostgresOptions {
         }
         let pool = PgPoolOptions::new()
             .max_connections(self.connections.max(1))
-            .acquire_timeout(self.patience)
+            .acquire_timeout(self.patience.min(PATIENCE_MAX))
             .connect_lazy_with(options);
         self.with_pool(pool).await
     }
@@ -321,8 +321,9 @@ impl Postgres {
     /// Makes the schema, or makes it the newest. Any number of programs may do so at once: one does it,
     /// and the others [wait](PostgresOptions::migration_patience). It happens as a whole or not at all.
     ///
-    /// Older programs that are running notice with the next sign of life of their engines, within a
-    /// third of a lease, and refuse the schema from then on. Their runs go to engines of newer ones.
+    /// Older programs that are running notice with the next sign of life of their engines, and refuse the
+    /// schema from then on. Engines that are served, or drive something, give one three times in a lease.
+    /// Their runs go to engines of newer programs.
     ///
     /// # Errors
     /// `Storage` when the schema is another program's, or newer, or the user may not make it; transient

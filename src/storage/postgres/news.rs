@@ -71,6 +71,8 @@ async fn listen(access: &Access) -> sqlx::Result<PgListener> {
     let options = (*access.pool.connect_options()).clone();
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
     let mut listener = PgListener::connect_with(&pool).await?;
+    // Who hears that the connection is lost listens anew.
+    listener.eager_reconnect(false);
     listener.listen(access.sql.name()).await?;
     Ok(listener)
 }

@@ -13,8 +13,8 @@ use crate::time::Timestamp;
 /// Events that are removed in one transaction, if it is more than one run.
 const EVENTS_AT_ONCE: i64 = 50_000;
 
-/// How long a purge waits for those who add runs, and they for it, at most: somebody may hold the table
-/// for long. The next purge tries again.
+/// How long a purge waits for a lock, and who adds runs for it, at most: somebody may hold a table for
+/// long. The next purge tries again.
 const WAITS_MAX: &str = "2s";
 
 /// In a transaction of its own.
@@ -23,6 +23,8 @@ pub(super) async fn purge(
     sql: &Sql,
     which: &Purge,
 ) -> Done<Vec<RunId>> {
+    let waits = format!("SET LOCAL lock_timeout = '{WAITS_MAX}'");
+    connection.execute(AssertSqlSafe(waits)).await?;
     let left = left(connection, sql, which).await?;
     let room = which.limit.saturating_sub(left.len());
     let (mut gone, mut events) = (Vec::new(), 0);
@@ -52,17 +54,16 @@ pub(super) async fn purge(
 /// Whoever adds a run takes a weak lock on this table before it reads it, and waits from here on: under
 /// no id is one added that is just removed. Whoever only reads it, as a backup does, does not wait.
 async fn keep_out(connection: &mut PgConnection, sql: &Sql) -> sqlx::Result<()> {
-    let lock = format!(
-        "SET LOCAL lock_timeout = '{WAITS_MAX}'; LOCK TABLE stepwell.purged IN EXCLUSIVE MODE"
-    );
-    connection.execute(AssertSqlSafe(sql.put_in(&lock))).await.map(drop)
+    let lock = sql.query("LOCK TABLE stepwell.purged IN EXCLUSIVE MODE");
+    lock.execute(connection).await.map(drop)
 }
 
 /// Whose these rows of `purged` are: the owner's, or nobody's who is alive.
 const IS_LEFT: &str =
     "(owner = $1 OR owner NOT IN (SELECT owner FROM stepwell.owners WHERE state = 'alive'))";
 
-/// Runs that were removed and whose ids are to be cleared by this owner.
+/// Runs that were removed and whose ids are to be cleared by this owner: no more than half of what may be
+/// named, as another engine may be quicker to take them, and then there is still something to remove.
 async fn left(
     connection: &mut PgConnection,
     sql: &Sql,
@@ -70,7 +71,7 @@ async fn left(
 ) -> sqlx::Result<Vec<String>> {
     let find =
         sql.query(&format!("SELECT id FROM stepwell.purged WHERE {IS_LEFT} ORDER BY id LIMIT $2"));
-    let find = find.bind(uuid_of(which.owner)).bind(integer(which.limit));
+    let find = find.bind(uuid_of(which.owner)).bind(integer(which.limit.div_ceil(2)));
     find.fetch_all(connection).await?.iter().map(|row| row.try_get(0)).collect()
 }
 

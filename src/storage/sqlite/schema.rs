@@ -130,3 +130,30 @@ fn migrate(connection: &Connection, found: Found, alive: &Alive) -> rusqlite::Re
     }
     connection.execute_batch("COMMIT")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn what_is_promised_of_a_loss_of_power_is_asked_of_the_database() {
+        let path = std::env::temp_dir().join(format!("stepwell-pragmas-{}.db", std::process::id()));
+        // The numbers of <https://www.sqlite.org/pragma.html#pragma_synchronous>.
+        for (synchronous, number) in [(Synchronous::Full, 2), (Synchronous::Normal, 1)] {
+            let fault = Fault(Arc::from(path.as_path()));
+            let (connection, _alive) = open(&path, Duration::ZERO, synchronous, &fault).unwrap();
+            let pragma = |name| connection.pragma_query_value(None, name, |row| row.get(0));
+            let found: i64 = pragma("synchronous").unwrap();
+            assert_eq!(found, number);
+            let mode: String =
+                connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+            assert_eq!(mode, "wal");
+        }
+        assert_eq!(Synchronous::default(), Synchronous::Full);
+        for end in ["", "-alive"] {
+            std::fs::remove_file(format!("{}{end}", path.display())).unwrap();
+        }
+    }
+}
