@@ -100,7 +100,8 @@ use crate::time::Timestamp;
 /// The views are `run_overview` (runs with the id, the version and the first letters of the digest of the
 /// workflow that they began with), `definition_changes` (`run`, `position` in its journal, `at`,
 /// `version`, `changed_by`, `why`) and `step_states` (`run`, `scope`, `step`, `name` of outermost steps,
-/// `status`, `since`; numbers and names are those of the definition of the time).
+/// `status`, `since`; numbers are those of the definition of the time, names those of the one that the
+/// run began with).
 /// Where `run_overview` says that something is `forgotten`, `events` lacks what happened before, and
 /// `step_states` the steps that have not moved since.
 ///
