@@ -101,18 +101,8 @@ impl Engine {
                 }
                 Next::Due => round = Some(self.round().boxed()),
                 Next::Round(done) => {
-                    let again = match done {
-                        Ok(again) => {
-                            pause = LEFT_ALONE;
-                            again
-                        }
-                        Err(error) => {
-                            tracing::warn!(target: "stepwell", %error, "the storage fails");
-                            let again = Again { due: None, tends: pause, rest: pause };
-                            pause = (pause * 2).min(LEFT_ALONE_MAX);
-                            again
-                        }
-                    };
+                    let again = done.unwrap_or_else(|error| Again::after(&error, pause));
+                    pause = if again.failed { (pause * 2).min(LEFT_ALONE_MAX) } else { LEFT_ALONE };
                     rest = again.rests(&self.0.runtime);
                     (round, timer) = (None, again.wait(&self.0.runtime));
                 }
@@ -151,7 +141,7 @@ impl Engine {
         }
         let due = if more { Some(now) } else { self.0.storage.next_due().await? };
         let tends = self.0.tends_at().saturating_sub(self.0.runtime.monotonic());
-        Ok(Again { due, tends, rest })
+        Ok(Again { due, tends, rest, failed: false })
     }
 
     /// Loads runs that the storage says this engine holds, and that it does not know of: it has not
@@ -269,9 +259,16 @@ struct Again {
     tends: Duration,
     /// Not before this has passed, whatever is due.
     rest: Duration,
+    /// The storage did.
+    failed: bool,
 }
 
 impl Again {
+    fn after(error: &Error, pause: Duration) -> Self {
+        tracing::warn!(target: "stepwell", %error, "the storage fails");
+        Self { due: None, tends: pause, rest: pause, failed: true }
+    }
+
     fn rests(&self, runtime: &Arc<dyn Runtime>) -> Option<BoxFuture<'static, ()>> {
         (!self.rest.is_zero()).then(|| runtime.sleep(self.rest))
     }
