@@ -2,6 +2,8 @@
 #![cfg(feature = "sqlite")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[cfg(feature = "testing")]
+mod damage;
 mod files;
 mod history;
 mod power;
@@ -9,6 +11,9 @@ mod queries;
 #[path = "../runs/mod.rs"]
 mod runs;
 mod shared;
+#[cfg(feature = "testing")]
+#[path = "../slow/mod.rs"]
+mod slow;
 mod together;
 #[cfg(feature = "testing")]
 mod writes;
