@@ -296,7 +296,6 @@ fn a_damaged_run_is_an_error_that_names_it_and_others_are_not_touched() {
         ("data", "UPDATE s.events SET data = '{}' WHERE run = ? AND position = 0"),
         ("gap", "DELETE FROM s.events WHERE run = ? AND position = 1"),
         ("end", "DELETE FROM s.events WHERE run = ? AND position = 2"),
-        ("status", "UPDATE s.runs SET status = 'dancing' WHERE run = ?"),
         ("metadata", "UPDATE s.runs SET metadata = '[]' WHERE run = ?"),
     ];
     create(&storage, "whole");
@@ -311,4 +310,12 @@ fn a_damaged_run_is_an_error_that_names_it_and_others_are_not_touched() {
         assert!(!error.is_transient());
     }
     assert_eq!(load(&storage, "whole").status, RunStatus::Pending);
+    // A list of runs would fail for all of them.
+    let refused = block_on(async {
+        let url = server().unwrap().url();
+        let mut connection = <PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
+        let dancing = format!("UPDATE {schema}.runs SET status = 'dancing'");
+        sqlx::raw_sql(AssertSqlSafe(dancing)).execute(&mut connection).await
+    });
+    assert!(refused.unwrap_err().to_string().contains("runs_status_check"));
 }

@@ -120,10 +120,12 @@ fn a_damaged_run_is_an_error_that_names_it_and_others_are_not_touched() {
         ("data", "UPDATE events SET data = '{]' WHERE run = ?1 AND position = 0"),
         ("gap", "DELETE FROM events WHERE run = ?1 AND position = 1"),
         ("end", "DELETE FROM events WHERE run = ?1 AND position = 2"),
-        ("status", "UPDATE runs SET status = 'dancing' WHERE run = ?1"),
         ("metadata", "UPDATE runs SET metadata = '[]' WHERE run = ?1"),
     ];
     create(&storage, "whole");
+    // A list of runs would fail for all of them.
+    let dancing = "UPDATE runs SET status = 'dancing'";
+    assert!(folder.plain().execute(dancing, []).unwrap_err().to_string().contains("CHECK"));
     for (name, damage) in damages {
         create(&storage, name);
         write(&storage, name, commit(A, 0, vec![started(), ready(0), ready(1)])).unwrap();
