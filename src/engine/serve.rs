@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, Either};
 use futures::stream::FuturesUnordered;
-use futures::{FutureExt, Stream, StreamExt, future, stream};
+use futures::{FutureExt, Stream, StreamExt, future};
 
 use super::driver::yield_now;
 use super::slot::{self, Slot};
@@ -22,8 +22,6 @@ use crate::time::Timestamp;
 
 /// Runs taken over at once, so that one engine does not grab everything after another's death.
 const CLAIMED_AT_ONCE: usize = 100;
-/// Claimed runs that are loaded at the same time.
-const LOADED_AT_ONCE: usize = 16;
 /// How long a run is left alone after its storage failed; twice as long each time.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
 const LEFT_ALONE_MAX: Duration = Duration::from_secs(60);
@@ -130,12 +128,9 @@ impl Engine {
         unheard.heard();
         // There may be more: the rest belongs to the others as much, if they are quicker.
         let more = claimed.len() == CLAIMED_AT_ONCE;
-        let begin =
-            |Claimed { run, .. }: Claimed| async move { self.begin_claimed(&run, now).await };
-        let mut begun = stream::iter(claimed).map(begin).buffer_unordered(LOADED_AT_ONCE);
         let mut rest = Duration::ZERO;
-        while let Some(is_loaded) = begun.next().await {
-            if !is_loaded {
+        for Claimed { run, .. } in claimed {
+            if !self.begin_claimed(&run, now).await {
                 rest = LEFT_ALONE;
             }
         }
