@@ -3,9 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::{join_all, select};
@@ -352,19 +350,6 @@ fn a_key_that_can_be_told_no_more_holds_the_step_back() {
     assert!(spans[0].1 <= spans[1].0, "one after the other: {spans:?}");
 }
 
-/// Lets others be polled.
-async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|context| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
 /// Says so when it is dropped.
 struct Work(Arc<Mutex<u32>>);
 
@@ -397,7 +382,7 @@ fn who_is_out_of_time_is_gone_before_the_next_one_has_its_lock() {
                     if ctx.step().starts_with("busy") {
                         for _ in 0..100 {
                             clock.advance(SECOND / 10);
-                            yield_now().await;
+                            smol::future::yield_now().await;
                         }
                         return Ok(());
                     }

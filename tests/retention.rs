@@ -87,6 +87,12 @@ impl World {
         rules.into_iter().fold(builder, |builder, rule| builder.retention(rule)).build().unwrap()
     }
 
+    /// One that has no rules and sees its storage otherwise.
+    fn engine_on(&self, storage: impl Storage) -> Engine {
+        let builder = Engine::builder().runtime(self.time.clone()).storage(storage);
+        builder.blobs(self.blobs.clone()).build().unwrap()
+    }
+
     fn run<T: Send + 'static>(&self, future: impl Future<Output = T>) -> T {
         self.time.block_on(future).unwrap()
     }
@@ -314,12 +320,7 @@ fn blobs_that_are_gone_at_once_keep_nobody_from_saying_that_it_is_alive() {
         // Each blocks its thread for so long.
         *world.blobs.slow.lock().unwrap() = None;
         *world.blobs.blocks.lock().unwrap() = Some((world.time.clone(), Duration::from_secs(11)));
-        let one = Engine::builder()
-            .runtime(world.time.clone())
-            .storage(storage)
-            .blobs(world.blobs.clone())
-            .build()
-            .unwrap();
+        let one = world.engine_on(storage);
         assert_eq!(one.purge(&for_an_hour()).await.unwrap(), 3);
     });
     let calls = calls.lock().unwrap();
@@ -407,12 +408,7 @@ fn who_cannot_say_that_it_is_alive_stops_removing_before_others_go_on_with_it() 
     });
     world.run(async {
         slow_to_delete(&world, &world.engine([])).await;
-        let one = Engine::builder()
-            .runtime(time.clone())
-            .storage(silent)
-            .blobs(world.blobs.clone())
-            .build()
-            .unwrap();
+        let one = world.engine_on(silent);
         let began = time.monotonic();
         let error = one.purge(&for_an_hour()).await.unwrap_err();
         assert!(error.is_transient() && error.to_string().contains("alive"), "{error}");

@@ -221,9 +221,7 @@ impl Walk {
             Err(error) => Some(unknown(error)),
         }
     }
-}
 
-impl Walk {
     /// Its last snapshot, with what has happened since.
     async fn state_of(&self, run: &RunId, stored: &StoredRun) -> Result<RunState> {
         self.engine.inner().state_of(run, program_of(stored)?, stored).await

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "sqlite")]
 mod files;
+mod polled;
 mod scenarios;
 #[path = "../slow/mod.rs"]
 mod slow;
@@ -18,9 +19,10 @@ use std::sync::Arc;
 
 use stepwell::storage::{Memory, Storage};
 
+use polled::polled;
 use scenarios::{SCENARIOS, Scenario};
 use slow::{EFFECTS, Effect};
-use world::{Before, RESCUES, Rescue, World, polled};
+use world::{Before, RESCUES, Rescue, World};
 
 /// Polls after which everything has ended by itself.
 const POLLS_MAX: u32 = 2_000;

@@ -13,8 +13,9 @@ use stepwell::storage::{BlobStore, Memory, MemoryBlobs};
 use stepwell::testing::VirtualRuntime;
 use stepwell::{Engine, Outcome, RetryConfig, Step, StepError, Workflow, executor_fn};
 
+use super::polled::polled;
 use super::slow::{Effect, Slow};
-use super::world::{SECOND, polled};
+use super::world::SECOND;
 
 /// The functions that are dropped here.
 pub(crate) const FUNCTIONS: [&str; 4] = [

@@ -1,10 +1,7 @@
 //! One run, whose caller goes away, and those who bring it to its end.
 
 use std::collections::BTreeSet;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -117,24 +114,6 @@ pub(crate) fn options() -> StartOptions {
 
 pub(crate) fn reason() -> Reason {
     Reason::new("ann", "because")
-}
-
-/// Polls a future so often and then drops it; what it came to, if it did.
-pub(crate) async fn polled<F: Future>(future: F, polls: u32) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut left = polls;
-    poll_fn(|context| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match future.as_mut().poll(context) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
 }
 
 impl World {

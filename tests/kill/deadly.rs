@@ -13,6 +13,8 @@ use stepwell::storage::{
 };
 use stepwell::{Result, RunId, Timestamp};
 
+use super::calls::reads_and_writes;
+
 #[derive(Debug)]
 pub(super) struct Deadly {
     storage: Arc<dyn Storage>,
@@ -30,6 +32,10 @@ impl Deadly {
 
     pub(super) fn harmless(storage: Arc<dyn Storage>) -> Self {
         Self::new(storage, 0, false)
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&dyn Storage) -> T) -> T {
+        read(&*self.storage)
     }
 
     fn write<T: Send + Unpin + 'static>(
@@ -51,67 +57,7 @@ impl Deadly {
 }
 
 impl Storage for Deadly {
-    fn create(&self, run: NewRun) -> Reply<Result<Created>> {
-        self.write(|storage| storage.create(run))
-    }
-
-    fn commit(&self, run: &RunId, commit: Commit) -> Reply<Result<Vec<Recorded>>> {
-        self.write(|storage| storage.commit(run, commit))
-    }
-
-    fn load(&self, run: &RunId) -> Reply<Result<Option<StoredRun>>> {
-        self.storage.load(run)
-    }
-
-    fn events(&self, run: &RunId, from: u64, limit: usize) -> Reply<Result<Vec<(u64, Recorded)>>> {
-        self.storage.events(run, from, limit)
-    }
-
-    fn post(&self, run: &RunId, message: Message) -> Reply<Result<u64>> {
-        self.write(|storage| storage.post(run, message))
-    }
-
-    fn inbox(&self, run: &RunId) -> Reply<Result<Vec<(u64, Message)>>> {
-        self.storage.inbox(run)
-    }
-
-    fn answer(&self, run: &RunId, number: u64) -> Reply<Result<Option<Answer>>> {
-        self.storage.answer(run, number)
-    }
-
-    fn acquire(&self, run: &RunId, asked: Acquire) -> Reply<Result<Option<Denied>>> {
-        self.write(|storage| storage.acquire(run, asked))
-    }
-
-    fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {
-        self.write(|storage| storage.beat(owner))
-    }
-
-    fn retire(&self, owner: Owner) -> Reply<Result<()>> {
-        self.write(|storage| storage.retire(owner))
-    }
-
-    fn held(&self, owner: Owner, after: Option<RunId>, limit: usize) -> Reply<Result<Vec<RunId>>> {
-        self.storage.held(owner, after, limit)
-    }
-
-    fn mail(&self, owner: Owner, limit: usize) -> Reply<Result<Vec<RunId>>> {
-        self.storage.mail(owner, limit)
-    }
-
-    fn claim(&self, claim: Claim) -> Reply<Result<Vec<Claimed>>> {
-        self.write(|storage| storage.claim(claim))
-    }
-
-    fn set_aside(
-        &self,
-        run: &RunId,
-        owner: Owner,
-        until: Timestamp,
-        why: String,
-    ) -> Reply<Result<()>> {
-        self.write(|storage| storage.set_aside(run, owner, until, why))
-    }
+    reads_and_writes!();
 
     fn poll_every(&self) -> Duration {
         self.storage.poll_every()
@@ -123,21 +69,5 @@ impl Storage for Deadly {
 
     fn takes_writes(&self) -> bool {
         self.storage.takes_writes()
-    }
-
-    fn next_due(&self) -> Reply<Result<Option<Timestamp>>> {
-        self.storage.next_due()
-    }
-
-    fn purge(&self, which: Purge) -> Reply<Result<Vec<RunId>>> {
-        self.write(|storage| storage.purge(which))
-    }
-
-    fn clear(&self, owner: Owner, runs: Vec<RunId>) -> Reply<Result<()>> {
-        self.write(|storage| storage.clear(owner, runs))
-    }
-
-    fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {
-        self.storage.list(query)
     }
 }

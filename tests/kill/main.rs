@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod base;
+#[path = "../slow/calls.rs"]
+mod calls;
 mod check;
 mod deadly;
 mod points;

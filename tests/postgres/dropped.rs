@@ -1,31 +1,9 @@
 //! Opening and migrating, dropped after every number of polls.
 
-use std::future::Future;
-use std::pin::pin;
-use std::task::Poll;
-
-use futures::future::poll_fn;
 use sqlx::PgPool;
 
+use super::polled::polled;
 use super::*;
-
-/// Polls a future so many times, each when it is woken; its result, if it has one by then.
-async fn polled<T>(future: impl Future<Output = T>, polls: u32) -> Option<T> {
-    let mut future = pin!(future);
-    let mut left = polls;
-    poll_fn(|context| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match future.as_mut().poll(context) {
-            Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending if left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
 
 const POLLS_MAX: u32 = 2_000;
 

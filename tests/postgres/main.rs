@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod dropped;
+#[path = "../dropped/polled.rs"]
+mod polled;
 mod pooler;
 mod proxy;
 mod purging;
 mod queries;
 #[path = "../runs/mod.rs"]
 mod runs;
+#[cfg(any(feature = "smol", feature = "tokio"))]
 mod runtimes;
 mod schemas;
 mod server;

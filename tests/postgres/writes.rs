@@ -4,7 +4,9 @@ use stepwell::storage::{Parameter, RefusedWrite, Statement, StepWrites};
 use stepwell::{ErrorClass, ErrorKind};
 
 use super::*;
-use crate::runs::writing::{self, Tables, insert, run, step};
+use crate::runs::writing::{
+    self, Tables, beside_good_ones, insert, only_these_are_refused, run, step,
+};
 
 /// A schema of ours, and one of the host's that its names mean.
 struct Place {
@@ -176,19 +178,8 @@ fn a_refusal_fails_the_step_by_its_class_and_hurts_no_other() {
         ("commits", "COMMIT", ErrorClass::Configuration),
         ("returns_none", "INSERT INTO rows (name) VALUES ($1)", ErrorClass::Configuration),
     ];
-    // All of them come down in one turn, and so in one commit, with others that are good.
-    let bad = table.iter().map(|(id, sql, _)| step(id, &[sql], ""));
-    let good = ["good_1", "good_2", "good_3"].map(|id| step(id, &[], ""));
-    let run = run(place.open(), good[..1].iter().cloned().chain(bad).chain(good[1..].to_vec()));
-    assert_eq!(place.log(), ["good_1", "good_2", "good_3"]);
-    assert!(place.names("rows").is_empty());
-    let history = run.error_history();
-    for (id, sql, class) in table {
-        let failures: Vec<_> = history.iter().filter(|(step, _)| step == id).collect();
-        assert_eq!(failures.len(), 1, "{id} is not tried again: {failures:?}");
-        assert_eq!(failures[0].1.failure.class, class, "{id}: {}", failures[0].1.failure);
-        assert!(failures[0].1.failure.message.contains("refused"), "{sql}");
-    }
+    let run = run(place.open(), beside_good_ones(&table));
+    only_these_are_refused(&run, &place, &table);
 }
 
 #[test]

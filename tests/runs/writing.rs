@@ -6,8 +6,8 @@ use stepwell::runtime::Runtime as _;
 use stepwell::storage::Statement;
 use stepwell::testing::{Fault, Faulty, VirtualRuntime};
 use stepwell::{
-    Engine, ExecutionContext, Outcome, RetryConfig, Run, RunHandle, StartOptions, StepError,
-    StepExecutor, executor_fn,
+    Engine, ErrorClass, ExecutionContext, Outcome, RetryConfig, Run, RunHandle, StartOptions,
+    StepError, StepExecutor, executor_fn,
 };
 
 use super::*;
@@ -153,4 +153,28 @@ pub(crate) fn many_at_once(tables: &impl Tables) {
     assert_eq!(good, 80);
     assert_eq!(tables.log().len(), 2 * 81);
     assert_eq!(tables.names("rows").len(), 81);
+}
+
+/// Steps with statements that are not done, in one turn and so in one commit, with others that are good.
+pub(crate) fn beside_good_ones(bad: &[(&str, &str, ErrorClass)]) -> Vec<Step> {
+    let bad = bad.iter().map(|(id, sql, _)| step(id, &[sql], ""));
+    let good = |id: &str| step(id, &[], "");
+    [good("good_1")].into_iter().chain(bad).chain([good("good_2"), good("good_3")]).collect()
+}
+
+/// Each of them was refused, for good, and nothing else.
+pub(crate) fn only_these_are_refused(
+    run: &Run,
+    tables: &impl Tables,
+    bad: &[(&str, &str, ErrorClass)],
+) {
+    assert_eq!(tables.log(), ["good_1", "good_2", "good_3"]);
+    assert!(tables.names("rows").is_empty());
+    let history = run.error_history();
+    for (id, sql, class) in bad {
+        let failures: Vec<_> = history.iter().filter(|(step, _)| step == id).collect();
+        assert_eq!(failures.len(), 1, "{id} is not tried again: {failures:?}");
+        assert_eq!(failures[0].1.failure.class, *class, "{id}: {}", failures[0].1.failure);
+        assert!(failures[0].1.failure.message.contains("refused"), "{sql}");
+    }
 }

@@ -2,17 +2,18 @@
 //! waits for the answer any more.
 #![allow(dead_code, reason = "each test program needs some of it")]
 
+mod calls;
+
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 use std::time::Duration;
 
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use smol::block_on;
+use smol::future::yield_now;
 use stepwell::journal::Recorded;
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{
@@ -21,6 +22,8 @@ use stepwell::storage::{
 };
 use stepwell::testing::VirtualRuntime;
 use stepwell::{Result, RunId, Timestamp};
+
+use self::calls::reads_and_writes;
 
 /// When a call has its effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +72,7 @@ impl<S: ?Sized + Send + Sync + 'static> Slow<S> {
             Effect::Behind => {
                 let answer = call(&self.inner);
                 Reply::later(async move {
-                    pause().await;
+                    yield_now().await;
                     answer.await
                 })
             }
@@ -87,14 +90,14 @@ impl<S: ?Sized + Send + Sync + 'static> Slow<S> {
                 let answer = call(&inner);
                 Reply::later(async move {
                     // Others may call meanwhile; virtual time may not pass.
-                    pause().await;
+                    yield_now().await;
                     block_on(answer)
                 })
             }
             Effect::WhenPolled => Reply::later(async move {
-                pause().await;
+                yield_now().await;
                 let answer = call(&inner).await;
-                pause().await;
+                yield_now().await;
                 answer
             }),
             Effect::Behind => {
@@ -125,87 +128,8 @@ impl<S: ?Sized> Clone for Slow<S> {
     }
 }
 
-/// Not there the first time.
-fn pause() -> impl Future<Output = ()> + Send {
-    let mut is_there = false;
-    poll_fn(move |context| {
-        if std::mem::replace(&mut is_there, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-}
-
 impl Storage for Slow<dyn Storage> {
-    fn create(&self, run: NewRun) -> Reply<Result<Created>> {
-        self.write(|storage| storage.create(run))
-    }
-
-    fn commit(&self, run: &RunId, commit: Commit) -> Reply<Result<Vec<Recorded>>> {
-        let run = run.clone();
-        self.write(move |storage| storage.commit(&run, commit))
-    }
-
-    fn load(&self, run: &RunId) -> Reply<Result<Option<StoredRun>>> {
-        let run = run.clone();
-        self.read(move |storage| storage.load(&run))
-    }
-
-    fn post(&self, run: &RunId, message: Message) -> Reply<Result<u64>> {
-        let run = run.clone();
-        self.write(move |storage| storage.post(&run, message))
-    }
-
-    fn inbox(&self, run: &RunId) -> Reply<Result<Vec<(u64, Message)>>> {
-        let run = run.clone();
-        self.read(move |storage| storage.inbox(&run))
-    }
-
-    fn answer(&self, run: &RunId, number: u64) -> Reply<Result<Option<Answer>>> {
-        let run = run.clone();
-        self.read(move |storage| storage.answer(&run, number))
-    }
-
-    fn acquire(&self, run: &RunId, asked: Acquire) -> Reply<Result<Option<Denied>>> {
-        let run = run.clone();
-        self.write(move |storage| storage.acquire(&run, asked))
-    }
-
-    fn beat(&self, owner: Owner) -> Reply<Result<Vec<Beat>>> {
-        self.write(move |storage| storage.beat(owner))
-    }
-
-    fn retire(&self, owner: Owner) -> Reply<Result<()>> {
-        self.write(move |storage| storage.retire(owner))
-    }
-
-    fn mail(&self, owner: Owner, limit: usize) -> Reply<Result<Vec<RunId>>> {
-        self.read(move |storage| storage.mail(owner, limit))
-    }
-
-    fn held(&self, owner: Owner, after: Option<RunId>, limit: usize) -> Reply<Result<Vec<RunId>>> {
-        self.read(move |storage| storage.held(owner, after, limit))
-    }
-
-    fn claim(&self, claim: Claim) -> Reply<Result<Vec<Claimed>>> {
-        self.write(|storage| storage.claim(claim))
-    }
-
-    fn set_aside(
-        &self,
-        run: &RunId,
-        owner: Owner,
-        until: Timestamp,
-        why: String,
-    ) -> Reply<Result<()>> {
-        let run = run.clone();
-        self.write(move |storage| storage.set_aside(&run, owner, until, why))
-    }
-
-    fn next_due(&self) -> Reply<Result<Option<Timestamp>>> {
-        self.read(Storage::next_due)
-    }
+    reads_and_writes!();
 
     fn poll_every(&self) -> Duration {
         self.poll_every.unwrap_or_else(|| self.inner.poll_every())
@@ -217,23 +141,6 @@ impl Storage for Slow<dyn Storage> {
 
     fn takes_writes(&self) -> bool {
         self.inner.takes_writes()
-    }
-
-    fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {
-        self.read(|storage| storage.list(query))
-    }
-
-    fn events(&self, run: &RunId, from: u64, limit: usize) -> Reply<Result<Vec<(u64, Recorded)>>> {
-        let run = run.clone();
-        self.read(move |storage| storage.events(&run, from, limit))
-    }
-
-    fn purge(&self, which: Purge) -> Reply<Result<Vec<RunId>>> {
-        self.write(|storage| storage.purge(which))
-    }
-
-    fn clear(&self, owner: Owner, runs: Vec<RunId>) -> Reply<Result<()>> {
-        self.write(move |storage| storage.clear(owner, runs))
     }
 }
 

@@ -6,7 +6,9 @@ use stepwell::storage::{Memory, RefusedWrite, Statement, StepWrites};
 use stepwell::{Engine, ErrorKind, executor_fn};
 
 use super::*;
-use crate::runs::writing::{self, Tables, engine, flow, insert, run, step};
+use crate::runs::writing::{
+    self, Tables, beside_good_ones, engine, flow, insert, only_these_are_refused, run, step,
+};
 
 const TABLE: &str = "CREATE TABLE rows (name TEXT PRIMARY KEY, number INTEGER);
     CREATE TABLE log (name TEXT);
@@ -96,19 +98,8 @@ fn a_refusal_fails_the_step_by_its_class_and_hurts_no_other() {
         ),
         ("at_the_end", "INSERT INTO children VALUES ('nobody')", ErrorClass::Fatal),
     ];
-    // All of them come down in one turn, and so in one commit, with others that are good.
-    let bad = table.iter().map(|(id, sql, _)| step(id, &[sql], ""));
-    let good = ["good_1", "good_2", "good_3"].map(|id| step(id, &[], ""));
-    let run = run(folder.open(), good[..1].iter().cloned().chain(bad).chain(good[1..].to_vec()));
-    assert_eq!(folder.log(), ["good_1", "good_2", "good_3"]);
-    assert!(folder.names("rows").is_empty());
-    let history = run.error_history();
-    for (id, sql, class) in table {
-        let failures: Vec<_> = history.iter().filter(|(step, _)| step == id).collect();
-        assert_eq!(failures.len(), 1, "{id} is not tried again: {failures:?}");
-        assert_eq!(failures[0].1.failure.class, class, "{id}: {}", failures[0].1.failure);
-        assert!(failures[0].1.failure.message.contains("refused"), "{sql}");
-    }
+    let run = run(folder.open(), beside_good_ones(&table));
+    only_these_are_refused(&run, &folder, &table);
     let trigger = "CREATE TRIGGER sly AFTER INSERT ON log BEGIN DELETE FROM runs; END";
     folder.plain().execute_batch(trigger).unwrap();
     let run = self::run(folder.open(), [step("sly", &[], "")]);

@@ -26,8 +26,7 @@ use self::guests::Guests;
 use self::reader::Reader;
 use self::write::Change;
 use self::writer::Writer;
-use super::rows::NewRows;
-use super::rows::to_json;
+use super::rows::{NewRows, to_json};
 use super::workflows::Workflows;
 use super::{
     Acquire, Answer, Beat, Claim, Claimed, Commit, Created, Denied, Message, NewRun, Owner, Purge,

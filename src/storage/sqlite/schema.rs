@@ -144,12 +144,10 @@ mod tests {
         for (synchronous, number) in [(Synchronous::Full, 2), (Synchronous::Normal, 1)] {
             let fault = Fault(Arc::from(path.as_path()));
             let (connection, _alive) = open(&path, Duration::ZERO, synchronous, &fault).unwrap();
-            let pragma = |name| connection.pragma_query_value(None, name, |row| row.get(0));
-            let found: i64 = pragma("synchronous").unwrap();
-            assert_eq!(found, number);
-            let mode: String =
-                connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
-            assert_eq!(mode, "wal");
+            let look =
+                "SELECT synchronous, journal_mode FROM pragma_synchronous, pragma_journal_mode";
+            let found = connection.query_row(look, [], |row| Ok((row.get(0)?, row.get(1)?)));
+            assert_eq!(found.unwrap(), (number, "wal".to_string()));
         }
         assert_eq!(Synchronous::default(), Synchronous::Full);
         for end in ["", "-alive"] {
