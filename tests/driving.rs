@@ -2,12 +2,14 @@
 #![cfg(feature = "testing")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
-use futures::future::{Either, select};
+use futures::executor::block_on;
+use futures::future::{BoxFuture, Either, select};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, stream};
 use serde_json::json;
@@ -40,8 +42,10 @@ async fn nap(engine: &Engine, length: Duration) {
     engine.runtime().sleep_until(engine.runtime().now() + length).await;
 }
 
+type Task = Box<dyn FnOnce() + Send>;
+
 /// Memory whose commits fail when told to: before anything is written, or after.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct Flaky {
     memory: Memory,
     fails_before: Arc<AtomicBool>,
@@ -52,6 +56,8 @@ struct Flaky {
     posts_late: Arc<Mutex<Option<VirtualRuntime>>>,
     /// The next run that is parked is so at once, and who parked it hears so late.
     parks_late: Arc<Mutex<Option<VirtualRuntime>>>,
+    /// Done when the next run is parked, before who parks it hears so.
+    on_park: Arc<Mutex<Option<Task>>>,
     /// Otherwise every second.
     polls_every: Option<Duration>,
     /// Says that something may be there.
@@ -59,6 +65,12 @@ struct Flaky {
     /// Claims fail as long as this is so.
     claims_fail: Arc<AtomicBool>,
     claims: Arc<AtomicU32>,
+}
+
+impl fmt::Debug for Flaky {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Flaky")
+    }
 }
 
 fn late<T: Send + 'static>(time: Option<VirtualRuntime>, reply: Reply<T>) -> Reply<T> {
@@ -83,6 +95,10 @@ impl Storage for Flaky {
         let parks = matches!(commit.holding, Holding::Parked(_));
         let time = if parks { self.parks_late.lock().unwrap().take() } else { None };
         let done = late(time, self.memory.commit(run, commit));
+        let on_park = if parks { self.on_park.lock().unwrap().take() } else { None };
+        if let Some(on_park) = on_park {
+            on_park();
+        }
         if self.fails_after.swap(false, Ordering::SeqCst) { failed() } else { done }
     }
 
@@ -276,6 +292,73 @@ fn a_run_that_was_looked_at_before_it_was_taken_over_is_driven_once() {
     })
     .unwrap();
     assert_eq!(begun.load(Ordering::SeqCst), 1);
+}
+
+/// Does something when it is woken for the first time.
+struct Alarm(Mutex<Option<Task>>);
+
+impl std::task::Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        let task = self.0.lock().unwrap().take();
+        task.into_iter().for_each(|task| task());
+    }
+}
+
+#[test]
+fn a_run_that_somebody_moves_as_it_is_let_go_stays() {
+    let time = VirtualRuntime::new(1);
+    let storage = Flaky::default();
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .storage(storage.clone())
+        .executor(
+            "t",
+            executor_fn(|ctx| async move {
+                ctx.sleep(SECOND).await;
+                Ok(())
+            }),
+        )
+        .build()
+        .unwrap();
+    // When nobody looks any more for what was held before.
+    let later = 100 * SECOND;
+    let wait = Step::wait("go", Wait::signal("go")).after("later");
+    let flow =
+        plain([Step::wait("later", Wait::For(later)), wait, Step::task("a", "t").after("go")]);
+    time.block_on(async {
+        let id = engine.start(&flow, ()).await.unwrap().id().clone();
+        let find = {
+            let engine = engine.clone();
+            move || engine.run(&id).now_or_never().unwrap().unwrap()
+        };
+        let on_park = Box::new(move || {
+            // Who looks from another thread finds the driver busy, and is woken when it is not any more.
+            let looks = std::thread::spawn(move || {
+                let waits: Arc<Mutex<Option<BoxFuture<'static, _>>>> = Arc::default();
+                let (gone, run) = (Arc::clone(&waits), find());
+                let moves: Task = Box::new(move || {
+                    drop(gone.lock().unwrap().take());
+                    block_on(find().signal("go", ())).unwrap();
+                });
+                let waker = Arc::new(Alarm(Mutex::new(Some(moves)))).into();
+                let mut outcome = async move { run.outcome().await }.boxed();
+                let mut context = std::task::Context::from_waker(&waker);
+                assert!(outcome.as_mut().poll(&mut context).is_pending());
+                *waits.lock().unwrap() = Some(outcome);
+            });
+            looks.join().unwrap();
+        });
+        let served = async {
+            nap(&engine, later / 2).await;
+            *storage.on_park.lock().unwrap() = Some(on_park);
+            nap(&engine, later).await;
+        };
+        engine.serve(served).await.unwrap();
+        let run = engine.list(RunQuery::default()).await.unwrap().remove(0);
+        assert_eq!(run.status, RunStatus::Succeeded);
+    })
+    .unwrap();
+    assert!(storage.on_park.lock().unwrap().is_none());
 }
 
 #[test]

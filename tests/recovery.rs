@@ -4,16 +4,17 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::{Either, join, select};
+use futures::future::{Either, join, poll_fn, select};
 use serde_json::json;
 use stepwell::engine::EngineLimits;
 use stepwell::journal::{Reason, Signal, Vote};
 use stepwell::run::{Explanation, RunExplanation};
 use stepwell::runtime::Runtime as _;
-use stepwell::storage::{ANSWERS_KEPT, Memory, Message, Owner, RunQuery, Storage};
+use stepwell::storage::{ANSWERS_KEPT, Holding, Memory, Message, Owner, RunQuery, Storage};
 use stepwell::testing::VirtualRuntime;
 use stepwell::workflow::Limits;
 use stepwell::{
@@ -559,4 +560,52 @@ fn an_engine_that_is_served_again_goes_on_with_what_it_held() {
             assert_eq!(stored.status, RunStatus::Succeeded);
         })
         .unwrap();
+}
+
+#[test]
+fn a_run_that_was_let_go_is_not_driven_beside_the_one_that_is_loaded_next() {
+    let world = World::new();
+    let wait = 1_000 * SECOND;
+    world
+        .time
+        .block_on(async {
+            let steps = [Step::wait("w", Wait::For(wait)), work("b", 1).after("w")];
+            let (first, second) = (world.engine("first"), world.engine("second"));
+            let handle = first.start(&flow(steps), ()).await.unwrap();
+            let id = handle.id().clone();
+            // Held while it waits, as somebody has a handle; then it is gone, as by a crash.
+            let crash = select(Box::pin(handle.outcome()), Box::pin(world.nap(SECOND)));
+            assert!(matches!(crash.await, Either::Right(_)));
+            let holding = async || world.storage.load(&id).await.unwrap().unwrap().holding;
+            let before = holding().await;
+            drop((handle, first));
+
+            let served = async {
+                // So late that it is not this run which asks for itself when the first one is gone.
+                world.nap(LEASE - SECOND).await;
+                let looks = second.run(&id).await.unwrap();
+                while holding().await == before {
+                    pending_once().await;
+                }
+                // Taken over a moment ago, with somebody looking; now nobody is, and it is parked.
+                drop(looks);
+                while !matches!(holding().await, Holding::Parked(_)) {
+                    pending_once().await;
+                }
+                // Due at once: whoever drives it goes on.
+                world.time.advance(wait);
+                pending_once().await;
+                second.run(&id).await.unwrap().outcome().await.unwrap();
+            };
+            second.serve(served).await.unwrap();
+        })
+        .unwrap();
+    assert_eq!(world.begun(), [("second", "b".to_string())]);
+}
+
+/// Lets go of the thread until somebody is woken who is polled with this.
+async fn pending_once() {
+    let mut was = false;
+    poll_fn(|_| if std::mem::replace(&mut was, true) { Poll::Ready(()) } else { Poll::Pending })
+        .await;
 }

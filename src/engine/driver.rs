@@ -136,6 +136,12 @@ impl Driver {
         self.in_air.is_empty() && self.desk.launches.is_empty() && self.desk.landed.is_empty()
     }
 
+    /// Whether the run is parked, or another engine's.
+    pub(super) fn rests(&self) -> bool {
+        let is_known = !self.uncertain || self.site.run.is_elsewhere();
+        is_known && self.in_air.is_empty() && self.desk.launches.is_empty()
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.site.run.has_ended()
     }

@@ -94,7 +94,8 @@ impl Engine {
             match next {
                 Next::Stop => break,
                 Next::Fresh(fresh) => {
-                    let new = fresh.iter().filter_map(Slot::serve);
+                    let kept = fresh.iter().filter(|slot| self.keeps(slot));
+                    let new = kept.filter_map(Slot::serve);
                     drives.extend(new.map(|slot| Either::Left(self.drive(slot))));
                 }
                 Next::Due => round = Some(self.round().boxed()),
@@ -201,7 +202,7 @@ impl Engine {
             tracing::warn!(target: "stepwell", %run_id, %error, "driving failed");
             if error.kind() == ErrorKind::NotFound {
                 drop(driving);
-                self.lets_go(slot);
+                self.takes_out(slot);
                 return;
             }
             self.0.runtime.sleep(pause).await;
@@ -225,8 +226,20 @@ impl Engine {
         if left || removes_nothing.is_none() { Ok(()) } else { self.0.retire().await }
     }
 
-    /// Takes a run out of memory, unless it goes on and somebody has a handle for it.
+    /// Whether this is where the run is: one that was let go meanwhile is not to be driven beside the
+    /// one that is loaded next.
+    fn keeps(&self, slot: &Arc<Slot>) -> bool {
+        lock(&self.0.runs).get(&slot.context.id).is_some_and(|other| Arc::ptr_eq(other, slot))
+    }
+
+    /// Takes a run out of memory, unless it goes on and somebody has a handle for it, or somebody who
+    /// had one has moved it since it came to rest.
     fn lets_go(&self, slot: &Arc<Slot>) -> bool {
+        let rest = slot.at_rest();
+        (rest.is_some() || slot.context.has_ended()) && self.takes_out(slot)
+    }
+
+    fn takes_out(&self, slot: &Arc<Slot>) -> bool {
         // Under the lock, as handles are made under it.
         let mut runs = lock(&self.0.runs);
         let goes = slot.context.has_ended() || slot.context.handles.load(Ordering::SeqCst) == 0;

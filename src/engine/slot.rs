@@ -172,6 +172,17 @@ impl Slot {
         )
     }
 
+    /// Has the drive to oneself, if there is nothing in it to go on with here.
+    pub(super) fn at_rest(&self) -> Option<Turn<'_>> {
+        let turn = self.try_enter()?;
+        let rests = match turn.drive.as_deref() {
+            Some(Drive::Idle(driver)) => driver.rests(),
+            Some(Drive::Going(_)) => false,
+            Some(Drive::Fresh(_) | Drive::Gone) | None => true,
+        };
+        rests.then_some(turn)
+    }
+
     /// Drops what runs, when nobody drives the run and nobody has a handle: what it holds is given
     /// to others. The run stays, and goes on from its journal when it is driven again.
     pub(crate) fn abandon(&self) {
@@ -196,7 +207,7 @@ impl Slot {
 }
 
 /// The drive in the hands of one.
-struct Turn<'a> {
+pub(super) struct Turn<'a> {
     slot: &'a Slot,
     drive: Option<MutexGuard<'a, Drive>>,
 }
