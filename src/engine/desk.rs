@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use super::admission::{Ended, Full, Held, admit};
 use super::driver::Site;
@@ -134,18 +135,17 @@ impl Desk {
 
     fn report(&mut self, site: &Site, state: &mut RunState, now: Timestamp) {
         let mut landed = std::mem::take(&mut self.landed);
-        let mut later = Vec::new();
-        for Landed { step, number, body, result, class, writes } in landed.drain(..) {
-            if self.one_by_one && writes.is_some() && !self.writes.is_empty() {
-                later.push(Landed { step, number, body, result, class, writes });
-                continue;
-            }
+        if self.one_by_one {
+            self.landed = self.all_but_one_that_writes(&mut landed);
+        }
+        if landed.iter().any(|landed| landed.result.is_none()) {
+            self.forget_dropped(site, &mut landed, now);
+        }
+        for (at, landed) in landed.iter_mut().enumerate() {
+            let Landed { step, number, body, class, .. } = *landed;
             let Some(task) = site.prepared.task(body, step.step) else { continue };
             self.held.give_back(task);
-            let Some(result) = result else {
-                task.kind.ended(Ended::Unknown, now);
-                continue;
-            };
+            let Some(result) = landed.result.take() else { continue };
             let failed = result.is_err();
             let report = match result {
                 Ok(output) if output.nests_too_deep() => {
@@ -163,37 +163,58 @@ impl Desk {
                     self.judge(&site.engine, error, class, now)
                 }
             };
-            let (told, wrote) = (Some(told_again(&report)), writes.clone());
-            self.unstored.push(Landed { step, number, body, result: told, class, writes: wrote });
+            landed.result = Some(told_again(&report));
             // The definition may have been changed since.
             let step = state.current(step, body).unwrap_or(step);
             let before = self.events.len();
-            let report = Command::Report { step, attempt: number, result: report };
-            state.decide_into(report, now, &mut self.events).unwrap_or_else(|refused| {
+            let reported = state.report(step, number, report, now, &mut self.events);
+            if let Err(refused) = reported {
                 // The step was stopped, or timed out, before its result came.
                 tracing::debug!(target: "stepwell", run_id = %site.run.id, %refused, "late report");
-            });
+            }
             if failed {
                 self.pay_for_retries(&site.engine, before..self.events.len(), now);
             }
-            if let Some(statements) = writes {
-                self.note_writes(StepWrites { step, statements }, before);
+            if let Some(statements) = &landed.writes {
+                let statements = Arc::clone(statements);
+                let place = self.unstored.len() + at;
+                self.note_writes(StepWrites { step, statements }, place, before);
             }
         }
-        // A buffer to be filled again.
-        self.landed = landed;
-        if self.one_by_one {
-            self.one_by_one = !later.is_empty();
-            self.landed.append(&mut later);
+        // Until it is stored; of two buffers one is always empty.
+        if self.unstored.is_empty() && self.landed.is_empty() {
+            self.landed = std::mem::replace(&mut self.unstored, landed);
+        } else {
+            self.unstored.append(&mut landed);
         }
+    }
+
+    /// Takes out what was dropped on purpose: the run knows already.
+    #[cold]
+    fn forget_dropped(&mut self, site: &Site, landed: &mut Vec<Landed>, now: Timestamp) {
+        for dropped in landed.extract_if(.., |landed| landed.result.is_none()) {
+            if let Some(task) = site.prepared.task(dropped.body, dropped.step.step) {
+                self.held.give_back(task);
+                task.kind.ended(Ended::Unknown, now);
+            }
+        }
+    }
+
+    /// Takes out those whose writes are to be tried later, with another commit.
+    fn all_but_one_that_writes(&mut self, landed: &mut Vec<Landed>) -> Vec<Landed> {
+        let mut one = false;
+        let writes = |landed: &mut Landed| landed.writes.is_some() && std::mem::replace(&mut one, true);
+        let later: Vec<Landed> = landed.extract_if(.., writes).collect();
+        self.one_by_one = !later.is_empty();
+        later
     }
 
     /// Notes what a step writes if the events from this place on say that it has succeeded: what it
     /// came to may have been refused, or nobody wants it any more.
-    fn note_writes(&mut self, writes: StepWrites, from: usize) {
+    fn note_writes(&mut self, writes: StepWrites, place: usize, from: usize) {
         let is_success = |recorded: &Recorded| matches!(recorded.event, Event::StepSucceeded { step, .. } if step == writes.step);
         if self.events[from..].iter().any(is_success) {
-            self.writes.push((writes, self.unstored.len().saturating_sub(1)));
+            self.writes.push((writes, place));
         }
     }
 
@@ -355,16 +376,14 @@ impl Desk {
             // A composite step that was ready for its locks only.
             None if locked => {
                 self.granted.remove(&step);
-                return Ok(state
-                    .decide_into(Command::Dispatch { step }, now, &mut self.events)
-                    .is_ok());
+                return Ok(state.dispatch(step, now, &mut self.events).is_ok());
             }
             None => return Err(Full::Run("its definition is gone".into())),
         }
         if locked {
             self.granted.remove(&step);
         }
-        if state.decide_into(Command::Dispatch { step }, now, &mut self.events).is_err() {
+        if state.dispatch(step, now, &mut self.events).is_err() {
             return Ok(false);
         }
         self.launch(state, step, &*site.engine.runtime);

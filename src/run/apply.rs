@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::join::Ended;
-use super::scope::{Bodies, ItemEnd, Own, Scope, TimerKind};
+use super::scope::{Bodies, Cell, ItemEnd, Own, Scope, TimerKind};
 use super::snapshot::Made;
 use super::{PAST_FAILURES_MAX, RunState, Start, join, scope_in};
 use crate::id::StepKey;
 use crate::journal::{Event, Outcome, ScopeOpened, StepStatus, Waiting};
 use crate::time::Timestamp;
 use crate::value::Value;
-use crate::workflow::NodeKind;
+use crate::workflow::{Node, NodeKind};
 
 impl RunState {
     /// Applies an event. Total: an event that does not fit changes nothing but the version.
@@ -194,39 +194,34 @@ impl RunState {
     }
 
     fn started(&mut self, step: StepKey, attempt: u32, at: Timestamp) {
-        self.set(step, StepStatus::Running, at);
-        let Some(scope) = self.scope_mut(step.scope) else {
+        let Some((cell, node)) = self.set(step, StepStatus::Running, at) else {
             return;
         };
-        if let Some(cell) = scope.cells.get_mut(step.step as usize) {
-            cell.attempt = attempt;
-        }
-        let node = scope.body.nodes.get(step.step as usize);
-        let timeouts = node.map_or((None, None), |node| (node.attempt_timeout, node.timeout));
-        if let Some(limit) = timeouts.0 {
+        cell.attempt = attempt;
+        let first = cell.more.as_ref().map_or(1, |more| more.first.max(1));
+        let (limit, limit_of_all) = (node.attempt_timeout, node.timeout);
+        if let Some(limit) = limit {
             self.set_timer(step, at + limit, TimerKind::AttemptTimeout);
         }
-        let more = self.cell(step).and_then(|cell| cell.more.as_ref());
-        let first = more.map_or(1, |more| more.first.max(1));
         // All attempts together: the clock runs from the first.
-        if let Some(limit) = timeouts.1.filter(|_| attempt == first) {
+        if let Some(limit) = limit_of_all.filter(|_| attempt == first) {
             self.set_timer(step, at + limit, TimerKind::StepTimeout);
         }
     }
 
-    /// Sets a status and keeps what is counted and queued by status.
-    fn set(&mut self, step: StepKey, status: StepStatus, at: Timestamp) {
-        let Some(scope) = scope_in(&mut self.root, &mut self.inner, step.scope) else {
-            return;
-        };
+    /// Sets a status and keeps what is counted and queued by status; the step, if it was there and had
+    /// not ended.
+    fn set(
+        &mut self,
+        step: StepKey,
+        status: StepStatus,
+        at: Timestamp,
+    ) -> Option<(&mut Cell, &Node)> {
+        let scope = scope_in(&mut self.root, &mut self.inner, step.scope)?;
         let at_step = step.step as usize;
-        let (Some(cell), Some(node)) =
-            (scope.cells.get_mut(at_step), scope.body.nodes.get(at_step))
-        else {
-            return;
-        };
+        let (cell, node) = (scope.cells.get_mut(at_step)?, scope.body.nodes.get(at_step)?);
         if cell.status.is_end() {
-            return;
+            return None;
         }
         let before = std::mem::replace(&mut cell.status, status);
         cell.since = at;
@@ -245,6 +240,7 @@ impl RunState {
         if status == StepStatus::Ready {
             self.ready.push(step, node.priority);
         }
+        Some((cell, node))
     }
 
     /// Ends a step, drops what it still had open, and tells the steps that wait for it. Whether the

@@ -286,6 +286,28 @@ impl RunState {
         turn::Turn::new(self, now, events).take(command)
     }
 
+    /// [`Command::Dispatch`], for whoever has a hundred thousand of them and does without the command.
+    pub(crate) fn dispatch(
+        &mut self,
+        step: StepKey,
+        now: Timestamp,
+        events: &mut Vec<Recorded>,
+    ) -> Result<(), Rejection> {
+        turn::Turn::new(self, now, events).take_dispatch(step)
+    }
+
+    /// [`Command::Report`], in the same way.
+    pub(crate) fn report(
+        &mut self,
+        step: StepKey,
+        attempt: u32,
+        result: Report,
+        now: Timestamp,
+        events: &mut Vec<Recorded>,
+    ) -> Result<(), Rejection> {
+        turn::Turn::new(self, now, events).take_report(step, attempt, result)
+    }
+
     /// The run's id.
     #[must_use]
     pub const fn id(&self) -> &RunId {

@@ -58,18 +58,15 @@ impl<'a> Turn<'a> {
         if self.state.started.is_none() && !matches!(command, Command::Start { .. }) {
             return Err(Rejection::NotStarted);
         }
-        // Two of three commands have nothing to check.
-        if !matches!(command, Command::Dispatch { .. } | Command::Report { .. }) {
-            bounds::check(&command)?;
-        }
+        bounds::check(&command)?;
         match command {
             Command::Start { input, variables, seed, grace } => {
                 self.start(input, variables, seed, grace)?;
             }
-            // Nothing follows from the start of a task.
-            Command::Dispatch { step } if self.dispatch(step)? => return Ok(()),
-            Command::Dispatch { .. } => {}
-            Command::Report { step, attempt, result } => self.report(step, attempt, result)?,
+            Command::Dispatch { step } => return self.take_dispatch(step),
+            Command::Report { step, attempt, result } => {
+                return self.take_report(step, attempt, result);
+            }
             Command::Lose { step, attempt } => self.lose(step, attempt)?,
             Command::Tick { retry } => self.tick(retry),
             Command::Signal(signal) => self.signal(signal)?,
@@ -83,6 +80,38 @@ impl<'a> Turn<'a> {
         }
         self.settle();
         Ok(())
+    }
+
+    /// [`Command::Dispatch`].
+    pub(super) fn take_dispatch(mut self, step: StepKey) -> Result<(), Rejection> {
+        self.is_open()?;
+        // Nothing follows from the start of a task.
+        if !self.dispatch(step)? {
+            self.settle();
+        }
+        Ok(())
+    }
+
+    /// [`Command::Report`].
+    pub(super) fn take_report(
+        mut self,
+        step: StepKey,
+        attempt: u32,
+        result: Report,
+    ) -> Result<(), Rejection> {
+        self.is_open()?;
+        self.report(step, attempt, result)?;
+        self.settle();
+        Ok(())
+    }
+
+    /// Whether the run has begun and not ended.
+    fn is_open(&self) -> Result<(), Rejection> {
+        match (&self.state.outcome, &self.state.started) {
+            (Some(_), _) => Err(Rejection::Finished),
+            (None, None) => Err(Rejection::NotStarted),
+            (None, Some(_)) => Ok(()),
+        }
     }
 
     /// The one way to change anything. Inlined, so that an event is made where it stays.
