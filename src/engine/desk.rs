@@ -203,7 +203,8 @@ impl Desk {
     /// Takes out those whose writes are to be tried later, with another commit.
     fn all_but_one_that_writes(&mut self, landed: &mut Vec<Landed>) -> Vec<Landed> {
         let mut one = false;
-        let writes = |landed: &mut Landed| landed.writes.is_some() && std::mem::replace(&mut one, true);
+        let writes =
+            |landed: &mut Landed| landed.writes.is_some() && std::mem::replace(&mut one, true);
         let later: Vec<Landed> = landed.extract_if(.., writes).collect();
         self.one_by_one = !later.is_empty();
         later

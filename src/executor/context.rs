@@ -58,10 +58,16 @@ pub(crate) struct RunContext {
     pub(crate) revivers: AtomicUsize,
     /// The run's end is stored.
     ended: AtomicBool,
-    /// Why ready steps wait for room, as the driver last saw it.
-    full: Mutex<Option<NoRoom>>,
-    /// Ready steps that wait for a lock, and why.
-    denied: Mutex<BTreeMap<StepKey, String>>,
+    /// Why ready steps wait, as the driver last saw it.
+    waits: Mutex<Waits>,
+}
+
+#[derive(Debug, Default)]
+struct Waits {
+    /// For room.
+    full: Option<Box<NoRoom>>,
+    /// Those that wait for a lock, each with its reason.
+    denied: BTreeMap<StepKey, String>,
 }
 
 impl RunContext {
@@ -92,8 +98,7 @@ impl RunContext {
             drivers: AtomicUsize::new(0),
             revivers: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
-            full: Mutex::new(None),
-            denied: Mutex::default(),
+            waits: Mutex::default(),
             state: Mutex::new(state),
         }
     }
@@ -167,20 +172,24 @@ impl RunContext {
     }
 
     pub(crate) fn set_full(&self, reason: Option<NoRoom>) {
-        *self.full.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        self.waits().full = reason.map(Box::new);
     }
 
     pub(crate) fn full(&self) -> Option<NoRoom> {
-        self.full.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.waits().full.as_deref().cloned()
     }
 
     pub(crate) fn set_denied(&self, denied: BTreeMap<StepKey, String>) {
-        *self.denied.lock().unwrap_or_else(PoisonError::into_inner) = denied;
+        self.waits().denied = denied;
     }
 
     /// Which lock a step waits for, if it does.
     pub(crate) fn denied(&self, step: StepKey) -> Option<String> {
-        self.denied.lock().unwrap_or_else(PoisonError::into_inner).get(&step).cloned()
+        self.waits().denied.get(&step).cloned()
+    }
+
+    fn waits(&self) -> MutexGuard<'_, Waits> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether somebody drives it, so that what is started goes on.

@@ -39,6 +39,9 @@ pub struct Recorded {
     pub event: Event,
 }
 
+// Each step has three, and memory keeps them as long as the run: it is not to grow unnoticed.
+const _: () = assert!(size_of::<Recorded>() <= 32);
+
 /// Something that happened to a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -223,8 +226,9 @@ pub enum Event {
         /// Who did it and why.
         by: Box<Reason>,
         /// How long running steps have to stop by themselves, if another time than at the start.
+        /// Elsewhere, as it would make every event longer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        grace: Option<Duration>,
+        grace: Option<Box<Duration>>,
     },
     /// The run has taken longer than its limit, and is asked to stop.
     RunLimitReached,

@@ -163,7 +163,7 @@ impl RunState {
             Event::RunCancelRequested { by, grace } => {
                 self.asked_by = Some(by.clone());
                 if let (Some(grace), Some(start)) = (grace, &mut self.started) {
-                    start.grace = *grace;
+                    start.grace = **grace;
                 }
                 (self.stopping, self.paused) = (Some(Outcome::Cancelled.into()), None);
             }

@@ -514,7 +514,7 @@ impl<'a> Turn<'a> {
         if self.state.stopping.is_some() {
             return Err(Rejection::Stopping);
         }
-        self.emit(Event::RunCancelRequested { by, grace });
+        self.emit(Event::RunCancelRequested { by, grace: grace.map(Box::new) });
         self.stop_scope(0, CancelReason::Run);
         Ok(())
     }

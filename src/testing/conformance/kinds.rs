@@ -224,7 +224,7 @@ fn run_events() -> Vec<Event> {
         Event::RunPaused { by: Box::default() },
         Event::RunResumed { by: by.clone(), deadline: Timestamp::MAX },
         Event::RunCancelRequested { by: by.clone(), grace: None },
-        Event::RunCancelRequested { by, grace: Some(Duration::MAX) },
+        Event::RunCancelRequested { by, grace: Some(Box::new(Duration::MAX)) },
         Event::RunQuarantined { recoveries: u32::MAX },
         Event::RunLimitReached,
         Event::WorkflowModified(Box::new(modified)),
