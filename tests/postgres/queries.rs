@@ -3,6 +3,7 @@
 use sqlx::Row;
 use stepwell::journal::{Mapping, Operation, Reason};
 
+use super::runs::documented::{Schema, lists_exactly};
 use super::*;
 
 fn order(storage: &Postgres) {
@@ -24,6 +25,23 @@ fn order(storage: &Postgres) {
         .chain(seconds.into_iter().zip(events).map(|(s, event)| Recorded { at: at(s), event }));
     let failed = Commit { status: RunStatus::Failed, ..commit(A, 0, journal.collect()) };
     write(storage, "order-4711", failed).unwrap();
+}
+
+#[test]
+fn the_documentation_lists_the_tables_and_columns_that_there_are() {
+    let Some((_, schema)) = opened("listed") else { return };
+    let columns = format!(
+        "SELECT relname::text, attname::text, format_type(atttypid, atttypmod)
+         FROM pg_class JOIN pg_namespace ON relnamespace = pg_namespace.oid
+         JOIN pg_attribute ON attrelid = pg_class.oid
+         WHERE nspname = '{schema}' AND relkind NOT IN ('i', 'S') AND attnum > 0 AND NOT attisdropped"
+    );
+    let mut real = Schema::new();
+    for row in rows(server().unwrap(), &columns) {
+        let table = real.entry(row.get(0)).or_default();
+        table.insert(row.get(1), row.get(2));
+    }
+    lists_exactly(include_str!("../../src/storage/postgres/mod.rs"), &real);
 }
 
 #[test]

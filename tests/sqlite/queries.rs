@@ -1,7 +1,26 @@
 //! The queries that the documentation shows.
 
+use super::runs::documented::{Schema, lists_exactly};
 use super::*;
 use stepwell::journal::{Mapping, Operation};
+
+#[test]
+fn the_documentation_lists_the_tables_and_columns_that_there_are() {
+    let folder = Folder::new("listed");
+    let _storage = folder.open();
+    let plain = folder.plain();
+    let columns = "SELECT tables.name, columns.name, columns.type
+        FROM sqlite_master AS tables, pragma_table_info(tables.name) AS columns
+        WHERE tables.type IN ('table', 'view') AND tables.name NOT LIKE 'sqlite\\_%' ESCAPE '\\'";
+    let mut columns = plain.prepare(columns).unwrap();
+    let mut columns = columns.query([]).unwrap();
+    let mut schema = Schema::new();
+    while let Some(row) = columns.next().unwrap() {
+        let table = schema.entry(row.get(0).unwrap()).or_default();
+        table.insert(row.get(1).unwrap(), row.get(2).unwrap());
+    }
+    lists_exactly(include_str!("../../src/storage/sqlite/mod.rs"), &schema);
+}
 
 #[test]
 fn the_queries_of_the_documentation_answer() {

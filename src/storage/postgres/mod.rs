@@ -77,31 +77,32 @@ use crate::time::Timestamp;
 ///
 /// # The schema
 ///
-/// Times are microseconds since 1970 in UTC; `stepwell.moment(at)` makes `timestamptz` of them, and the two
+/// Times are microseconds since 1970 in UTC; `stepwell.moment(at)` makes `timestamptz` of them, and the
 /// views have that. PostgreSQL has no text with U+0000: it is kept as U+001A and `0`, and U+001A as itself
 /// twice. JSON is kept as `json`, as it was written: `jsonb` would lose the order of keys and digits of
 /// numbers. What is written by hand is not checked.
 ///
 /// | table | one row for each | columns |
 /// | --- | --- | --- |
-/// | `runs` | run | `run` (number), `id`, `workflow` (number), `status`, `created_at`, `changed_at`, `events` (length of the journal), `state` (`held`, `parked`, `finished`, `aside`), `owner`, `due`, `inbox` (messages that wait), `posted`, `answered`, `recoveries`, `problem`, `user_name`, `metadata` |
-/// | `workflows` | definition | `workflow` (number), `id`, `version` (its author's, or null), `hash` (its [digest](crate::Workflow::digest)), `definition` (JSON) |
-/// | `run_workflows` | sub-workflow of a run | `run`, `position`, `workflow` |
-/// | `events` | event of a journal | `run`, `position` (from 0), `at`, `kind`, `scope` and `step` (numbers, where it is about a step), `data` (JSON) |
-/// | `snapshots` | run whose state was written | `run`, `events` (how many made it), `forgotten` (events before this position are gone, but for those about what people did), `state` (JSON) |
-/// | `messages` | message without an answer | `run`, `number`, `message` (JSON) |
-/// | `answers` | of the last answers of a run | `run`, `position`, `number`, `rejection` (JSON; null when it was done) |
-/// | `locks` | lock with a rate | `lock`, `next` (when it could be taken at an even pace) |
-/// | `lock_holders` | lock that a step holds | `lock`, `run` (id), `scope`, `step` |
-/// | `owners` | engine | `owner`, `beats`, `state` (`alive`, `retired`, `gone`) |
-/// | `purged` | removed run whose blobs may be there still | `id`, `workflow` (id), `owner` |
-/// | `migrations` | version of the schema | `version`, `at` |
+/// | `runs` | run | `run bigint`, `id text`, `workflow bigint`, `status text`, `created_at bigint`, `changed_at bigint`, `events bigint` (length of the journal), `state text` (`held`, `parked`, `finished`, `aside`), `owner uuid`, `due bigint`, `inbox bigint` (messages that wait), `posted bigint`, `answered bigint`, `recoveries bigint`, `problem text`, `user_name text`, `metadata json` |
+/// | `workflows` | definition | `workflow bigint`, `id text`, `version bigint` (its author's, or null), `hash text` (its [digest](crate::Workflow::digest)), `definition json` |
+/// | `run_workflows` | sub-workflow of a run | `run bigint`, `position integer`, `workflow bigint` |
+/// | `events` | event of a journal | `run bigint`, `position bigint` (from 0), `at bigint`, `kind text`, `scope bigint` and `step bigint` (where it is about a step), `data json` |
+/// | `snapshots` | run whose state was written | `run bigint`, `events bigint` (how many made it), `forgotten bigint` (events before this position are gone, but for those about what people did), `state text` (JSON) |
+/// | `messages` | message without an answer | `run bigint`, `number bigint`, `message json` |
+/// | `answers` | of the last answers of a run | `run bigint`, `position bigint`, `number bigint`, `rejection json` (null when it was done) |
+/// | `locks` | lock with a rate | `lock text`, `next bigint` (when it could be taken at an even pace) |
+/// | `lock_holders` | lock that a step holds | `lock text`, `run text` (id), `scope bigint`, `step bigint` |
+/// | `owners` | engine | `owner uuid`, `beats bigint`, `state text` (`alive`, `retired`, `gone`) |
+/// | `purged` | removed run whose blobs may be there still | `id text`, `workflow text` (id), `owner uuid` |
+/// | `migrations` | version of the schema | `version integer`, `at timestamp with time zone` |
 ///
-/// The views are `run_overview` (runs with the id, the version and the first letters of the digest of the
-/// workflow that they began with), `definition_changes` (`run`, `position` in its journal, `at`,
-/// `version`, `changed_by`, `why`) and `step_states` (`run`, `scope`, `step`, `name` of outermost steps,
-/// `status`, `since`; numbers are those of the definition of the time, names those of the one that the
-/// run began with).
+/// | view | one row for each | columns |
+/// | --- | --- | --- |
+/// | `run_overview` | run | `run` (id), `workflow` (id), `version` and `definition` (first letters of the digest) of the workflow that it began with, `status`, `created_at`, `changed_at`, `events`, `forgotten`, `state`, `due`, `inbox`, `recoveries`, `problem`, `user_name` |
+/// | `definition_changes` | other definition that a run was given | `run` (id), `position` (in its journal), `at`, `version`, `changed_by`, `why` |
+/// | `step_states` | step of a run that has moved | `run` (id), `scope`, `step`, `name` (of outermost steps), `status`, `since`, `position` (of the event that says so); numbers are those of the definition of the time, names those of the one that the run began with |
+///
 /// Where `run_overview` says that something is `forgotten`, `events` lacks what happened before, and
 /// `step_states` the steps that have not moved since.
 ///

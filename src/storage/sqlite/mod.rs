@@ -74,23 +74,24 @@ use crate::time::Timestamp;
 ///
 /// | table | one row for each | columns |
 /// | --- | --- | --- |
-/// | `runs` | run | `run` (number), `id`, `workflow` (number), `status`, `created_at`, `changed_at`, `events` (length of the journal), `state` (`held`, `parked`, `finished`, `aside`), `owner`, `due`, `inbox` (messages that wait), `posted`, `answered`, `recoveries`, `problem`, `user`, `metadata` |
-/// | `workflows` | definition | `workflow` (number), `id`, `version` (its author's, or null), `hash` (its [digest](crate::Workflow::digest)), `definition` (JSON) |
-/// | `run_workflows` | sub-workflow of a run | `run`, `position`, `workflow` |
-/// | `events` | event of a journal | `run`, `position` (from 0), `at`, `kind`, `scope` and `step` (numbers, where it is about a step), `data` (JSON) |
-/// | `snapshots` | run whose state was written | `run`, `events` (how many made it), `forgotten` (events before this position are gone, but for those about what people did), `state` (JSON) |
-/// | `messages` | message without an answer | `run`, `number`, `message` (JSON) |
-/// | `answers` | of the last answers of a run | `run`, `position`, `number`, `rejection` (JSON; null when it was done) |
-/// | `locks` | lock with a rate | `lock`, `next` (when it could be taken at an even pace) |
-/// | `lock_holders` | lock that a step holds | `lock`, `run` (id), `scope`, `step` |
-/// | `owners` | engine | `owner`, `beats`, `state` (`alive`, `retired`, `gone`) |
-/// | `purged` | removed run whose blobs may be there still | `id`, `workflow` (id), `owner` |
+/// | `runs` | run | `run INTEGER`, `id TEXT`, `workflow INTEGER`, `status TEXT`, `created_at INTEGER`, `changed_at INTEGER`, `events INTEGER` (length of the journal), `state TEXT` (`held`, `parked`, `finished`, `aside`), `owner BLOB`, `due INTEGER`, `inbox INTEGER` (messages that wait), `posted INTEGER`, `answered INTEGER`, `recoveries INTEGER`, `problem TEXT`, `user TEXT`, `metadata TEXT` (JSON) |
+/// | `workflows` | definition | `workflow INTEGER`, `id TEXT`, `version INTEGER` (its author's, or null), `hash TEXT` (its [digest](crate::Workflow::digest)), `definition TEXT` (JSON) |
+/// | `run_workflows` | sub-workflow of a run | `run INTEGER`, `position INTEGER`, `workflow INTEGER` |
+/// | `events` | event of a journal | `run INTEGER`, `position INTEGER` (from 0), `at INTEGER`, `kind TEXT`, `scope INTEGER` and `step INTEGER` (where it is about a step), `data TEXT` (JSON) |
+/// | `snapshots` | run whose state was written | `run INTEGER`, `events INTEGER` (how many made it), `forgotten INTEGER` (events before this position are gone, but for those about what people did), `state TEXT` (JSON) |
+/// | `messages` | message without an answer | `run INTEGER`, `number INTEGER`, `message TEXT` (JSON) |
+/// | `answers` | of the last answers of a run | `run INTEGER`, `position INTEGER`, `number INTEGER`, `rejection TEXT` (JSON; null when it was done) |
+/// | `locks` | lock with a rate | `lock TEXT`, `next INTEGER` (when it could be taken at an even pace) |
+/// | `lock_holders` | lock that a step holds | `lock TEXT`, `run TEXT` (id), `scope INTEGER`, `step INTEGER` |
+/// | `owners` | engine | `owner BLOB`, `beats INTEGER`, `state TEXT` (`alive`, `retired`, `gone`) |
+/// | `purged` | removed run whose blobs may be there still | `id TEXT`, `workflow TEXT` (id), `owner BLOB` |
 ///
-/// The views are `run_overview` (runs with the id, the version and the first letters of the digest of the
-/// workflow that they began with), `definition_changes` (`run`, `position` in its journal, `at`,
-/// `version`, `changed_by`, `why`) and `step_states` (`run`, `scope`, `step`, `name` of outermost steps,
-/// `status`, `since`; numbers are those of the definition of the time, names those of the one that the
-/// run began with).
+/// | view | one row for each | columns |
+/// | --- | --- | --- |
+/// | `run_overview` | run | `run` (id), `workflow` (id), `version` and `definition` (first letters of the digest) of the workflow that it began with, `status`, `created_at`, `changed_at`, `events`, `forgotten`, `state`, `due`, `inbox`, `recoveries`, `problem`, `user` |
+/// | `definition_changes` | other definition that a run was given | `run` (id), `position` (in its journal), `at`, `version`, `changed_by`, `why` |
+/// | `step_states` | step of a run that has moved | `run` (id), `scope`, `step`, `name` (of outermost steps), `status`, `since`, `position` (of the event that says so); numbers are those of the definition of the time, names those of the one that the run began with |
+///
 /// Where `run_overview` says that something is `forgotten`, `events` lacks what happened before, and
 /// `step_states` the steps that have not moved since.
 ///
