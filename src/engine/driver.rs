@@ -72,6 +72,8 @@ pub(crate) struct Site {
     pub(crate) run: Arc<RunContext>,
     pub(crate) prepared: Arc<Prepared>,
     parallel: bool,
+    /// Other processes may be on its storage.
+    shared: bool,
 }
 
 /// What a commit leads to, once it is stored.
@@ -109,8 +111,9 @@ impl Driver {
         };
         let snapshot_at = snapshot.saturating_add(engine.limits.snapshot_every);
         let parallel = engine.runtime.is_parallel();
+        let shared = engine.storage.poll_every() < ALONE;
         Self {
-            site: Site { engine, run, prepared, parallel },
+            site: Site { engine, run, prepared, parallel, shared },
             desk: Desk::default(),
             flights: None,
             in_air: BTreeMap::new(),
@@ -274,10 +277,14 @@ impl Driver {
         // After the state is free: those who are woken are other people's code.
         self.desk.held.settle(&self.site.engine);
         let has_ended = next.0.is_end();
+        let mut is_late = false;
         if !self.desk.events.is_empty() || !self.desk.answers.is_empty() {
-            self.commit(next).await?;
+            is_late = self.commit(next).await?;
         }
-        self.launch();
+        // What others have gone on with meanwhile is not begun here.
+        if !is_late {
+            self.launch();
+        }
         if std::mem::take(&mut self.adopted) {
             Box::pin(self.disturb()).await;
         }
@@ -299,8 +306,10 @@ impl Driver {
         self.site.next(&self.site.run.state(), park)
     }
 
-    /// Stores what was decided, and only then lets it have effects.
-    async fn commit(&mut self, next: (RunStatus, Holding)) -> Result<()> {
+    /// Stores what was decided, and only then lets it have effects. Whether the answer came so late that
+    /// the journal is to be looked at first.
+    async fn commit(&mut self, next: (RunStatus, Holding)) -> Result<bool> {
+        let asked_at = self.site.shared.then(|| self.site.engine.runtime.monotonic());
         let (reply, after) = self.store(next);
         let emptied = match reply {
             // Taken without waiting, which costs as much as a small step.
@@ -313,7 +322,9 @@ impl Driver {
         if self.site.prepared.has_locks {
             self.site.engine.wake_for_locks();
         }
-        Ok(())
+        let is_late = asked_at.is_some_and(|asked_at| self.site.engine.may_be_gone_since(asked_at));
+        self.uncertain |= is_late;
+        Ok(is_late)
     }
 
     fn store(
@@ -513,7 +524,7 @@ impl Driver {
         };
         // An engine that is not served says that it is alive from here.
         // While nothing runs it asks for messages only where other processes leave some.
-        let asks = !idle || site.engine.storage.poll_every() < ALONE;
+        let asks = !idle || site.shared;
         let tends = (asks && !site.engine.is_served.load(Ordering::Acquire))
             .then(|| site.engine.tends_at());
         let runtime = &site.engine.runtime;

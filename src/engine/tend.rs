@@ -136,6 +136,12 @@ impl Inner {
         until.saturating_sub(self.runtime.monotonic())
     }
 
+    /// Whether the others may have taken this engine for gone, if it has slept since then: its last word
+    /// may be a third of a lease older.
+    pub(crate) fn may_be_gone_since(&self, then: Duration) -> bool {
+        self.runtime.monotonic().saturating_sub(then) >= self.limits.lease / 2
+    }
+
     /// Messages may be there: they are asked for the next time.
     pub(crate) fn ask_soon(&self) {
         lock(&self.pulse.heard).mail_at = Duration::ZERO;

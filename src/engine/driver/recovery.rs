@@ -19,6 +19,9 @@ use crate::storage::{Claim, Holding, Storage};
 
 /// How often a run that is set aside is asked for by name, before it is left to others for a while.
 const ASIDES_MAX: u32 = 3;
+/// How often the journal is looked at again because that took too long, before a storage that is so slow
+/// is believed.
+const LATE_MAX: u32 = 3;
 
 impl Driver {
     /// Goes on with what was begun before. If attempts were under way, the journal is looked at once
@@ -32,6 +35,19 @@ impl Driver {
     /// Looks what the journal says: after a commit whose answer was not seen, and of a run that
     /// another engine held. Whether the run is this engine's to drive.
     pub(super) async fn recover(&mut self) -> Result<bool> {
+        for _ in 0..LATE_MAX {
+            let asked_at = self.site.engine.runtime.monotonic();
+            if !self.look().await? {
+                return Ok(false);
+            }
+            if !self.site.engine.may_be_gone_since(asked_at) {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn look(&mut self) -> Result<bool> {
         let run = Arc::clone(&self.site.run);
         let owner = self.site.engine.owner;
         let (mut seized, mut asides) = (None, 0);
