@@ -24,6 +24,21 @@ impl Snapshot {
         let journals = runs.iter().map(|run| (run.id.to_string(), journal(&run.id))).collect();
         Self { lines: place.witness().text().lines().count(), journals }
     }
+
+    /// For when somebody still had something to note, who was stopped in the middle of it.
+    pub(super) fn without_notes(self) -> Self {
+        Self { lines: usize::MAX, ..self }
+    }
+}
+
+/// After somebody who was stopped has gone on, for whom others had done all meanwhile: it has written
+/// nothing, and begun nothing.
+pub(super) fn came_back(place: &Place, done: &Snapshot) {
+    let now = Snapshot::take(place, &place.open());
+    assert_eq!(now.journals, done.journals, "it wrote");
+    let text = place.witness().text();
+    let mut late = text.lines().skip(done.lines).filter_map(Line::of);
+    assert!(late.all(|line| line.what != "start"), "it began something:\n{text}");
 }
 
 /// A line of the witness about an attempt.
@@ -91,14 +106,16 @@ pub(super) fn check(place: &Place, before: &[Snapshot]) {
 }
 
 /// Each result is of one attempt, and what starts has seen only results that are stored. An attempt
-/// is begun again only after something has died.
+/// is begun again only after something has died, or by somebody who was just about to begin it when it
+/// was stopped.
 fn ran_once(text: &str, last: &Snapshot) {
     let mut keys: BTreeMap<(&str, &str), &str> = BTreeMap::new();
     let mut began: BTreeMap<&str, (u32, usize)> = BTreeMap::new();
     let mut ended: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut deaths = 0;
+    let (mut deaths, mut came_back) = (0, false);
     for line in text.lines() {
         deaths += usize::from(line == "over");
+        came_back |= line == "back";
         let Some(line) = Line::of(line) else { continue };
         let Line { run, step, attempt, key, what, value } = line;
         assert_eq!(*keys.entry((run, step)).or_insert(key), key, "whatever died");
@@ -109,11 +126,12 @@ fn ran_once(text: &str, last: &Snapshot) {
                     value.is_empty() || value.split(',').all(|it| known.contains(it)),
                     "{key} {value}"
                 );
-                let before = began.insert(key, (attempt, deaths));
-                let (last, died) = before.unwrap_or((0, deaths));
+                let (last, died) = began.get(key).copied().unwrap_or((0, deaths));
                 let is_next = attempt == last + 1;
                 let is_again = attempt == last && deaths > died;
-                assert!(is_next || is_again, "{key} {attempt}\n{text}");
+                let is_late = attempt <= last && came_back;
+                assert!(is_next || is_again || is_late, "{key} {attempt}\n{text}");
+                began.insert(key, (attempt.max(last), deaths));
             }
             "end" => drop(ended.insert(value, key)),
             _ => {}
@@ -152,7 +170,7 @@ fn wrote_once(place: &Place, last: &Snapshot) {
 /// What was stored stays as it was, and what had a result is not begun again.
 fn stays(text: &str, snapshot: &Snapshot, last: &Snapshot) {
     let lines: Vec<Option<Line<'_>>> = text.lines().map(Line::of).collect();
-    let (seen, later) = lines.split_at(snapshot.lines);
+    let (seen, later) = lines.split_at(snapshot.lines.min(lines.len()));
     for (run, journal) in &snapshot.journals {
         assert!(last.journals[run].starts_with(journal), "{run}");
         for result in results(journal) {

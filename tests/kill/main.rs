@@ -16,6 +16,8 @@ mod random;
 #[path = "../postgres/server.rs"]
 #[allow(dead_code, reason = "no server is restarted here")]
 mod server;
+#[cfg(unix)]
+mod stopped;
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -196,6 +198,14 @@ fn schema_of(name: &str) -> impl FnOnce(&Path) -> Base + use<> {
     move |_| Base::Schema(schema)
 }
 
+/// A child is told of its parent's.
+#[cfg(feature = "postgres")]
+fn on_a_server(test: impl FnOnce()) {
+    if std::env::var_os(FOLDER).is_some() || server::server().is_some() {
+        test();
+    }
+}
+
 /// Long enough for a machine that has other things to do.
 const LEASE: Duration = Duration::from_secs(3);
 
@@ -213,8 +223,18 @@ impl Witness {
 
     /// From here on nothing of what ran before is at work.
     fn over(&self) {
+        self.mark("over");
+    }
+
+    /// From here on somebody is at work again who was stopped.
+    #[cfg(unix)]
+    fn back(&self) {
+        self.mark("back");
+    }
+
+    fn mark(&self, what: &str) {
         let mut file = OpenOptions::new().create(true).append(true).open(&self.0).unwrap();
-        file.write_all(b"over\n").unwrap();
+        file.write_all(format!("{what}\n").as_bytes()).unwrap();
     }
 
     fn text(&self) -> String {

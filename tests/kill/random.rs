@@ -22,10 +22,10 @@ const RUNS: usize = 20;
 const SILENCE: Duration = Duration::from_secs(20);
 
 /// Numbers that are the same each time.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         (mixed ^ (mixed >> 27)) % bound
@@ -48,12 +48,11 @@ fn nothing_is_lost_or_done_twice_when_a_process_is_killed_at_any_moment() {
 #[test]
 fn nothing_is_lost_or_done_twice_on_postgres_when_a_process_is_killed_at_any_moment() {
     let test = "nothing_is_lost_or_done_twice_on_postgres_when_a_process_is_killed_at_any_moment";
-    if std::env::var_os(FOLDER).is_none() && server::server().is_none() {
-        return;
-    }
-    rounds(test, KILLS_ON_A_SERVER, |name| {
-        let name = format!("server-{name}");
-        Place::new(&name, schema_of(&name))
+    on_a_server(|| {
+        rounds(test, KILLS_ON_A_SERVER, |name| {
+            let name = format!("server-{name}");
+            Place::new(&name, schema_of(&name))
+        });
     });
 }
 
@@ -127,7 +126,7 @@ fn round(test: &str, per_round: u64, place: &Place, seed: u64) -> u64 {
 }
 
 /// What a child says that it has noted.
-struct Notes {
+pub(super) struct Notes {
     lines: Receiver<String>,
     /// The starts of runs, too.
     starts: bool,
@@ -137,7 +136,7 @@ struct Notes {
 }
 
 impl Notes {
-    fn of(said: ChildStdout, starts: bool, patience: Duration) -> Self {
+    pub(super) fn of(said: ChildStdout, starts: bool, patience: Duration) -> Self {
         let (sender, lines) = channel();
         thread::spawn(move || {
             let said = BufReader::new(said).lines().map_while(Result::ok);
@@ -148,7 +147,7 @@ impl Notes {
     }
 
     /// Whether there is another one.
-    fn next(&mut self) -> bool {
+    pub(super) fn next(&mut self) -> bool {
         loop {
             match self.lines.recv_timeout(self.patience) {
                 Ok(line) if !line.contains("noted ") => {}
