@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod dropped;
+mod engines;
 #[path = "../dropped/polled.rs"]
 mod polled;
 mod pooler;

@@ -8,8 +8,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use futures::{FutureExt, StreamExt};
 use stepwell::storage::{Parameter, Statement, StepWrites};
 
+use super::engines::World;
 use super::*;
 
 /// One per test program; its threads end with it.
@@ -138,4 +140,24 @@ fn nothing_is_left_in_a_session_that_has_served_a_storage() {
     let row = block_on(sqlx::raw_sql(left).fetch_one(&pool)).unwrap();
     let left: [i64; 3] = [0, 1, 2].map(|column| sqlx::Row::get_unchecked(&row, column));
     assert_eq!(left, [0, 0, 0]);
+}
+
+#[test]
+fn engines_share_runs_behind_a_pooler_and_find_by_asking_what_others_say() {
+    let (Some(server), Some(address)) = (server(), url()) else { return };
+    let options = PostgresOptions::new().schema(fresh("engines"));
+    let direct = block_on(options.clone().connect(&server.url())).unwrap();
+    block_on(direct.migrate()).unwrap();
+    let lease = Duration::from_millis(1_500);
+    let options = options.behind_a_pooler().connections(5);
+    let world = World::new(direct, &options, &[address.clone(), address], lease);
+    // Nobody tells them.
+    let storage = block_on(options.connect(&url().unwrap())).unwrap();
+    assert!(storage.news(A).next().now_or_never().is_none());
+    world.goes_on(|serving| {
+        world.let_work(40);
+        // The other has to find that out, and does all the rest.
+        serving.remove(0).crash();
+        world.let_work(60);
+    });
 }
