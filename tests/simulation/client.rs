@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::{Either, select};
 use stepwell::journal::{Operation, Reason, Vote};
+use stepwell::run::{Explanation, OpenWait};
 use stepwell::storage::Storage;
 use stepwell::{
     Engine, ErrorKind, Result, RunHandle, RunId, RunStatus, StartOptions, Step, Workflow,
 };
 
-use super::shapes::needs_nobody;
+use super::grown::Grown;
+use super::shapes::{needs_nobody, shapes};
 use super::world::{SECOND, World};
 
 /// Something that was said to a run, under a mark of its own, and what was heard of it.
@@ -51,6 +53,19 @@ pub(crate) struct Client<S> {
 }
 
 impl<S: Storage + Clone> Client<S> {
+    /// Somebody with a run of one of the shapes, or of a workflow that nobody else has.
+    pub(crate) fn drawn(world: &Arc<World<S>>, number: u32, often: u32) -> Self {
+        if world.dice(2) == 0 {
+            let shape = &shapes()[world.dice(shapes().len() as u32) as usize];
+            return Self::new(Arc::clone(world), number, shape.clone(), often);
+        }
+        let seed = (world.seed << 8) + u64::from(number);
+        let Grown { workflow, ends } = Grown::of(seed, &format!("grown-{number}"));
+        let client = Self::new(Arc::clone(world), number, workflow, often);
+        world.ends.lock().unwrap().insert(client.id.clone(), ends);
+        client
+    }
+
     pub(crate) fn new(world: Arc<World<S>>, number: u32, workflow: Workflow, often: u32) -> Self {
         let id = RunId::new(format!("{}-{number}", workflow.id())).unwrap();
         let mut wishes = needed(workflow.id());
@@ -101,11 +116,15 @@ impl<S: Storage + Clone> Client<S> {
         self.end(&handle).await
     }
 
-    /// To its end, whoever has paused it.
+    /// To its end, whoever has paused it, and whatever nobody knows.
     async fn end(&self, handle: &RunHandle) -> Result<()> {
         loop {
             if handle.status() == RunStatus::Paused {
                 self.say(|why| handle.resume(why)).await?;
+            }
+            for step in unknown(handle) {
+                let known = looked(&self.world, &step);
+                self.say(|why| handle.operate(known, why)).await?;
             }
             let nap = pin!(self.world.nap(20 * SECOND));
             if let Either::Left((outcome, _)) = select(pin!(handle.outcome()), nap).await {
@@ -173,6 +192,22 @@ impl<S: Storage + Clone> Client<S> {
         };
         self.world.said.lock().unwrap()[place].heard = heard;
         if heard.is_some() { Ok(()) } else { answer }
+    }
+}
+
+/// Steps of which nobody knows what they have done.
+pub(crate) fn unknown(handle: &RunHandle) -> Vec<String> {
+    let is_unknown = |wait: &OpenWait| matches!(wait.what, Explanation::OutcomeUnknown { .. });
+    handle.waits().into_iter().filter(is_unknown).map(|wait| wait.step).collect()
+}
+
+/// What somebody has found who has looked.
+pub(crate) fn looked<S: Storage + Clone>(world: &World<S>, step: &str) -> Operation {
+    match world.dice(4) {
+        0 => Operation::rerun(step),
+        1 => Operation::fail(step, "it was not done"),
+        2 => Operation::skip([step]),
+        _ => Operation::succeed(step, "it was done"),
     }
 }
 

@@ -5,50 +5,59 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde_json::json;
 use stepwell::journal::Recorded;
 use stepwell::storage::{
     Acquire, Beat, Claim, Claimed, Commit, Created, Holding, Memory, NewRun, Owner, Reply,
-    RunQuery, Storage,
+    RunQuery, Storage, StoredRun,
 };
-use stepwell::{ErrorKind, Result, RunId, Timestamp};
+use stepwell::{ErrorKind, Event, Result, RunId, Timestamp, Workflow};
 
 use super::simulate;
 use super::tape::{Watched, at_once};
+use super::world::SECOND;
 
-/// What is wrong, and in how many seeds it is noticed.
+/// What is wrong, in how many seeds it is noticed, and by what.
 macro_rules! mistakes {
-    ($($mistake:ident $seeds:literal,)*) => {
+    ($($mistake:ident $seeds:literal $promise:literal,)*) => {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(crate) enum Mistake { None, $($mistake,)* }
 
-        const ALL: &[(Mistake, u64)] = &[$((Mistake::$mistake, $seeds),)*];
+        const ALL: &[(Mistake, u64, &str)] = &[$((Mistake::$mistake, $seeds, $promise),)*];
     };
 }
 
 mistakes! {
     // The fences.
-    CommitIgnoresLength 40,
-    CommitIgnoresOwner 40,
-    CommitIsNotDone 40,
+    CommitIgnoresLength 100 "",
+    CommitIgnoresOwner 100 "written by who does not hold it",
+    CommitIsNotDone 40 "",
     // The answer to a commit was lost, and the same is written once more behind it.
-    CommitsAgain 40,
-    LoadIsStale 40,
+    CommitsAgain 100 "",
+    LoadIsStale 40 "",
+    // What has been done, and how.
+    ResultsAreOthers 40 "the result of",
+    LoadTellsOtherResults 100 "reads",
+    OnceIsForgotten 200 "begun twice",
+    ConditionsAreForgotten 40 "not what they should be",
+    LimitsAreForgotten 100 "N7",
+    StartsWereEarlier 200 "before its time",
     // Who has a run.
-    ClaimFromLiving 40,
-    ClaimNeverOfTheGone 40,
-    ClaimNeverWhenDue 40,
-    LeaseIsIgnored 40,
-    BeatsOnce 40,
-    CreateIsNotDone 40,
+    ClaimFromLiving 40 "",
+    ClaimNeverOfTheGone 40 "",
+    ClaimNeverWhenDue 40 "",
+    LeaseIsIgnored 40 "",
+    BeatsOnce 40 "",
+    CreateIsNotDone 40 "",
     // Messages.
-    MessagesStay 40,
-    PostsTwice 40,
-    AnswersAreGuessed 40,
+    MessagesStay 40 "",
+    PostsTwice 40 "",
+    AnswersAreGuessed 100 "",
     // Locks.
-    LocksStay 40,
-    LocksAreForAll 40,
-    LocksHaveRoom 40,
-    RatesAreIgnored 40,
+    LocksStay 40 "",
+    LocksAreForAll 40 "",
+    LocksHaveRoom 40 "",
+    RatesAreIgnored 100 "",
 }
 
 /// Now and then, but always in the same places.
@@ -61,6 +70,23 @@ impl Mistake {
     /// Whether it is made on the engine's side of the faults.
     pub(crate) fn is_around(self) -> bool {
         self == Self::CommitsAgain
+    }
+
+    /// Whether it is made when a run is loaded.
+    pub(crate) fn is_about_loading(self) -> bool {
+        use Mistake::{
+            ConditionsAreForgotten, LimitsAreForgotten, LoadIsStale, LoadTellsOtherResults,
+            OnceIsForgotten, StartsWereEarlier,
+        };
+        matches!(
+            self,
+            ConditionsAreForgotten
+                | LimitsAreForgotten
+                | LoadIsStale
+                | LoadTellsOtherResults
+                | OnceIsForgotten
+                | StartsWereEarlier
+        )
     }
 
     pub(crate) fn create(self, _: &NewRun) -> Option<Created> {
@@ -86,6 +112,9 @@ impl Mistake {
             }
             Self::CommitIsNotDone if now_and_then(20) => return None,
             Self::MessagesStay => commit.answers.clear(),
+            Self::ResultsAreOthers if now_and_then(20) => {
+                commit.events.iter_mut().for_each(has_other_result);
+            }
             Self::LocksStay => commit.released.clear(),
             _ => {}
         }
@@ -110,6 +139,33 @@ impl Mistake {
             }
             answer => answer,
         }
+    }
+
+    /// What is loaded of a run.
+    pub(crate) fn load(self, mut stored: StoredRun) -> StoredRun {
+        let mut changed = stored.workflow.definition().clone();
+        for step in &mut changed.steps {
+            match self {
+                Self::OnceIsForgotten => (step.at_most_once, step.on_unknown) = (false, None),
+                Self::ConditionsAreForgotten => step.when = None,
+                Self::LimitsAreForgotten => (step.timeout, step.attempt_timeout) = (None, None),
+                _ => {}
+            }
+        }
+        if changed != *stored.workflow.definition() {
+            stored.workflow = Workflow::from_definition(changed).unwrap();
+        }
+        for recorded in &mut stored.journal {
+            match self {
+                Self::LoadTellsOtherResults => has_other_result(recorded),
+                Self::StartsWereEarlier => recorded.at = recorded.at - 10 * SECOND,
+                _ => {}
+            }
+        }
+        if self == Self::LoadIsStale {
+            stored.journal.truncate(stored.journal.len().saturating_sub(1).max(1));
+        }
+        stored
     }
 
     pub(crate) fn acquire(self, mut asked: Acquire) -> Acquire {
@@ -184,6 +240,13 @@ impl Mistake {
     }
 }
 
+/// A step has come to what it has not.
+fn has_other_result(recorded: &mut Recorded) {
+    if let Event::StepSucceeded { output, .. } = &mut recorded.event {
+        *output = json!({"said": 0}).into();
+    }
+}
+
 /// What the simulation of a seed says when it fails. Nobody has to read of panics that are expected.
 fn failure(seed: u64, mistake: Mistake) -> Option<String> {
     static QUIET: Once = Once::new();
@@ -201,14 +264,16 @@ fn failure(seed: u64, mistake: Mistake) -> Option<String> {
     IS_EXPECTED.set(false);
     let said = done.err()?;
     let text = said.downcast::<String>().map_or_else(|_| String::new(), |text| *text);
-    Some(text.chars().take(300).collect())
+    Some(text.chars().take(400).collect())
 }
 
 #[test]
 fn every_mistake_is_noticed() {
     let mut missed = Vec::new();
-    for (mistake, seeds) in ALL {
-        match (0..*seeds).find_map(|seed| Some((seed, failure(seed, *mistake)?))) {
+    for (mistake, seeds, promise) in ALL {
+        let notices = |seed| Some((seed, failure(seed, *mistake)?));
+        let is_it = |(_, said): &(u64, String)| said.contains(promise);
+        match (0..*seeds).filter_map(notices).find(is_it) {
             Some((seed, said)) => println!("{mistake:?}: seed {seed}: {said}"),
             None => missed.push(mistake),
         }

@@ -3,9 +3,11 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use stepwell::workflow::{Approval, Limits, Lock, OnTimeout, Timeout};
-use stepwell::{Outcome, RetryConfig, Step, Wait, Workflow};
+use serde_json::json;
+use stepwell::workflow::{Approval, Case, Limits, Lock, OnTimeout, OnUnknown, Timeout};
+use stepwell::{ErrorClass, Outcome, RetryConfig, Step, Wait, Workflow};
 
+use super::grown::{ATTEMPT_LIMIT, STEP_LIMIT, inner, once, reads};
 use super::world::SECOND;
 
 /// Locks that a shape wants, and how many steps may hold each.
@@ -26,44 +28,50 @@ pub(crate) fn shapes() -> &'static [Workflow] {
     SHAPES.get_or_init(build)
 }
 
+/// However long it takes.
+pub(crate) fn patient() -> Limits {
+    Limits { max_duration: Duration::MAX, ..Limits::default() }
+}
+
+/// Reads what the one before it came to.
+fn then(id: &str, before: &str) -> Step {
+    reads(work(id).after(before), before)
+}
+
+fn flow(name: &str, steps: Vec<Step>) -> Workflow {
+    Workflow::builder(name).limits(patient()).steps(steps).build().unwrap()
+}
+
 fn build() -> Vec<Workflow> {
-    let patient = Limits { max_duration: Duration::MAX, ..Limits::default() };
-    let flow = |name: &str, steps: Vec<Step>| {
-        Workflow::builder(name).limits(patient.clone()).steps(steps).build().unwrap()
-    };
+    let mut shapes = flat();
+    shapes.extend(nested());
+    shapes.extend(locked());
+    shapes
+}
+
+fn flat() -> Vec<Workflow> {
     let never = Wait::signal("never")
         .timeout_with(Timeout { after: 40 * SECOND, then: OnTimeout::Continue });
     vec![
-        flow("chain", vec![work("a"), work("b").after("a"), work("c").after("b")]),
+        flow("chain", vec![work("a"), then("b", "a"), then("c", "b")]),
         flow(
             "diamond",
-            vec![
-                work("a"),
-                work("b").after("a"),
-                work("c").after("a"),
-                work("d").after_all(["b", "c"]),
-            ],
+            vec![work("a"), then("b", "a"), then("c", "a"), reads(then("d", "b").after("c"), "c")],
         ),
         flow(
             "each",
-            vec![
-                Step::for_each("all", "[1, 2, 3, 4]", [work("x"), work("y").after("x")])
-                    .concurrency(2),
-            ],
+            vec![Step::for_each("all", "[1, 2, 3, 4]", [work("x"), then("y", "x")]).concurrency(2)],
         ),
         flow(
             "loop",
             vec![
-                Step::until_loop("again", "turn == 3", [work("x"), work("y").after("x")]),
-                work("b").after("again"),
+                Step::until_loop("again", "turn == 3", [work("x"), then("y", "x")]),
+                then("b", "again"),
             ],
         ),
         flow(
             "retry",
-            vec![
-                work("a").input("fails", "2").retry(RetryConfig::attempts(5)),
-                work("b").after("a"),
-            ],
+            vec![work("a").input("fails", "2").retry(RetryConfig::attempts(5)), then("b", "a")],
         ),
         flow(
             "timer",
@@ -93,6 +101,52 @@ fn build() -> Vec<Workflow> {
         flow("undo", vec![work("a").compensate(work("unmake")), failing("b", 2).after("a")]),
         flow("finally", vec![work("a"), failing("b", 1).after("a"), work("last").finally()]),
         flow("rare", vec![work("a"), Step::task("b", "rare").after("a"), work("c").after("b")]),
+    ]
+}
+
+/// Limits of time, bodies in each other, workflows in each other, and what must not be begun twice.
+fn nested() -> Vec<Workflow> {
+    let choice = Step::choice(
+        "which",
+        [Case::when("index == 0", [work("y")]), Case::otherwise([work("z")])],
+    );
+    let planned = json!({"steps": [work("x"), then("y", "x")]});
+    let often = RetryConfig::attempts(60).max_delay(5 * SECOND);
+    let hangs = work("a").input("hangs", "1").attempt_timeout(ATTEMPT_LIMIT).retry(often);
+    let late = work("late").input("hangs", "9").timeout(STEP_LIMIT);
+    let unknown =
+        once("b").on_unknown(OnUnknown::Fail).on_error(ErrorClass::OutcomeUnknown, "look");
+    vec![
+        flow("limits", vec![hangs, late.after("a").on_failure("b"), work("b")]),
+        flow(
+            "nested",
+            vec![
+                Step::until_loop(
+                    "again",
+                    "turn == 2",
+                    [Step::parallel(
+                        "both",
+                        [work("x"), Step::for_each("all", "[1, 2]", [choice])],
+                    )],
+                ),
+                then("b", "again"),
+            ],
+        ),
+        flow("inner", vec![Step::workflow("a", inner()[0].workflow.id()), then("b", "a")]),
+        flow(
+            "planned",
+            vec![
+                work("a").config(planned),
+                Step::dynamic("made", "a.steps").after("a"),
+                then("b", "made"),
+            ],
+        ),
+        flow("once", vec![once("a"), unknown.after("a"), work("look")]),
+    ]
+}
+
+fn locked() -> Vec<Workflow> {
+    vec![
         flow(
             "mutex",
             vec![

@@ -14,7 +14,7 @@ use stepwell::storage::{
     Owner, Purge, Reply, RunQuery, Storage, StoredRun, Summary,
 };
 use stepwell::testing::{Fault, VirtualRuntime};
-use stepwell::{Result, RunId, StepKey, Timestamp};
+use stepwell::{Result, RunId, StepKey, Timestamp, Value};
 
 use super::mistakes::Mistake;
 
@@ -64,7 +64,10 @@ pub(crate) enum What {
     /// Code of a step begins.
     Begun(Box<Begun>),
     /// The one that began at this place of the tape has ended, or was dropped.
-    Left(usize),
+    Left {
+        body: usize,
+        has_ended: bool,
+    },
     Faulty(&'static str, Fault),
     /// Nothing of the engine runs from now on, or it does again.
     Stopped(bool),
@@ -89,6 +92,10 @@ pub(crate) struct Begun {
     pub(crate) path: String,
     pub(crate) attempt: u32,
     pub(crate) key: String,
+    /// Whether it must not be begun twice.
+    pub(crate) is_once: bool,
+    /// Its inputs.
+    pub(crate) read: Value,
 }
 
 #[derive(Clone)]
@@ -201,14 +208,13 @@ impl<S: Storage> Storage for Watched<S> {
     fn load(&self, run: &RunId) -> Reply<Result<Option<StoredRun>>> {
         self.count();
         let stored = self.inner.load(run);
-        if self.mistake == Mistake::LoadIsStale && self.tape.is_some() {
-            let stale = |mut stored: StoredRun| {
-                stored.journal.truncate(stored.journal.len().saturating_sub(1).max(1));
-                stored
-            };
-            return Reply::ready(at_once(stored).map(|stored| stored.map(stale)));
+        match self.tape {
+            Some(_) if self.mistake.is_about_loading() => {
+                let changed = |stored: Option<StoredRun>| stored.map(|it| self.mistake.load(it));
+                Reply::ready(at_once(stored).map(changed))
+            }
+            _ => stored,
         }
-        stored
     }
 
     fn events(&self, run: &RunId, from: u64, limit: usize) -> Reply<Result<Vec<(u64, Recorded)>>> {

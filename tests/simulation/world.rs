@@ -1,5 +1,6 @@
 //! Engines, and what goes wrong with them.
 
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -15,9 +16,10 @@ use stepwell::engine::EngineLimits;
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::Storage;
 use stepwell::testing::{Call, Fault, Faulty, VirtualRuntime};
-use stepwell::{Engine, ExecutionContext, Json, StepError, executor_fn};
+use stepwell::{Engine, ExecutionContext, Json, RunId, StepError, executor_fn};
 
 use super::client::Said;
+use super::grown::{Ends, inner};
 use super::mistakes::Mistake;
 use super::tape::{Begun, Tape, Watched, What};
 
@@ -38,6 +40,8 @@ pub(crate) struct World<S> {
     dice: Mutex<StdRng>,
     engines: AtomicUsize,
     pub(crate) said: Mutex<Vec<Said>>,
+    /// What is to become of the steps of a run, if nobody meddles.
+    pub(crate) ends: Mutex<BTreeMap<RunId, Ends>>,
     pub(crate) is_calm: AtomicBool,
     /// How far the clock has been ahead, in seconds.
     ahead: AtomicU64,
@@ -60,11 +64,23 @@ impl Drop for Numbered {
 }
 
 /// A body of a step, until it has ended or is dropped.
-struct Body(Tape, usize, usize);
+struct Body {
+    tape: Tape,
+    engine: usize,
+    /// Where on the tape it began.
+    place: usize,
+    has_ended: bool,
+}
+
+impl Body {
+    fn end(mut self) {
+        self.has_ended = true;
+    }
+}
 
 impl Drop for Body {
     fn drop(&mut self) {
-        self.0.note(self.1, What::Left(self.2));
+        self.tape.note(self.engine, What::Left { body: self.place, has_ended: self.has_ended });
     }
 }
 
@@ -87,6 +103,7 @@ impl<S: Storage + Clone> World<S> {
             dice: Mutex::new(StdRng::seed_from_u64(seed ^ 0x5eed)),
             engines: AtomicUsize::new(0),
             said: Mutex::default(),
+            ends: Mutex::default(),
             is_calm: AtomicBool::new(single.is_some()),
             ahead: AtomicU64::new(0),
             flying_until: Mutex::default(),
@@ -177,7 +194,7 @@ impl<S: Storage + Clone> World<S> {
             max_recoveries: 1_000,
             lease: LEASE,
             // Often, and with all events kept, so that the two can be compared.
-            snapshot_every: 1 + self.seed % 9,
+            snapshot_every: 1 + self.seed % 19,
             history_kept: u64::MAX,
             ..EngineLimits::default()
         };
@@ -194,35 +211,46 @@ impl<S: Storage + Clone> World<S> {
         if has_all {
             builder = builder.executor("rare", body());
         }
+        for grown in inner() {
+            builder = builder.workflow(&grown.workflow);
+        }
         Numbered { engine: builder.build().unwrap(), number, tape: self.tape.clone() }
     }
 
-    /// What every step does; it notes that it does.
+    /// What every step does; it notes that it does, and comes to something else each time.
     fn body(
         self: Arc<Self>,
         engine: usize,
         ctx: ExecutionContext,
     ) -> impl Future<Output = Result<Json, StepError>> + Send {
+        let is_once = ctx.config_as("once").unwrap_or(false);
         let begun = Begun {
             run: ctx.execution_id().clone(),
             path: ctx.step(),
             attempt: ctx.attempt(),
             key: ctx.idempotency_key(),
+            is_once,
+            read: ctx.inputs().clone(),
         };
         let place = self.tape.note(engine, What::Begun(Box::new(begun)));
-        let noted = Body(self.tape.clone(), engine, place);
+        let body = Body { tape: self.tape.clone(), engine, place, has_ended: false };
         let slow = self.dice(8) == 0 && !self.is_calm();
         let seconds = if slow { self.dice(60) } else { self.dice(3) };
         async move {
-            let _noted = noted;
+            if ctx.attempt() <= ctx.input("hangs").unwrap_or(0) {
+                std::future::pending::<()>().await;
+            }
             if seconds > 0 {
                 ctx.sleep(Duration::from_secs(seconds.into())).await;
             }
             let fails: u32 = ctx.input("fails").unwrap_or(0);
             if ctx.attempt() <= fails {
-                return Err(StepError::retryable("not yet"));
+                let error = StepError::retryable("not yet");
+                return Err(if is_once { error.nothing_done() } else { error });
             }
-            Ok(json!({"by": ctx.attempt()}))
+            let steps: Json = ctx.config_as("steps").unwrap_or_default();
+            body.end();
+            Ok(json!({"said": place, "steps": steps}))
         }
     }
 

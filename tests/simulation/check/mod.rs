@@ -10,17 +10,23 @@ use stepwell::journal::{Event, Recorded, Waiting};
 use stepwell::run::{RunState, Want};
 use stepwell::storage::{Holding, RunQuery, Storage, StoredRun, Summary};
 use stepwell::testing::Fault;
-use stepwell::{Outcome, RunId, StepKey, Timestamp};
+use stepwell::workflow::Program;
+use stepwell::{ErrorClass, Outcome, RunId, StepKey, Timestamp};
 
 use super::client::Said;
+use super::grown::{End, Ends};
 use super::shapes::expected;
 use super::tape::{Begun, Done, Noted, What, at_once};
 use super::world::{LEASE, SECOND};
 
+mod limits;
 mod locks;
 mod messages;
+mod values;
 
+use limits::Limits;
 use locks::Slots;
+use values::Values;
 
 /// From the end of what goes wrong, or of what is said to it, until a run has ended.
 const END_WITHIN: Duration = Duration::from_secs(400);
@@ -38,6 +44,8 @@ pub(crate) struct Story<'a, S> {
     pub(crate) calm_at: Duration,
     /// Times of the clock say how much time has passed.
     pub(crate) has_jumps: bool,
+    /// What is to become of the steps of some runs.
+    pub(crate) ends: BTreeMap<RunId, Ends>,
 }
 
 /// An engine as far as the tape was read.
@@ -57,6 +65,7 @@ struct EngineSeen {
 /// A run as it is kept in the end, and all of its events.
 struct Kept {
     run: StoredRun,
+    program: Arc<Program>,
     whole: Vec<Recorded>,
 }
 
@@ -69,6 +78,14 @@ struct RunSeen<'a> {
     lost: BTreeMap<usize, usize>,
     /// Results by the name of the instance.
     results: BTreeSet<String>,
+    /// What has become of each step, by its path.
+    ends: Ends,
+    values: Values,
+    limits: Limits,
+    /// Attempts of steps that must not be begun twice.
+    once: BTreeSet<(String, u32)>,
+    /// Nobody knew what a step had done.
+    was_unknown: bool,
     /// Where each attempt was begun last, and by whom.
     begun: BTreeMap<(String, u32), (usize, usize)>,
     /// What was begun by who had lost the run.
@@ -84,6 +101,8 @@ pub(crate) struct Check<'a, S> {
     engines: BTreeMap<usize, EngineSeen>,
     runs: BTreeMap<&'a RunId, RunSeen<'a>>,
     slots: Slots,
+    /// Code that has come to something, by where it began.
+    done: BTreeSet<usize>,
     trouble_at: Option<Duration>,
 }
 
@@ -95,6 +114,7 @@ impl<S: Storage> Story<'_, S> {
             engines: BTreeMap::new(),
             runs: stored.iter().map(|(id, run)| (id, RunSeen::new(id, run))).collect(),
             slots: Slots::new(self.has_jumps),
+            done: BTreeSet::new(),
             trouble_at: None,
         };
         for (place, noted) in self.tape.iter().enumerate() {
@@ -106,7 +126,7 @@ impl<S: Storage> Story<'_, S> {
             n7_it_ended_in_time(self, id, seen);
             messages::n1_what_was_accepted_has_happened(id, &stored.whole, self.said);
             messages::n2_nothing_has_happened_twice(id, &stored.whole, self.said);
-            comes_to_what_it_should(id, seen, stored, self.said);
+            comes_to_what_it_should(self, id, seen, stored);
         }
         n8_nothing_is_left(self);
     }
@@ -136,7 +156,10 @@ impl<'a, S: Storage> Check<'a, S> {
             }
             What::Retired => self.engines.entry(noted.engine).or_default().has_retired = true,
             What::Begun(begun) => self.begun(place, noted, begun),
-            What::Left(body) => self.slots.left(*body),
+            What::Left { body, has_ended } => {
+                self.slots.left(*body);
+                self.done.extend(has_ended.then_some(*body));
+            }
             What::Faulty(..) | What::Stopped(_) | What::Over | What::ClockSet => {
                 self.trouble(place, noted);
             }
@@ -178,14 +201,17 @@ impl<'a, S: Storage> Check<'a, S> {
         };
         for recorded in new {
             seen.n3_one_result(run, &recorded.event);
+            seen.n3_the_result_is_that_of_code(run, &recorded.event, self.story.tape, &self.done);
             seen.n5_nothing_is_early(run, recorded);
-            if let Some(late) = seen.n5_lateness(noted, recorded)
+            let limit = seen.limits.n5_reached(run, &seen.state, recorded, noted.at);
+            if let Some(late) = seen.n5_lateness(noted, recorded).or(limit)
                 && !self.story.has_jumps
             {
                 let quiet = self.trouble_at.is_none_or(|at| at + QUIET < noted.at);
                 let limit = Duration::from_secs(10) + SECOND;
                 assert!(!quiet || late <= limit, "N5 {run}: {:?} late: {late:?}", recorded.event);
             }
+            seen.note_end(&recorded.event);
             seen.state.apply(recorded.at, &recorded.event);
         }
         if seen.state.status().is_end() {
@@ -231,10 +257,12 @@ impl<'a, S: Storage> Check<'a, S> {
     }
 
     fn begun(&mut self, place: usize, noted: &'a Noted, begun: &'a Begun) {
-        let Begun { run, path, attempt, key } = begun;
+        let Begun { run, path, attempt, key, is_once, read } = begun;
         let over_at = |engine: usize| self.engines.get(&engine).map_or(0, |seen| seen.over_at);
         let Some(seen) = self.runs.get_mut(run) else { panic!("{run}: code of a run that is not") };
         let is_holder = seen.holder == Some(noted.engine);
+        let is_new = seen.once.insert((key.clone(), *attempt));
+        assert!(is_new || !is_once, "N4 {run}: {path} attempt {attempt} begun twice");
         assert!(
             is_holder || seen.lost.contains_key(&noted.engine),
             "N4 {run}: {path} begun by {} who has never had it",
@@ -268,6 +296,7 @@ impl<'a, S: Storage> Check<'a, S> {
         let name = format!("{run}/{}", seen.state.instance(step));
         assert_eq!(*key, name, "N4 {run}: one instance, one key");
         assert!(!seen.results.contains(&name), "N3 {run}: {path} begun after its result");
+        seen.n3_reads_what_was_recorded(run, step, read);
         let wants = seen.state.locks(step, noted.now).unwrap_or_default();
         self.slots.begun(run, step, key, noted.engine, place, &wants);
     }
@@ -277,12 +306,17 @@ impl<'a> RunSeen<'a> {
     fn new(id: &RunId, kept: &'a Kept) -> Self {
         Self {
             journal: &kept.whole,
-            state: RunState::new(id.clone(), Arc::clone(kept.run.workflow.program())),
+            state: RunState::new(id.clone(), Arc::clone(&kept.program)),
             holder: None,
             lost: BTreeMap::new(),
             results: BTreeSet::new(),
             begun: BTreeMap::new(),
             ghosts: BTreeSet::new(),
+            ends: Ends::new(),
+            values: Values::default(),
+            limits: Limits::default(),
+            once: BTreeSet::new(),
+            was_unknown: false,
             due: BTreeMap::new(),
             retries: BTreeMap::new(),
             ended_at: Duration::ZERO,
@@ -299,6 +333,19 @@ impl<'a> RunSeen<'a> {
         if let Event::StepReset { step, .. } = event {
             self.results.remove(&format!("{run}/{}", self.state.instance(*step)));
         }
+    }
+
+    fn note_end(&mut self, event: &Event) {
+        let (step, end) = match event {
+            Event::StepSucceeded { step, .. } => (step, End::Done),
+            Event::StepFailed { step, failure } => {
+                self.was_unknown |= failure.class == ErrorClass::OutcomeUnknown;
+                (step, End::Failed)
+            }
+            Event::StepSkipped { step, .. } => (step, End::Skipped),
+            _ => return,
+        };
+        self.ends.insert(self.state.path(*step), end);
     }
 
     /// No timer, time-out or retry comes before its time, by the clock of who recorded it.
@@ -372,7 +419,9 @@ fn n8_what_was_accepted_is_there<S: Storage>(story: &Story<'_, S>) -> BTreeMap<R
         let positions = whole.iter().map(|(position, _)| *position);
         assert!((0..run.length()).eq(positions), "N9 {}: no gap", summary.id);
         let whole = whole.into_iter().map(|(_, recorded)| recorded).collect();
-        (summary.id.clone(), Kept { run, whole })
+        let find = |name: &str| run.linked.iter().find(|it| it.id() == name).cloned();
+        let program = Program::link(&run.workflow, find, Vec::new).unwrap();
+        (summary.id.clone(), Kept { run, program, whole })
     };
     listed.iter().map(of).collect()
 }
@@ -390,16 +439,15 @@ fn n8_nothing_is_left<S: Storage>(story: &Story<'_, S>) {
 
 /// One end, and it is the last of it; the state is what the events say.
 fn n9_history_is_what_was_committed(id: &RunId, seen: &RunSeen<'_>, kept: &Kept) {
-    let Kept { run, whole } = kept;
+    let Kept { run, whole, .. } = kept;
     assert_eq!(seen.state.version(), run.length(), "N9 {id}: all that was committed, and no more");
     assert_eq!(seen.state.status(), run.status, "N9 {id}: the state is what the events say");
     assert_eq!(run.holding, Holding::Finished, "N8 {id} is held no more");
     assert!(run.snapshot.is_some() || run.length() < 25, "{id}: it has no snapshot");
     if let Some(snapshot) = &run.snapshot {
-        let program = Arc::clone(run.workflow.program());
-        let mut since = RunState::restore(id, program, snapshot).unwrap();
+        let mut since = RunState::restore(id, Arc::clone(&kept.program), snapshot).unwrap();
         run.journal.iter().for_each(|recorded| since.apply(recorded.at, &recorded.event));
-        let state = RunState::replay(id.clone(), Arc::clone(run.workflow.program()), whole);
+        let state = RunState::replay(id.clone(), Arc::clone(&kept.program), whole);
         assert_eq!(since, state, "N9 {id}: its snapshot comes to something else");
     }
     let mut is_open = true;
@@ -421,17 +469,23 @@ fn n9_history_is_what_was_committed(id: &RunId, seen: &RunSeen<'_>, kept: &Kept)
     assert!(!is_open, "N9 {id}: its end is the last of it");
 }
 
-/// What nobody has meddled with comes to what its workflow says.
-fn comes_to_what_it_should(id: &RunId, seen: &RunSeen<'_>, kept: &Kept, said: &[Said]) {
+/// What nobody has meddled with comes to what its workflow says, and so does each of its steps.
+fn comes_to_what_it_should<S>(story: &Story<'_, S>, id: &RunId, seen: &RunSeen<'_>, kept: &Kept) {
     let outcome = seen.state.outcome().unwrap();
     let meddles = |recorded: &Recorded| {
         matches!(recorded.event, Event::Operated { .. } | Event::RunCancelRequested { .. })
     };
-    if !kept.whole.iter().any(meddles) {
-        assert!(expected(kept.run.workflow.id())(outcome), "{id}: {outcome}, {said:?}");
-    } else if let Outcome::TimedOut = outcome {
-        panic!("{id}: nothing here has a limit");
+    if kept.whole.iter().any(meddles) {
+        let is_late = matches!(outcome, Outcome::TimedOut);
+        return assert!(!is_late, "{id}: nothing here has a limit");
     }
+    assert!(expected(kept.run.workflow.id())(outcome), "{id}: {outcome}, {:?}", story.said);
+    let Some(ends) = story.ends.get(id).filter(|_| !seen.was_unknown) else { return };
+    let differ = |path: &&String| ends.get(*path) != seen.ends.get(*path);
+    let differ: BTreeMap<&String, _> = (ends.keys().chain(seen.ends.keys()).filter(differ))
+        .map(|path| (path, (ends.get(path), seen.ends.get(path))))
+        .collect();
+    assert!(differ.is_empty(), "{id}: these are not what they should be: {differ:?}");
 }
 
 /// The locks that a step wants, as far as they have a limit.
