@@ -35,18 +35,26 @@ use crate::time::Timestamp;
 /// assert_eq!(time.now().since(begin), month);
 /// ```
 #[derive(Clone)]
-pub struct VirtualRuntime(Arc<Mutex<World>>);
+pub struct VirtualRuntime {
+    world: Arc<Mutex<World>>,
+    /// Which of its clocks is read.
+    clock: usize,
+}
 
 struct World {
-    now: Timestamp,
     monotonic: Duration,
     rng: StdRng,
-    timers: BTreeMap<(Timestamp, u64), Waker>,
+    clocks: Vec<Clock>,
     /// Sleeps that no setting of the clock moves.
     alarms: BTreeMap<(Duration, u64), Waker>,
     next_timer: u64,
     spawned: Vec<Task>,
     usage: ProcessUsage,
+}
+
+struct Clock {
+    now: Timestamp,
+    timers: BTreeMap<(Timestamp, u64), Waker>,
 }
 
 struct Task {
@@ -77,16 +85,37 @@ impl VirtualRuntime {
     /// A runtime whose order and random numbers follow from this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self(Arc::new(Mutex::new(World {
-            now: BEGIN,
+        let world = World {
             monotonic: Duration::ZERO,
             rng: StdRng::seed_from_u64(seed),
-            timers: BTreeMap::new(),
+            clocks: vec![Clock { now: BEGIN, timers: BTreeMap::new() }],
             alarms: BTreeMap::new(),
             next_timer: 0,
             spawned: Vec::new(),
             usage: ProcessUsage::default(),
-        })))
+        };
+        Self { world: Arc::new(Mutex::new(world)), clock: 0 }
+    }
+
+    /// The same time, order and chance, with a wall clock of its own that goes as this one does now: as
+    /// on another machine. [`set_clock`](Self::set_clock) sets one of them alone.
+    ///
+    /// ```
+    /// use stepwell::Runtime;
+    /// use stepwell::testing::VirtualRuntime;
+    ///
+    /// let time = VirtualRuntime::new(7);
+    /// let fast = time.own_clock();
+    /// fast.set_clock(90);
+    /// assert_eq!(fast.now().since(time.now()).as_secs(), 90);
+    /// assert_eq!(fast.monotonic(), time.monotonic());
+    /// ```
+    #[must_use]
+    pub fn own_clock(&self) -> Self {
+        let mut world = self.world();
+        let now = world.clocks[self.clock].now;
+        world.clocks.push(Clock { now, timers: BTreeMap::new() });
+        Self { world: Arc::clone(&self.world), clock: world.clocks.len() - 1 }
     }
 
     /// Runs a future, and all that it spawns, until it has a result.
@@ -136,7 +165,7 @@ impl VirtualRuntime {
     /// Moves time on; timers that become due fire when something is next run.
     pub fn advance(&self, length: Duration) {
         let mut world = self.world();
-        world.now = world.now + length;
+        world.clocks.iter_mut().for_each(|clock| clock.now = clock.now + length);
         world.monotonic += length;
         let fired = world.fired();
         drop(world);
@@ -147,8 +176,9 @@ impl VirtualRuntime {
     /// corrects it.
     pub fn set_clock(&self, seconds: i64) {
         let mut world = self.world();
-        world.now = Timestamp::from_micros(
-            world.now.as_micros().saturating_add(seconds.saturating_mul(1_000_000)),
+        let clock = &mut world.clocks[self.clock];
+        clock.now = Timestamp::from_micros(
+            clock.now.as_micros().saturating_add(seconds.saturating_mul(1_000_000)),
         );
         let fired = world.fired();
         drop(world);
@@ -164,14 +194,14 @@ impl VirtualRuntime {
     #[must_use]
     pub fn pending_timers(&self) -> usize {
         let world = self.world();
-        world.timers.len() + world.alarms.len()
+        let timers: usize = world.clocks.iter().map(|clock| clock.timers.len()).sum();
+        timers + world.alarms.len()
     }
 
     fn advance_to_next(&self) -> Result<(), Stalled> {
         let world = self.world();
-        let now = world.now;
-        let timer = world.timers.first_key_value().map(|((at, _), _)| *at);
-        let timer = timer.filter(|at| *at < Timestamp::MAX).map(|at| at.since(now));
+        let now = world.clocks[self.clock].now;
+        let timer = world.clocks.iter().filter_map(Clock::next).min();
         let alarm = world.alarms.first_key_value();
         let alarm = alarm.map(|((at, _), _)| at.saturating_sub(world.monotonic));
         drop(world);
@@ -181,24 +211,36 @@ impl VirtualRuntime {
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl World {
     /// Takes out what is due: who has set a timer, then who sleeps.
     fn fired(&mut self) -> Vec<Waker> {
-        let later = self.timers.split_off(&(self.now + Duration::from_micros(1), 0));
-        let timers = std::mem::replace(&mut self.timers, later);
+        let timers: Vec<Waker> = self.clocks.iter_mut().flat_map(Clock::fired).collect();
         let later = self.alarms.split_off(&(self.monotonic + Duration::from_nanos(1), 0));
         let alarms = std::mem::replace(&mut self.alarms, later);
-        timers.into_values().chain(alarms.into_values()).collect()
+        timers.into_iter().chain(alarms.into_values()).collect()
+    }
+}
+
+impl Clock {
+    fn fired(&mut self) -> impl Iterator<Item = Waker> + use<> {
+        let later = self.timers.split_off(&(self.now + Duration::from_micros(1), 0));
+        std::mem::replace(&mut self.timers, later).into_values()
+    }
+
+    /// How long it is to the next timer.
+    fn next(&self) -> Option<Duration> {
+        let at = self.timers.first_key_value().map(|((at, _), _)| *at);
+        at.filter(|at| *at < Timestamp::MAX).map(|at| at.since(self.now))
     }
 }
 
 impl Runtime for VirtualRuntime {
     fn now(&self) -> Timestamp {
-        self.world().now
+        self.world().clocks[self.clock].now
     }
 
     fn monotonic(&self) -> Duration {
@@ -241,7 +283,7 @@ impl Runtime for VirtualRuntime {
 
 impl fmt::Debug for VirtualRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VirtualRuntime({})", self.world().now)
+        write!(f, "VirtualRuntime({})", self.now())
     }
 }
 
@@ -265,7 +307,7 @@ impl Future for Sleep {
         let runtime = self.runtime.clone();
         let mut world = runtime.world();
         let is_over = match self.until {
-            Until::Clock(at) => world.now >= at,
+            Until::Clock(at) => world.clocks[runtime.clock].now >= at,
             Until::Passed(at) => world.monotonic >= at,
         };
         if is_over {
@@ -277,7 +319,9 @@ impl Future for Sleep {
         });
         let waker = context.waker().clone();
         match self.until {
-            Until::Clock(at) => drop(world.timers.insert((at, number), waker)),
+            Until::Clock(at) => {
+                drop(world.clocks[runtime.clock].timers.insert((at, number), waker));
+            }
             Until::Passed(at) => drop(world.alarms.insert((at, number), waker)),
         }
         Poll::Pending
@@ -289,7 +333,9 @@ impl Drop for Sleep {
         let Some(number) = self.number else { return };
         let mut world = self.runtime.world();
         match self.until {
-            Until::Clock(at) => drop(world.timers.remove(&(at, number))),
+            Until::Clock(at) => {
+                drop(world.clocks[self.runtime.clock].timers.remove(&(at, number)));
+            }
             Until::Passed(at) => drop(world.alarms.remove(&(at, number))),
         }
     }
@@ -338,6 +384,22 @@ mod tests {
         time.set_clock(-3600);
         time.block_on(sleep).unwrap();
         assert_eq!(time.monotonic(), Duration::from_secs(9));
+    }
+
+    #[test]
+    fn each_clock_rings_its_own_timers() {
+        let time = VirtualRuntime::new(1);
+        let ahead = time.own_clock();
+        ahead.set_clock(60);
+        let hour = BEGIN + Duration::from_secs(3_600);
+        let (mut here, mut there) = (time.sleep_until(hour), ahead.sleep_until(hour));
+        assert!((&mut here).now_or_never().is_none() && (&mut there).now_or_never().is_none());
+        time.block_on(there).unwrap();
+        assert_eq!(time.monotonic(), Duration::from_secs(3_540));
+        ahead.set_clock(3_600);
+        assert!((&mut here).now_or_never().is_none());
+        time.block_on(here).unwrap();
+        assert_eq!(time.monotonic(), Duration::from_secs(3_600));
     }
 
     #[test]

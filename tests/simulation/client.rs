@@ -8,6 +8,7 @@ use futures::future::{Either, select};
 use stepwell::journal::{Operation, Reason, Vote};
 use stepwell::run::{Explanation, OpenWait};
 use stepwell::storage::Storage;
+use stepwell::testing::VirtualRuntime;
 use stepwell::{
     Engine, ErrorKind, Result, RunHandle, RunId, RunStatus, StartOptions, Step, Workflow,
 };
@@ -45,6 +46,7 @@ pub(crate) struct Client<S> {
     workflow: Workflow,
     id: RunId,
     often: u32,
+    machine: VirtualRuntime,
     wishes: Vec<Wish>,
     /// Whether it goes as soon as it has heard that the run began.
     leaves: bool,
@@ -73,7 +75,8 @@ impl<S: Storage + Clone> Client<S> {
             wishes.extend(meddling(&world, workflow.id()));
         }
         let leaves = wishes.is_empty() && !world.is_single() && world.dice(2) == 0;
-        Self { world, workflow, id, often, wishes, leaves, heard: AtomicUsize::new(0) }
+        let (machine, heard) = (world.machine(), AtomicUsize::new(0));
+        Self { world, workflow, id, often, machine, wishes, leaves, heard }
     }
 
     /// Comes again and again until all is said and the run has ended.
@@ -81,7 +84,7 @@ impl<S: Storage + Clone> Client<S> {
         self.world.nap(self.world.seconds(0, 200)).await;
         loop {
             // A process of its own, that others cannot see into.
-            let numbered = self.world.engine(self.often, true);
+            let numbered = self.world.engine(&self.machine, self.often, true);
             let life = self.world.seconds(20, 200);
             let ended = match select(pin!(self.visit(&numbered.engine)), pin!(self.world.nap(life)))
                 .await

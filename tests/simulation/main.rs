@@ -1,6 +1,7 @@
 //! One to five engines on one storage, in virtual time, with everything going wrong: engines crash,
 //! stop for longer than a lease, end well in the middle of things, come late and lack executors; calls
-//! fail before and after they are done, hang, are answered late and done late; clocks jump. Clients
+//! fail before and after they are done, hang, are answered late and done late; clocks jump, and those of
+//! some machines are up to an hour from each other. Clients
 //! start runs, say things to them and meddle with them. A seed decides all of it.
 //!
 //! Afterwards everything that has happened is gone through in order, and must agree with what is
@@ -36,6 +37,7 @@ mod anomalies;
 mod cases;
 mod check;
 mod client;
+mod clocks;
 #[cfg(feature = "sqlite")]
 mod files;
 mod grown;
@@ -113,7 +115,7 @@ async fn settle<S: Storage + Clone>(world: &Arc<World<S>>) {
             if run.status != RunStatus::Paused && stored.holding != Holding::Parked(None) {
                 continue;
             }
-            let numbered = world.engine(0, true);
+            let numbered = world.engine(&world.time, 0, true);
             let handle = numbered.engine.run(&run.id).await.unwrap();
             // Somebody else may have been quicker.
             if run.status == RunStatus::Paused {
@@ -173,7 +175,7 @@ fn check<S: Storage + Clone>(world: &World<S>, runs: &[RunId]) -> Vec<Noted> {
         said: &said,
         runs,
         calm_at,
-        has_jumps: world.has_jumps(),
+        has_jumps: world.has_jumps() || world.has_skew(),
         ends: world.ends.lock().unwrap().clone(),
     };
     story.check();

@@ -47,6 +47,7 @@ mistakes! {
     ClaimNeverOfTheGone 40 "",
     ClaimNeverWhenDue 40 "",
     LeaseIsIgnored 40 "",
+    LeaseIsByTheClock 40 "was silent for",
     BeatsOnce 40 "",
     CreateIsNotDone 40 "",
     // Messages.
@@ -199,6 +200,7 @@ impl Mistake {
                 let beats = at_once(storage.inner.beat(claim.owner)).unwrap_or_default();
                 claim.gone = beats.into_iter().filter(|it| it.owner != claim.owner).collect();
             }
+            Self::LeaseIsByTheClock => claim.gone = storage.gone_by_the_clock(claim.owner),
             _ => {}
         }
         claim

@@ -1,6 +1,7 @@
 //! What really happened, in the order in which it did: what the storage has done, which code has run,
 //! and what has gone wrong.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use stepwell::testing::{Fault, VirtualRuntime};
 use stepwell::{Result, RunId, StepKey, Timestamp, Value};
 
 use super::mistakes::Mistake;
+use super::world::LEASE;
 
 /// One thing that has happened.
 #[derive(Clone)]
@@ -104,6 +106,8 @@ pub(crate) struct Tape {
     noted: Arc<Mutex<Vec<Noted>>>,
     /// How often a storage was called, and when last.
     calls: Arc<Mutex<(Duration, u64)>>,
+    /// When each engine has beaten last, by its own clock.
+    beats: Arc<Mutex<BTreeMap<Owner, Timestamp>>>,
 }
 
 /// Calls of a storage at one instant after which somebody must be asking without end.
@@ -111,7 +115,8 @@ const CALLS_MAX: u64 = 4_000;
 
 impl Tape {
     pub(crate) fn new(time: &VirtualRuntime) -> Self {
-        Self { time: time.clone(), noted: Arc::default(), calls: Arc::default() }
+        let (noted, calls, beats) = Default::default();
+        Self { time: time.clone(), noted, calls, beats }
     }
 
     /// Where on the tape it is.
@@ -131,6 +136,8 @@ impl Tape {
 #[derive(Clone)]
 pub(crate) struct Watched<S> {
     pub(crate) inner: S,
+    /// With the clock of the engine.
+    pub(crate) machine: VirtualRuntime,
     pub(crate) engine: usize,
     pub(crate) tape: Option<Tape>,
     pub(crate) mistake: Mistake,
@@ -158,6 +165,18 @@ impl<S: Storage> Watched<S> {
         if let Some(tape) = &self.tape {
             tape.note(self.engine, what);
         }
+    }
+
+    /// Those who have not beaten for a lease, if clocks could tell.
+    pub(crate) fn gone_by_the_clock(&self, owner: Owner) -> Vec<Beat> {
+        let Some(tape) = &self.tape else { return Vec::new() };
+        let beats = at_once(self.inner.beat(owner)).unwrap_or_default();
+        let known = tape.beats.lock().unwrap();
+        let is_gone = |beat: &Beat| {
+            let last = known.get(&beat.owner).filter(|_| beat.owner != owner);
+            last.is_some_and(|last| *last + LEASE <= self.machine.now())
+        };
+        beats.into_iter().filter(is_gone).collect()
     }
 
     pub(crate) fn stored(&self, run: &RunId) -> Option<StoredRun> {
@@ -273,6 +292,9 @@ impl<S: Storage> Storage for Watched<S> {
             return Reply::ready(Ok(beats));
         }
         let beats = self.inner.beat(owner);
+        if let Some(tape) = &self.tape {
+            tape.beats.lock().unwrap().insert(owner, self.machine.now());
+        }
         self.note(What::Beat);
         beats
     }

@@ -19,6 +19,7 @@ use stepwell::testing::{Call, Fault, Faulty, VirtualRuntime};
 use stepwell::{Engine, ExecutionContext, Json, RunId, StepError, executor_fn};
 
 use super::client::Said;
+use super::clocks::Clocks;
 use super::grown::{Ends, inner};
 use super::mistakes::Mistake;
 use super::tape::{Begun, Tape, Watched, What};
@@ -43,8 +44,7 @@ pub(crate) struct World<S> {
     /// What is to become of the steps of a run, if nobody meddles.
     pub(crate) ends: Mutex<BTreeMap<RunId, Ends>>,
     pub(crate) is_calm: AtomicBool,
-    /// How far the clock has been ahead, in seconds.
-    ahead: AtomicU64,
+    pub(crate) clocks: Clocks,
     /// When the last late call has been done.
     flying_until: Mutex<Duration>,
     pub(crate) all_done: AtomicBool,
@@ -105,7 +105,7 @@ impl<S: Storage + Clone> World<S> {
             said: Mutex::default(),
             ends: Mutex::default(),
             is_calm: AtomicBool::new(single.is_some()),
-            ahead: AtomicU64::new(0),
+            clocks: Clocks::default(),
             flying_until: Mutex::default(),
             all_done: AtomicBool::new(false),
         })
@@ -173,19 +173,26 @@ impl<S: Storage + Clone> World<S> {
         fault
     }
 
-    /// An engine whose calls fail so often in a thousand.
-    pub(crate) fn engine(self: &Arc<Self>, often: u32, has_all: bool) -> Numbered {
+    /// An engine on a machine, whose calls fail so often in a thousand.
+    pub(crate) fn engine(
+        self: &Arc<Self>,
+        machine: &VirtualRuntime,
+        often: u32,
+        has_all: bool,
+    ) -> Numbered {
         let number = self.engines.fetch_add(1, Ordering::Relaxed);
         let world = Arc::clone(self);
         let storage = Watched {
             inner: self.storage.clone(),
+            machine: machine.clone(),
             engine: number,
             tape: Some(self.tape.clone()),
             mistake: self.mistake,
         };
         let faulty = Faulty::new(storage, move |call| world.fault(number, call, often));
         let around = Watched {
-            inner: faulty.runtime(self.time.clone()),
+            inner: faulty.runtime(machine.clone()),
+            machine: machine.clone(),
             engine: number,
             tape: None,
             mistake: self.mistake,
@@ -203,7 +210,7 @@ impl<S: Storage + Clone> World<S> {
             executor_fn(move |ctx| Arc::clone(&world).body(number, ctx))
         };
         let mut builder =
-            Engine::builder().runtime(self.time.clone()).limits(limits).executor("work", body());
+            Engine::builder().runtime(machine.clone()).limits(limits).executor("work", body());
         builder = match self.mistake.is_around() {
             true => builder.storage(around),
             false => builder.storage(around.inner),
@@ -262,8 +269,9 @@ impl<S: Storage + Clone> World<S> {
         }
         // Others have what this one lacks.
         let has_all = place == 0 || self.dice(2) == 0;
+        let machine = self.machine();
         while !self.is_over() {
-            let numbered = self.engine(often, has_all);
+            let numbered = self.engine(&machine, often, has_all);
             let stopped = AtomicBool::new(false);
             while self.serve(&numbered, &stopped).await {
                 self.nap(self.seconds(0, 50)).await;
@@ -315,38 +323,5 @@ impl<S: Storage + Clone> World<S> {
                 _ => return false,
             }
         }
-    }
-
-    pub(crate) async fn jumps(self: Arc<Self>) {
-        if !self.has_jumps() {
-            return;
-        }
-        let mut off = 0_i64;
-        for _ in 0..self.dice(4) {
-            self.nap(self.seconds(20, 150)).await;
-            if self.is_calm() {
-                break;
-            }
-            let by = [3_600, -3_600, 86_400, -86_400, 1][self.dice(5) as usize];
-            off += by;
-            self.ahead.fetch_max(off.max(0).unsigned_abs(), Ordering::Relaxed);
-            self.tape.note(usize::MAX, What::ClockSet);
-            self.time.set_clock(by);
-        }
-        // In the end it is put right, or, as days of waiting take their time, to the latest time that
-        // it has shown.
-        if !self.seed.is_multiple_of(24) {
-            off -= i64::try_from(self.ahead.swap(0, Ordering::Relaxed)).unwrap_or(0);
-        }
-        self.tape.note(usize::MAX, What::ClockSet);
-        self.time.set_clock(-off);
-    }
-
-    pub(crate) fn was_ahead(&self) -> Duration {
-        Duration::from_secs(self.ahead.load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn has_jumps(&self) -> bool {
-        self.seed.is_multiple_of(3)
     }
 }

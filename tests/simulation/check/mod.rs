@@ -365,7 +365,7 @@ impl<'a> RunSeen<'a> {
         match &recorded.event {
             Event::WaitStarted { step, wait } => {
                 if let Waiting::Until(due) | Waiting::Signal(_, Some(due)) = **wait {
-                    self.due.insert(*step, (due, noted.at + due.since(noted.now)));
+                    self.due.insert(*step, (due, noted.at + due.since(recorded.at)));
                 }
                 None
             }
