@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::future::{Either, select};
 use stepwell::journal::{Operation, Reason, Vote};
@@ -52,6 +52,8 @@ pub(crate) struct Client<S> {
     leaves: bool,
     /// How many of them have been heard.
     heard: AtomicUsize,
+    /// It was heard that the run began.
+    has_begun: AtomicBool,
 }
 
 impl<S: Storage + Clone> Client<S> {
@@ -76,7 +78,8 @@ impl<S: Storage + Clone> Client<S> {
         }
         let leaves = wishes.is_empty() && !world.is_single() && world.dice(2) == 0;
         let (machine, heard) = (world.machine(), AtomicUsize::new(0));
-        Self { world, workflow, id, often, machine, wishes, leaves, heard }
+        let has_begun = AtomicBool::new(false);
+        Self { world, workflow, id, often, machine, wishes, leaves, heard, has_begun }
     }
 
     /// Comes again and again until all is said and the run has ended.
@@ -101,8 +104,18 @@ impl<S: Storage + Clone> Client<S> {
     }
 
     async fn visit(&self, engine: &Engine) -> Result<()> {
-        let options = StartOptions::id(self.id.as_str());
-        let mut handle = engine.start_with(&self.workflow, (), options).await?;
+        let is_known = self.has_begun.load(Ordering::Relaxed);
+        let mut handle = if is_known && self.world.retention().is_some() {
+            match engine.run(&self.id).await {
+                // It has ended, and was removed.
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                found => found?,
+            }
+        } else {
+            let options = StartOptions::id(self.id.as_str());
+            engine.start_with(&self.workflow, (), options).await?
+        };
+        self.has_begun.store(true, Ordering::Relaxed);
         if self.leaves {
             return Ok(());
         }

@@ -88,7 +88,7 @@ impl<S: Storage + Clone> World<S> {
         }
         // In the end they are put right, or, as days of waiting take their time, to the latest time that
         // one has shown.
-        let to = match self.seed.is_multiple_of(24) {
+        let to = match self.seed % 24 == 15 {
             true => 0,
             false => i64::try_from(self.clocks.ahead.swap(0, Ordering::Relaxed)).unwrap_or(0),
         };

@@ -16,8 +16,8 @@
 //! | N5 timers and retries are never early, and late only if nobody was there | `n5_nothing_is_early`, `n5_lateness` |
 //! | N6 schedules | there are none yet |
 //! | N7 when nothing goes wrong any more, all ends | `n7_it_ended_in_time` |
-//! | N8 nothing is left over, and no lock has too many holders | `n8_nothing_is_left`, `check/locks.rs` |
-//! | N9 the journal is what was committed, by who held the run | `committed`, `n9_history_is_what_was_committed` |
+//! | N8 nothing is left over or removed that is wanted, and no lock has too many holders | `check/kept.rs`, `check/locks.rs` |
+//! | N9 the journal is what was committed, by who held the run, but for what may be forgotten | `committed`, `n9_history_is_what_was_committed` |
 //! | N10 what an engine cannot run it leaves to others | shape `rare`: some engines lack its executor |
 //!
 //! Half of the runs are of workflows that the seed has grown (`grown.rs`), of which it is known what is
@@ -63,14 +63,14 @@ use std::time::Duration;
 
 use check::Story;
 use client::Client;
-use futures::future::{Either, join_all, join4, select};
+use futures::future::{Either, join_all, join5, select};
 use mistakes::Mistake;
 use stepwell::journal::Reason;
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{Holding, Memory, RunQuery, Storage, Summary};
 use stepwell::{RunId, RunStatus};
 use tape::Noted;
-use world::{SECOND, World};
+use world::{KEPT_FOR, SECOND, World};
 
 /// How long things go wrong.
 const TROUBLE: Duration = Duration::from_secs(600);
@@ -95,7 +95,8 @@ fn simulate<S: Storage + Clone>(seed: u64, storage: S, mistake: Mistake) {
             world.nap(TROUBLE).await;
             world.is_calm.store(true, Ordering::Relaxed);
         };
-        let all = join4(clients, join_all(processes), calm, Arc::clone(&world).jumps());
+        let jumps = Arc::clone(&world).jumps();
+        let all = join5(clients, join_all(processes), calm, jumps, Arc::clone(&world).tidy(often));
         within(&world, TROUBLE + PEACE, all).await.0
     });
     drop(check(&world, &runs.unwrap()));
@@ -111,12 +112,13 @@ async fn settle<S: Storage + Clone>(world: &Arc<World<S>>) {
             return;
         }
         for run in &listed {
-            let stored = world.storage.load(&run.id).await.unwrap().unwrap();
+            let Some(stored) = world.storage.load(&run.id).await.unwrap() else { continue };
             if run.status != RunStatus::Paused && stored.holding != Holding::Parked(None) {
                 continue;
             }
             let numbered = world.engine(&world.time, 0, true);
-            let handle = numbered.engine.run(&run.id).await.unwrap();
+            // It may be removed in this moment.
+            let Ok(handle) = numbered.engine.run(&run.id).await else { continue };
             // Somebody else may have been quicker.
             if run.status == RunStatus::Paused {
                 let _ = handle.resume(Reason::default()).await;
@@ -132,8 +134,8 @@ async fn settle<S: Storage + Clone>(world: &Arc<World<S>>) {
 /// Whether nobody has any of them, for a message that came late, say.
 async fn are_let_go<S: Storage + Clone>(world: &World<S>, listed: &[Summary]) -> bool {
     for run in listed {
-        let stored = world.storage.load(&run.id).await.unwrap().unwrap();
-        if stored.holding != Holding::Finished {
+        let stored = world.storage.load(&run.id).await.unwrap();
+        if stored.is_some_and(|stored| stored.holding != Holding::Finished) {
             return false;
         }
     }
@@ -176,6 +178,8 @@ fn check<S: Storage + Clone>(world: &World<S>, runs: &[RunId]) -> Vec<Noted> {
         runs,
         calm_at,
         has_jumps: world.has_jumps() || world.has_skew(),
+        retention: world.retention().map(|_| KEPT_FOR),
+        history_kept: world.history_kept(),
         ends: world.ends.lock().unwrap().clone(),
     };
     story.check();

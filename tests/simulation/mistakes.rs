@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::json;
 use stepwell::journal::Recorded;
 use stepwell::storage::{
-    Acquire, Beat, Claim, Claimed, Commit, Created, Holding, Memory, NewRun, Owner, Reply,
+    Acquire, Beat, Claim, Claimed, Commit, Created, Holding, Memory, NewRun, Owner, Purge, Reply,
     RunQuery, Storage, StoredRun,
 };
 use stepwell::{ErrorKind, Event, Result, RunId, Timestamp, Workflow};
@@ -50,6 +50,11 @@ mistakes! {
     LeaseIsByTheClock 40 "was silent for",
     BeatsOnce 40 "",
     CreateIsNotDone 40 "",
+    // What is removed and forgotten.
+    StoresOtherResults 40 "made up",
+    PurgesTheYoung 40 "removed too soon",
+    PurgesTheLiving 40 "has not ended",
+    ForgetsTooMuch 40 "are forgotten",
     // Messages.
     MessagesStay 40 "",
     PostsTwice 40 "",
@@ -117,6 +122,11 @@ impl Mistake {
                 commit.events.iter_mut().for_each(has_other_result);
             }
             Self::LocksStay => commit.released.clear(),
+            Self::ForgetsTooMuch => {
+                if let Some(snapshot) = &mut commit.snapshot {
+                    snapshot.forget = snapshot.events;
+                }
+            }
             _ => {}
         }
         Some(commit)
@@ -167,6 +177,30 @@ impl Mistake {
             stored.journal.truncate(stored.journal.len().saturating_sub(1).max(1));
         }
         stored
+    }
+
+    /// What is really written.
+    pub(crate) fn store(self, mut commit: Commit) -> Commit {
+        if self == Self::StoresOtherResults && now_and_then(20) {
+            commit.events.iter_mut().for_each(has_other_result);
+        }
+        commit
+    }
+
+    /// Says of a run that it is removed which goes on.
+    pub(crate) fn purge_more<S: Storage>(self, storage: &Watched<S>, removed: &mut Vec<RunId>) {
+        if self == Self::PurgesTheLiving && now_and_then(3) {
+            let live = RunQuery { live: true, ..RunQuery::default() };
+            let listed = at_once(storage.inner.list(live)).unwrap_or_default();
+            removed.extend(listed.into_iter().next().map(|run| run.id));
+        }
+    }
+
+    pub(crate) fn purge(self, mut which: Purge) -> Purge {
+        if self == Self::PurgesTheYoung {
+            which.before = Some(Timestamp::MAX);
+        }
+        which
     }
 
     pub(crate) fn acquire(self, mut asked: Acquire) -> Acquire {

@@ -15,7 +15,7 @@ use stepwell::storage::{
     Owner, Purge, Reply, RunQuery, Storage, StoredRun, Summary,
 };
 use stepwell::testing::{Fault, VirtualRuntime};
-use stepwell::{Result, RunId, StepKey, Timestamp, Value};
+use stepwell::{Result, RunId, StepKey, Timestamp, Value, Workflow};
 
 use super::mistakes::Mistake;
 use super::world::LEASE;
@@ -45,10 +45,7 @@ impl fmt::Debug for Noted {
 
 #[derive(Clone, Debug)]
 pub(crate) enum What {
-    Created {
-        run: RunId,
-        events: u64,
-    },
+    Created(Box<Made>),
     Committed(Box<Done>),
     Claimed {
         run: RunId,
@@ -61,6 +58,9 @@ pub(crate) enum What {
         step: StepKey,
         wants: Vec<Want>,
     },
+    Purged(Box<Purged>),
+    /// These ids may be used again.
+    Cleared(Vec<RunId>),
     Beat,
     Retired,
     /// Code of a step begins.
@@ -79,10 +79,30 @@ pub(crate) enum What {
 }
 
 #[derive(Clone, Debug)]
+pub(crate) struct Made {
+    pub(crate) run: RunId,
+    pub(crate) workflow: Workflow,
+    pub(crate) linked: Vec<Workflow>,
+    pub(crate) events: Vec<Recorded>,
+}
+
+/// Runs that were removed, or whose ids are to be cleared.
+#[derive(Clone, Debug)]
+pub(crate) struct Purged {
+    pub(crate) runs: Vec<RunId>,
+    pub(crate) before: Option<Timestamp>,
+    /// How long before, by the clock of who removes them.
+    pub(crate) age: Option<Duration>,
+    pub(crate) keep: Option<u64>,
+    /// Those that had a message.
+    pub(crate) mailed: Vec<RunId>,
+}
+
+#[derive(Clone, Debug)]
 pub(crate) struct Done {
     pub(crate) run: RunId,
     pub(crate) from: u64,
-    pub(crate) events: u64,
+    pub(crate) events: Vec<Recorded>,
     pub(crate) is_held: bool,
     pub(crate) has_ended: bool,
     pub(crate) released: Vec<StepKey>,
@@ -179,6 +199,13 @@ impl<S: Storage> Watched<S> {
         beats.into_iter().filter(is_gone).collect()
     }
 
+    /// Runs that have a message.
+    fn mailed(&self) -> Vec<RunId> {
+        let listed = at_once(self.inner.list(RunQuery::default())).unwrap_or_default();
+        let has_mail = |run: &RunId| at_once(self.inner.inbox(run)).is_ok_and(|it| !it.is_empty());
+        listed.into_iter().map(|run| run.id).filter(has_mail).collect()
+    }
+
     pub(crate) fn stored(&self, run: &RunId) -> Option<StoredRun> {
         at_once(self.inner.load(run)).ok().flatten()
     }
@@ -190,13 +217,18 @@ impl<S: Storage> Storage for Watched<S> {
         if self.tape.is_none() {
             return self.inner.create(run);
         }
-        let (id, events) = (run.id.clone(), run.journal.len() as u64);
+        let made = Made {
+            run: run.id.clone(),
+            workflow: run.workflow.clone(),
+            linked: run.linked.clone(),
+            events: run.journal.clone(),
+        };
         if let Some(created) = self.mistake.create(&run) {
             return Reply::ready(Ok(created));
         }
         let created = at_once(self.inner.create(run));
         if let Ok(Created::New) = created {
-            self.note(What::Created { run: id, events });
+            self.note(What::Created(Box::new(made)));
         }
         Reply::ready(created)
     }
@@ -212,11 +244,12 @@ impl<S: Storage> Storage for Watched<S> {
         let done = Done {
             run: run.clone(),
             from: commit.expected,
-            events: commit.events.len() as u64,
+            events: commit.events.clone(),
             is_held: matches!(commit.holding, Holding::Held(_)),
             has_ended: commit.status.is_end(),
             released: commit.released.clone(),
         };
+        let commit = self.mistake.store(commit);
         let emptied = at_once(self.inner.commit(run, commit));
         if emptied.is_ok() {
             self.note(What::Committed(Box::new(done)));
@@ -241,11 +274,33 @@ impl<S: Storage> Storage for Watched<S> {
     }
 
     fn purge(&self, which: Purge) -> Reply<Result<Vec<RunId>>> {
-        self.inner.purge(which)
+        self.count();
+        if self.tape.is_none() {
+            return self.inner.purge(which);
+        }
+        let Purge { before, keep, .. } = which;
+        let age = before.map(|before| self.machine.now().since(before));
+        let mailed = self.mailed();
+        let mut removed = at_once(self.inner.purge(self.mistake.purge(which)));
+        if let Ok(runs) = &mut removed {
+            self.mistake.purge_more(self, runs);
+        }
+        if let Ok(runs) = &removed {
+            let purged = Purged { runs: runs.clone(), before, age, keep, mailed };
+            self.note(What::Purged(Box::new(purged)));
+        }
+        Reply::ready(removed)
     }
 
     fn clear(&self, owner: Owner, runs: Vec<RunId>) -> Reply<Result<()>> {
-        self.inner.clear(owner, runs)
+        if self.tape.is_none() {
+            return self.inner.clear(owner, runs);
+        }
+        let cleared = at_once(self.inner.clear(owner, runs.clone()));
+        if cleared.is_ok() {
+            self.note(What::Cleared(runs));
+        }
+        Reply::ready(cleared)
     }
 
     fn post(&self, run: &RunId, message: Message) -> Reply<Result<u64>> {

@@ -12,7 +12,7 @@ use futures::future::{Either, select};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
-use stepwell::engine::EngineLimits;
+use stepwell::engine::{EngineLimits, Retention};
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::Storage;
 use stepwell::testing::{Call, Fault, Faulty, VirtualRuntime};
@@ -26,6 +26,8 @@ use super::tape::{Begun, Tape, Watched, What};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
+/// How long runs are kept that have ended, where they are not kept for ever.
+pub(crate) const KEPT_FOR: Duration = Duration::from_secs(20);
 /// How long a call is late at most: longer than anybody waits for it.
 const LATE_MAX: u32 = 90;
 
@@ -131,6 +133,32 @@ impl<S: Storage + Clone> World<S> {
         self.time.monotonic() > *self.flying_until.lock().unwrap()
     }
 
+    pub(crate) fn history_kept(&self) -> u64 {
+        if self.is_single() || self.seed.is_multiple_of(2) { u64::MAX } else { 5 + self.seed % 20 }
+    }
+
+    /// By what runs are removed, if they are.
+    pub(crate) fn retention(&self) -> Option<Retention> {
+        if self.is_single() || !(self.seed / 7).is_multiple_of(4) {
+            return None;
+        }
+        let by_age = Retention::new().finished_for(KEPT_FOR);
+        Some(if self.seed.is_multiple_of(2) { by_age } else { by_age.keep_at_most(2) })
+    }
+
+    /// Somebody removes runs now and then.
+    pub(crate) async fn tidy(self: Arc<Self>, often: u32) {
+        let Some(retention) = self.retention() else { return };
+        let machine = self.machine();
+        while !self.is_over() {
+            self.nap(self.seconds(5, 100)).await;
+            let numbered = self.engine(&machine, often, true);
+            let life = pin!(self.nap(self.seconds(0, 60)));
+            // Whoever has begun in vain is followed by others.
+            drop(select(pin!(numbered.engine.purge(&retention)), life).await);
+        }
+    }
+
     fn is_over(&self) -> bool {
         self.all_done.load(Ordering::Relaxed)
     }
@@ -200,9 +228,8 @@ impl<S: Storage + Clone> World<S> {
         let limits = EngineLimits {
             max_recoveries: 1_000,
             lease: LEASE,
-            // Often, and with all events kept, so that the two can be compared.
             snapshot_every: 1 + self.seed % 19,
-            history_kept: u64::MAX,
+            history_kept: self.history_kept(),
             ..EngineLimits::default()
         };
         let body = || {
@@ -220,6 +247,9 @@ impl<S: Storage + Clone> World<S> {
         }
         for grown in inner() {
             builder = builder.workflow(&grown.workflow);
+        }
+        if let Some(retention) = self.retention() {
+            builder = builder.retention(retention);
         }
         Numbered { engine: builder.build().unwrap(), number, tape: self.tape.clone() }
     }

@@ -2,31 +2,28 @@
 //! journals. Each promise has a function with its number.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::executor::block_on;
-use stepwell::journal::{Event, Recorded, Waiting};
-use stepwell::run::{RunState, Want};
-use stepwell::storage::{Holding, RunQuery, Storage, StoredRun, Summary};
+use stepwell::RunId;
+use stepwell::journal::Recorded;
+use stepwell::run::Want;
+use stepwell::storage::Storage;
 use stepwell::testing::Fault;
-use stepwell::workflow::Program;
-use stepwell::{ErrorClass, Outcome, RunId, StepKey, Timestamp};
 
 use super::client::Said;
-use super::grown::{End, Ends};
-use super::shapes::expected;
-use super::tape::{Begun, Done, Noted, What, at_once};
+use super::grown::Ends;
+use super::tape::{Begun, Done, Noted, What};
 use super::world::{LEASE, SECOND};
 
+mod kept;
 mod limits;
 mod locks;
 mod messages;
+mod run;
 mod values;
 
-use limits::Limits;
 use locks::Slots;
-use values::Values;
+use run::RunSeen;
 
 /// From the end of what goes wrong, or of what is said to it, until a run has ended.
 const END_WITHIN: Duration = Duration::from_secs(400);
@@ -44,6 +41,10 @@ pub(crate) struct Story<'a, S> {
     pub(crate) calm_at: Duration,
     /// Times of the clock say how much time has passed.
     pub(crate) has_jumps: bool,
+    /// How old runs are that are removed for their age.
+    pub(crate) retention: Option<Duration>,
+    /// Events that are kept of each run.
+    pub(crate) history_kept: u64,
     /// What is to become of the steps of some runs.
     pub(crate) ends: BTreeMap<RunId, Ends>,
 }
@@ -62,44 +63,14 @@ struct EngineSeen {
     over_at: usize,
 }
 
-/// A run as it is kept in the end, and all of its events.
-struct Kept {
-    run: StoredRun,
-    program: Arc<Program>,
-    whole: Vec<Recorded>,
-}
-
-/// A run as far as the tape was read.
-struct RunSeen<'a> {
-    journal: &'a [Recorded],
-    state: RunState,
-    holder: Option<usize>,
-    /// Who has held it, and where on the tape that ended last.
-    lost: BTreeMap<usize, usize>,
-    /// Results by the name of the instance.
-    results: BTreeSet<String>,
-    /// What has become of each step, by its path.
-    ends: Ends,
-    values: Values,
-    limits: Limits,
-    /// Attempts of steps that must not be begun twice.
-    once: BTreeSet<(String, u32)>,
-    /// Nobody knew what a step had done.
-    was_unknown: bool,
-    /// Where each attempt was begun last, and by whom.
-    begun: BTreeMap<(String, u32), (usize, usize)>,
-    /// What was begun by who had lost the run.
-    ghosts: BTreeSet<(usize, usize, String, u32)>,
-    /// Waits that end by time: not before, and when that is by the other clock.
-    due: BTreeMap<StepKey, (Timestamp, Duration)>,
-    retries: BTreeMap<StepKey, Timestamp>,
-    ended_at: Duration,
-}
-
 pub(crate) struct Check<'a, S> {
     story: &'a Story<'a, S>,
     engines: BTreeMap<usize, EngineSeen>,
     runs: BTreeMap<&'a RunId, RunSeen<'a>>,
+    /// Those that were removed, in order.
+    past: Vec<(&'a RunId, RunSeen<'a>)>,
+    /// Ids that may not be used again before this engine says so.
+    taken: BTreeMap<&'a RunId, usize>,
     slots: Slots,
     /// Code that has come to something, by where it began.
     done: BTreeSet<usize>,
@@ -108,11 +79,12 @@ pub(crate) struct Check<'a, S> {
 
 impl<S: Storage> Story<'_, S> {
     pub(crate) fn check(&self) {
-        let stored = n8_what_was_accepted_is_there(self);
         let mut check = Check {
             story: self,
             engines: BTreeMap::new(),
-            runs: stored.iter().map(|(id, run)| (id, RunSeen::new(id, run))).collect(),
+            runs: BTreeMap::new(),
+            past: Vec::new(),
+            taken: BTreeMap::new(),
             slots: Slots::new(self.has_jumps),
             done: BTreeSet::new(),
             trouble_at: None,
@@ -120,26 +92,41 @@ impl<S: Storage> Story<'_, S> {
         for (place, noted) in self.tape.iter().enumerate() {
             check.read(place, noted);
         }
-        for (id, stored) in &stored {
-            let seen = &check.runs[id];
-            n9_history_is_what_was_committed(id, seen, stored);
-            n7_it_ended_in_time(self, id, seen);
-            messages::n1_what_was_accepted_has_happened(id, &stored.whole, self.said);
-            messages::n2_nothing_has_happened_twice(id, &stored.whole, self.said);
-            comes_to_what_it_should(self, id, seen, stored);
+        kept::n8_what_was_accepted_is_there(&check);
+        for (id, seen) in &check.runs {
+            kept::n9_history_is_what_was_committed(self, id, seen);
         }
-        n8_nothing_is_left(self);
+        let past = check.past.iter().map(|(id, seen)| (*id, seen));
+        for (id, seen) in check.runs.iter().map(|(id, seen)| (*id, seen)).chain(past) {
+            seen.n7_it_ended_in_time(self, id);
+            seen.n9_its_end_is_the_last_of_it(id);
+            seen.comes_to_what_it_should(self, id);
+        }
+        messages::n1_what_was_accepted_has_happened(&check, self.said);
+        messages::n2_nothing_has_happened_twice(&check, self.said);
+        kept::n8_nothing_is_left(self);
     }
 }
 
 impl<'a, S: Storage> Check<'a, S> {
     fn read(&mut self, place: usize, noted: &'a Noted) {
         match &noted.what {
-            What::Created { run, events } => {
+            What::Created(made) => {
+                let run = &made.run;
                 let beat = self.engines.entry(noted.engine).or_default().beat_at;
                 assert!(beat.is_some(), "{run}: created before its engine was heard of");
-                self.apply(noted, run, *events);
+                assert!(
+                    !self.taken.contains_key(run),
+                    "N8 {run}: what it has left may be there still"
+                );
+                let twice = self.runs.insert(run, RunSeen::new(made));
+                assert!(twice.is_none(), "N1 {run} was created twice");
+                self.apply(noted, run, &made.events);
                 self.give(place, run, Some(noted.engine));
+            }
+            What::Purged(purged) => self.n8_only_what_is_old_is_removed(noted.engine, purged),
+            What::Cleared(runs) => {
+                self.taken.retain(|run, by| *by != noted.engine || !runs.contains(*run));
             }
             What::Committed(done) => self.committed(place, noted, done),
             What::Claimed { run } => {
@@ -185,7 +172,7 @@ impl<'a, S: Storage> Check<'a, S> {
     }
 
     fn give(&mut self, place: usize, run: &'a RunId, to: Option<usize>) {
-        let Some(seen) = self.runs.get_mut(run) else { panic!("{run} is not there in the end") };
+        let Some(seen) = self.runs.get_mut(run) else { panic!("N8 {run} is not there") };
         if let Some(before) = seen.holder.filter(|before| Some(*before) != to) {
             seen.lost.insert(before, place);
             self.slots.lost(run, before);
@@ -193,13 +180,9 @@ impl<'a, S: Storage> Check<'a, S> {
         seen.holder = to;
     }
 
-    fn apply(&mut self, noted: &Noted, run: &'a RunId, events: u64) {
-        let Some(seen) = self.runs.get_mut(run) else { panic!("{run} is not there in the end") };
-        let from = seen.state.version() as usize;
-        let Some(new) = seen.journal.get(from..from + events as usize) else {
-            panic!("{run}: its journal has lost events that were committed");
-        };
-        for recorded in new {
+    fn apply(&mut self, noted: &Noted, run: &'a RunId, events: &'a [Recorded]) {
+        let Some(seen) = self.runs.get_mut(run) else { panic!("N8 {run} is not there") };
+        for recorded in events {
             seen.n3_one_result(run, &recorded.event);
             seen.n3_the_result_is_that_of_code(run, &recorded.event, self.story.tape, &self.done);
             seen.n5_nothing_is_early(run, recorded);
@@ -213,6 +196,7 @@ impl<'a, S: Storage> Check<'a, S> {
             }
             seen.note_end(&recorded.event);
             seen.state.apply(recorded.at, &recorded.event);
+            seen.journal.push(recorded);
         }
         if seen.state.status().is_end() {
             seen.ended_at = noted.at;
@@ -227,14 +211,14 @@ impl<'a, S: Storage> Check<'a, S> {
         assert_eq!(done.from, length, "N9 {}: written where it was not at", done.run);
         let by_holder = seen.holder.is_none_or(|holder| holder == noted.engine);
         assert!(by_holder, "N9 {}: written by who does not hold it", done.run);
-        self.apply(noted, &done.run, done.events);
+        self.apply(noted, &done.run, &done.events);
         self.slots.released(&done.run, &done.released, done.has_ended);
         self.give(place, &done.run, done.is_held.then_some(noted.engine));
     }
 
     /// Nobody loses a run who was heard of less than a lease ago, and nobody is silent for no reason.
     fn n4_only_the_silent_lose_runs(&self, noted: &Noted, run: &RunId) {
-        let Some(seen) = self.runs.get(run) else { panic!("{run} is not there in the end") };
+        let Some(seen) = self.runs.get(run) else { panic!("N8 {run} is not there") };
         let Some(holder) = seen.holder.filter(|holder| *holder != noted.engine) else { return };
         let engine = &self.engines[&holder];
         if engine.has_retired {
@@ -259,15 +243,12 @@ impl<'a, S: Storage> Check<'a, S> {
     fn begun(&mut self, place: usize, noted: &'a Noted, begun: &'a Begun) {
         let Begun { run, path, attempt, key, is_once, read } = begun;
         let over_at = |engine: usize| self.engines.get(&engine).map_or(0, |seen| seen.over_at);
-        let Some(seen) = self.runs.get_mut(run) else { panic!("{run}: code of a run that is not") };
+        let Some(seen) = seen_by(&mut self.runs, &mut self.past, noted.engine, run) else {
+            panic!("N4 {run}: {path} begun by {} who has never had it", noted.engine)
+        };
         let is_holder = seen.holder == Some(noted.engine);
         let is_new = seen.once.insert((key.clone(), *attempt));
         assert!(is_new || !is_once, "N4 {run}: {path} attempt {attempt} begun twice");
-        assert!(
-            is_holder || seen.lost.contains_key(&noted.engine),
-            "N4 {run}: {path} begun by {} who has never had it",
-            noted.engine
-        );
         let lost = |engine| seen.lost.get(&engine).copied().unwrap_or(0);
         if !is_holder {
             // The answer to its commit came late, or it was asleep: once for each time that it lost it.
@@ -302,190 +283,17 @@ impl<'a, S: Storage> Check<'a, S> {
     }
 }
 
-impl<'a> RunSeen<'a> {
-    fn new(id: &RunId, kept: &'a Kept) -> Self {
-        Self {
-            journal: &kept.whole,
-            state: RunState::new(id.clone(), Arc::clone(&kept.program)),
-            holder: None,
-            lost: BTreeMap::new(),
-            results: BTreeSet::new(),
-            begun: BTreeMap::new(),
-            ghosts: BTreeSet::new(),
-            ends: Ends::new(),
-            values: Values::default(),
-            limits: Limits::default(),
-            once: BTreeSet::new(),
-            was_unknown: false,
-            due: BTreeMap::new(),
-            retries: BTreeMap::new(),
-            ended_at: Duration::ZERO,
-        }
-    }
-
-    /// The same instance of a step comes to one result.
-    fn n3_one_result(&mut self, run: &RunId, event: &Event) {
-        if let Event::StepSucceeded { step, .. } | Event::StepFailed { step, .. } = event {
-            let name = format!("{run}/{}", self.state.instance(*step));
-            assert!(self.results.insert(name.clone()), "N3 {name} has two results");
-        }
-        // One that has not begun keeps its name when an operator wants it again.
-        if let Event::StepReset { step, .. } = event {
-            self.results.remove(&format!("{run}/{}", self.state.instance(*step)));
-        }
-    }
-
-    fn note_end(&mut self, event: &Event) {
-        let (step, end) = match event {
-            Event::StepSucceeded { step, .. } => (step, End::Done),
-            Event::StepFailed { step, failure } => {
-                self.was_unknown |= failure.class == ErrorClass::OutcomeUnknown;
-                (step, End::Failed)
-            }
-            Event::StepSkipped { step, .. } => (step, End::Skipped),
-            _ => return,
-        };
-        self.ends.insert(self.state.path(*step), end);
-    }
-
-    /// No timer, time-out or retry comes before its time, by the clock of who recorded it.
-    fn n5_nothing_is_early(&self, run: &RunId, recorded: &Recorded) {
-        let (step, due) = match &recorded.event {
-            Event::StepSucceeded { step, .. } => (step, self.due.get(step).map(|(due, _)| *due)),
-            // The clock may be set back before it begins.
-            Event::StepReady { step } => (step, self.retries.get(step).copied()),
-            _ => return,
-        };
-        let is_early = due.is_some_and(|due| recorded.at < due);
-        assert!(!is_early, "N5 {run}: {step:?} at {}, and not due before {due:?}", recorded.at);
-    }
-
-    /// How late a timer is, if this is the end of one.
-    fn n5_lateness(&mut self, noted: &Noted, recorded: &Recorded) -> Option<Duration> {
-        match &recorded.event {
-            Event::WaitStarted { step, wait } => {
-                if let Waiting::Until(due) | Waiting::Signal(_, Some(due)) = **wait {
-                    self.due.insert(*step, (due, noted.at + due.since(recorded.at)));
-                }
-                None
-            }
-            Event::AttemptFailed { step, failed } => {
-                self.retries.insert(*step, failed.retry_at);
-                None
-            }
-            Event::StepReady { step } => {
-                self.retries.remove(step);
-                None
-            }
-            Event::StepSucceeded { step, .. } => {
-                let (_, due) = self.due.remove(step)?;
-                Some(noted.at.saturating_sub(due))
-            }
-            Event::StepReset { step, .. }
-            | Event::StepSkipped { step, .. }
-            | Event::StepCancelled { step, .. } => {
-                self.due.remove(step);
-                self.retries.remove(step);
-                None
-            }
-            Event::Operated { .. } => {
-                // Some take a step for done before its time.
-                self.due.clear();
-                None
-            }
-            _ => None,
-        }
-    }
-}
-
-/// When nothing goes wrong any more, all ends.
-fn n7_it_ended_in_time<S>(story: &Story<'_, S>, run: &RunId, seen: &RunSeen<'_>) {
-    assert!(seen.state.status().is_end(), "N7 {run} has not ended");
-    let took = seen.ended_at.saturating_sub(story.calm_at);
-    assert!(story.has_jumps || took <= END_WITHIN, "N7 {run} took {took:?} after all was well");
-}
-
-/// Runs are neither lost nor made up.
-fn n8_what_was_accepted_is_there<S: Storage>(story: &Story<'_, S>) -> BTreeMap<RunId, Kept> {
-    let listed = at_once(story.storage.list(RunQuery::default())).unwrap();
-    let names: BTreeSet<&RunId> = story.runs.iter().collect();
-    let stored: BTreeSet<&RunId> = listed.iter().map(|run| &run.id).collect();
-    assert_eq!(names, stored, "N8 runs are neither lost nor made up");
-    let of = |summary: &Summary| {
-        let run = at_once(story.storage.load(&summary.id)).unwrap().unwrap();
-        assert_eq!(summary.events, run.length(), "N9 {}", summary.id);
-        assert_eq!(summary.status, run.status, "N9 {}", summary.id);
-        let whole = at_once(story.storage.events(&summary.id, 0, usize::MAX)).unwrap();
-        let positions = whole.iter().map(|(position, _)| *position);
-        assert!((0..run.length()).eq(positions), "N9 {}: no gap", summary.id);
-        let whole = whole.into_iter().map(|(_, recorded)| recorded).collect();
-        let find = |name: &str| run.linked.iter().find(|it| it.id() == name).cloned();
-        let program = Program::link(&run.workflow, find, Vec::new).unwrap();
-        (summary.id.clone(), Kept { run, program, whole })
-    };
-    listed.iter().map(of).collect()
-}
-
-/// Nobody holds anything, and nothing is due, said or locked.
-fn n8_nothing_is_left<S: Storage>(story: &Story<'_, S>) {
-    for id in story.runs {
-        let inbox = block_on(story.storage.inbox(id)).unwrap();
-        assert!(inbox.is_empty(), "N8 {id}: {inbox:?}");
-    }
-    let due = block_on(story.storage.next_due()).unwrap();
-    assert_eq!(due, None, "N8 nothing is left to be done");
-    locks::n8_no_lock_is_stuck(story.storage);
-}
-
-/// One end, and it is the last of it; the state is what the events say.
-fn n9_history_is_what_was_committed(id: &RunId, seen: &RunSeen<'_>, kept: &Kept) {
-    let Kept { run, whole, .. } = kept;
-    assert_eq!(seen.state.version(), run.length(), "N9 {id}: all that was committed, and no more");
-    assert_eq!(seen.state.status(), run.status, "N9 {id}: the state is what the events say");
-    assert_eq!(run.holding, Holding::Finished, "N8 {id} is held no more");
-    assert!(run.snapshot.is_some() || run.length() < 25, "{id}: it has no snapshot");
-    if let Some(snapshot) = &run.snapshot {
-        let mut since = RunState::restore(id, Arc::clone(&kept.program), snapshot).unwrap();
-        run.journal.iter().for_each(|recorded| since.apply(recorded.at, &recorded.event));
-        let state = RunState::replay(id.clone(), Arc::clone(&kept.program), whole);
-        assert_eq!(since, state, "N9 {id}: its snapshot comes to something else");
-    }
-    let mut is_open = true;
-    for recorded in whole {
-        match recorded.event {
-            Event::RunFinished { .. } => {
-                assert!(is_open, "N9 {id} ends twice");
-                is_open = false;
-            }
-            Event::RunReopened { .. } => {
-                assert!(!is_open, "N9 {id} is opened twice");
-                is_open = true;
-            }
-            // An operation on a run that has ended comes before it is opened.
-            Event::Operated { .. } => {}
-            _ => assert!(is_open, "N9 {id}: something follows its end"),
-        }
-    }
-    assert!(!is_open, "N9 {id}: its end is the last of it");
-}
-
-/// What nobody has meddled with comes to what its workflow says, and so does each of its steps.
-fn comes_to_what_it_should<S>(story: &Story<'_, S>, id: &RunId, seen: &RunSeen<'_>, kept: &Kept) {
-    let outcome = seen.state.outcome().unwrap();
-    let meddles = |recorded: &Recorded| {
-        matches!(recorded.event, Event::Operated { .. } | Event::RunCancelRequested { .. })
-    };
-    if kept.whole.iter().any(meddles) {
-        let is_late = matches!(outcome, Outcome::TimedOut);
-        return assert!(!is_late, "{id}: nothing here has a limit");
-    }
-    assert!(expected(kept.run.workflow.id())(outcome), "{id}: {outcome}, {:?}", story.said);
-    let Some(ends) = story.ends.get(id).filter(|_| !seen.was_unknown) else { return };
-    let differ = |path: &&String| ends.get(*path) != seen.ends.get(*path);
-    let differ: BTreeMap<&String, _> = (ends.keys().chain(seen.ends.keys()).filter(differ))
-        .map(|path| (path, (ends.get(path), seen.ends.get(path))))
-        .collect();
-    assert!(differ.is_empty(), "{id}: these are not what they should be: {differ:?}");
+/// The run of this id that an engine has, or that it has had.
+fn seen_by<'s, 'a>(
+    runs: &'s mut BTreeMap<&'a RunId, RunSeen<'a>>,
+    past: &'s mut [(&'a RunId, RunSeen<'a>)],
+    engine: usize,
+    run: &RunId,
+) -> Option<&'s mut RunSeen<'a>> {
+    let past = past.iter_mut().rev().filter(|(id, _)| *id == run).map(|(_, seen)| seen);
+    let had =
+        |seen: &&mut RunSeen<'a>| seen.holder == Some(engine) || seen.lost.contains_key(&engine);
+    runs.get_mut(run).into_iter().chain(past).find(had)
 }
 
 /// The locks that a step wants, as far as they have a limit.
