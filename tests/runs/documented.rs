@@ -13,7 +13,7 @@ pub(crate) fn lists_exactly(page: &str, real: &Schema) {
     let mut types = 0;
     for row in rows {
         let (name, rest) = row.split_once('`').unwrap();
-        let columns = rest.splitn(4, '|').nth(2).unwrap_or_else(|| panic!("{row}"));
+        let columns = rest.split('|').nth(2).unwrap_or_else(|| panic!("{row}"));
         let columns = quoted(columns).into_iter().map(|column| {
             let real_type = || real.get(name).and_then(|columns| columns.get(&column)).cloned();
             match column.split_once(' ') {
