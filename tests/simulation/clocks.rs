@@ -90,10 +90,14 @@ impl<S: Storage + Clone> World<S> {
         // one has shown.
         let to = match self.seed % 24 == 15 {
             true => 0,
-            false => i64::try_from(self.clocks.ahead.swap(0, Ordering::Relaxed)).unwrap_or(0),
+            false => i64::try_from(self.clocks.ahead.load(Ordering::Relaxed)).unwrap_or(0),
         };
         self.tape.note(usize::MAX, What::ClockSet);
         self.clocks.set(|_, machine| to + machine.stays - machine.off);
+        if to > 0 {
+            // Whatever was due by any of them is due now.
+            self.clocks.ahead.store(0, Ordering::Relaxed);
+        }
     }
 
     /// One of them is set, or all.

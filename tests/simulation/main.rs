@@ -14,11 +14,11 @@
 //! | N3 one result of code that was run, which all that come later read, and nothing begins after it | `n3_one_result`, `begun`, `check/values.rs` |
 //! | N4 repeats have a reason, each | `n4_only_the_silent_lose_runs`, `begun` |
 //! | N5 timers and retries are never early, and late only if nobody was there | `n5_nothing_is_early`, `n5_lateness` |
-//! | N6 schedules | there are none yet |
+//! | N6 schedules | the crate has none |
 //! | N7 when nothing goes wrong any more, all ends | `n7_it_ended_in_time` |
 //! | N8 nothing is left over or removed that is wanted, and no lock has too many holders | `check/kept.rs`, `check/locks.rs` |
 //! | N9 the journal is what was committed, by who held the run, but for what may be forgotten | `committed`, `n9_history_is_what_was_committed` |
-//! | N10 what an engine cannot run it leaves to others | shape `rare`: some engines lack its executor |
+//! | N10 what an engine cannot read or run it leaves to others, and says why; the others go on | `n10_what_is_left_aside_says_why`, `n10_quarantine_has_a_reason` |
 //!
 //! Half of the runs are of workflows that the seed has grown (`grown.rs`), of which it is known what is
 //! to become of each step; the others are of shapes that were written down (`shapes.rs`).
@@ -179,6 +179,7 @@ fn check<S: Storage + Clone>(world: &World<S>, runs: &[RunId]) -> Vec<Noted> {
         calm_at,
         has_jumps: world.has_jumps() || world.has_skew(),
         retention: world.retention().map(|_| KEPT_FOR),
+        max_recoveries: world.max_recoveries(),
         history_kept: world.history_kept(),
         ends: world.ends.lock().unwrap().clone(),
     };

@@ -50,6 +50,10 @@ mistakes! {
     LeaseIsByTheClock 40 "was silent for",
     BeatsOnce 40 "",
     CreateIsNotDone 40 "",
+    // What cannot be run.
+    AsideForNoReason 100 "N10",
+    AsideSaysNothing 100 "nobody is told",
+    QuarantineComesEarly 100 "in quarantine",
     // What is removed and forgotten.
     StoresOtherResults 40 "made up",
     PurgesTheYoung 40 "removed too soon",
@@ -82,7 +86,7 @@ impl Mistake {
     pub(crate) fn is_about_loading(self) -> bool {
         use Mistake::{
             ConditionsAreForgotten, LimitsAreForgotten, LoadIsStale, LoadTellsOtherResults,
-            OnceIsForgotten, StartsWereEarlier,
+            OnceIsForgotten, QuarantineComesEarly, StartsWereEarlier,
         };
         matches!(
             self,
@@ -91,6 +95,7 @@ impl Mistake {
                 | LoadIsStale
                 | LoadTellsOtherResults
                 | OnceIsForgotten
+                | QuarantineComesEarly
                 | StartsWereEarlier
         )
     }
@@ -173,10 +178,22 @@ impl Mistake {
                 _ => {}
             }
         }
+        if self == Self::QuarantineComesEarly {
+            stored.recoveries += 10;
+        }
         if self == Self::LoadIsStale {
             stored.journal.truncate(stored.journal.len().saturating_sub(1).max(1));
         }
         stored
+    }
+
+    /// Why a run is set aside, and what is kept of that.
+    pub(crate) fn set_aside(self, why: String) -> (String, String) {
+        match self {
+            Self::AsideForNoReason => ("no reason".into(), "no reason".into()),
+            Self::AsideSaysNothing => (why, String::new()),
+            _ => (why.clone(), why),
+        }
     }
 
     /// What is really written.

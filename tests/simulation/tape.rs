@@ -15,7 +15,7 @@ use stepwell::storage::{
     Owner, Purge, Reply, RunQuery, Storage, StoredRun, Summary,
 };
 use stepwell::testing::{Fault, VirtualRuntime};
-use stepwell::{Result, RunId, StepKey, Timestamp, Value, Workflow};
+use stepwell::{Error, ErrorKind, Result, RunId, StepKey, Timestamp, Value, Workflow};
 
 use super::mistakes::Mistake;
 use super::world::LEASE;
@@ -52,6 +52,9 @@ pub(crate) enum What {
     },
     Aside {
         run: RunId,
+        why: String,
+        /// Whether those who ask are told why.
+        is_told: bool,
     },
     Granted {
         run: RunId,
@@ -130,6 +133,14 @@ pub(crate) struct Tape {
     beats: Arc<Mutex<BTreeMap<Owner, Timestamp>>>,
 }
 
+/// What is said of a run that cannot be read.
+pub(crate) const DAMAGE: &str = "what is kept of it is damaged";
+
+/// Two of the runs of a simulation, so that others go on beside them.
+pub(crate) fn can_be_damaged(run: &RunId) -> bool {
+    run.as_str().ends_with("-0") || run.as_str().ends_with("-1")
+}
+
 /// Calls of a storage at one instant after which somebody must be asking without end.
 const CALLS_MAX: u64 = 4_000;
 
@@ -156,6 +167,8 @@ impl Tape {
 #[derive(Clone)]
 pub(crate) struct Watched<S> {
     pub(crate) inner: S,
+    /// Whether a run cannot be read now.
+    pub(crate) is_damaged: Option<Arc<dyn Fn(&RunId) -> bool + Send + Sync>>,
     /// With the clock of the engine.
     pub(crate) machine: VirtualRuntime,
     pub(crate) engine: usize,
@@ -259,6 +272,9 @@ impl<S: Storage> Storage for Watched<S> {
 
     fn load(&self, run: &RunId) -> Reply<Result<Option<StoredRun>>> {
         self.count();
+        if self.is_damaged.as_ref().is_some_and(|is_damaged| is_damaged(run)) {
+            return Reply::ready(Err(Error::new(ErrorKind::Storage, DAMAGE).of_run(run)));
+        }
         let stored = self.inner.load(run);
         match self.tape {
             Some(_) if self.mistake.is_about_loading() => {
@@ -396,9 +412,13 @@ impl<S: Storage> Storage for Watched<S> {
             return self.inner.set_aside(run, owner, until, why);
         }
         let holder = self.stored(run).map(|stored| stored.holding);
-        let done = at_once(self.inner.set_aside(run, owner, until, why));
+        let (why, kept) = self.mistake.set_aside(why);
+        let done = at_once(self.inner.set_aside(run, owner, until, kept));
         if done.is_ok() && holder == Some(Holding::Held(owner)) {
-            self.note(What::Aside { run: run.clone() });
+            let listed = at_once(self.inner.list(RunQuery::default())).unwrap_or_default();
+            let tells = |it: &Summary| it.id == *run && it.problem.as_ref() == Some(&why);
+            let is_told = listed.iter().any(tells);
+            self.note(What::Aside { run: run.clone(), why, is_told });
         }
         Reply::ready(done)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,10 +23,12 @@ use super::client::Said;
 use super::clocks::Clocks;
 use super::grown::{Ends, inner};
 use super::mistakes::Mistake;
-use super::tape::{Begun, Tape, Watched, What};
+use super::tape::{Begun, Tape, Watched, What, can_be_damaged};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
+/// When a run is damaged that is.
+const DAMAGED: Range<Duration> = Duration::from_secs(20)..Duration::from_secs(400);
 /// How long runs are kept that have ended, where they are not kept for ever.
 pub(crate) const KEPT_FOR: Duration = Duration::from_secs(20);
 /// How long a call is late at most: longer than anybody waits for it.
@@ -137,6 +140,18 @@ impl<S: Storage + Clone> World<S> {
         if self.is_single() || self.seed.is_multiple_of(2) { u64::MAX } else { 5 + self.seed % 20 }
     }
 
+    /// How often a run may be taken over in vain.
+    pub(crate) fn max_recoveries(&self) -> u32 {
+        if self.is_single() || !(self.seed / 2).is_multiple_of(3) { 1_000 } else { 1 }
+    }
+
+    /// A run that cannot be read for a while, in some seeds.
+    pub(crate) fn is_damaged(&self, run: &RunId) -> bool {
+        let now = self.time.monotonic();
+        let may_be = !self.is_single() && self.seed % 6 == 1;
+        may_be && can_be_damaged(run) && DAMAGED.contains(&now)
+    }
+
     /// By what runs are removed, if they are.
     pub(crate) fn retention(&self) -> Option<Retention> {
         if self.is_single() || !(self.seed / 7).is_multiple_of(4) {
@@ -210,8 +225,12 @@ impl<S: Storage + Clone> World<S> {
     ) -> Numbered {
         let number = self.engines.fetch_add(1, Ordering::Relaxed);
         let world = Arc::clone(self);
+        let damaged = Arc::downgrade(self);
         let storage = Watched {
             inner: self.storage.clone(),
+            is_damaged: Some(Arc::new(move |run| {
+                damaged.upgrade().is_some_and(|world| world.is_damaged(run))
+            })),
             machine: machine.clone(),
             engine: number,
             tape: Some(self.tape.clone()),
@@ -220,13 +239,14 @@ impl<S: Storage + Clone> World<S> {
         let faulty = Faulty::new(storage, move |call| world.fault(number, call, often));
         let around = Watched {
             inner: faulty.runtime(machine.clone()),
+            is_damaged: None,
             machine: machine.clone(),
             engine: number,
             tape: None,
             mistake: self.mistake,
         };
         let limits = EngineLimits {
-            max_recoveries: 1_000,
+            max_recoveries: self.max_recoveries(),
             lease: LEASE,
             snapshot_every: 1 + self.seed % 19,
             history_kept: self.history_kept(),

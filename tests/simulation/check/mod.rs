@@ -12,7 +12,7 @@ use stepwell::testing::Fault;
 
 use super::client::Said;
 use super::grown::Ends;
-use super::tape::{Begun, Done, Noted, What};
+use super::tape::{Begun, DAMAGE, Done, Noted, What, can_be_damaged};
 use super::world::{LEASE, SECOND};
 
 mod kept;
@@ -43,6 +43,8 @@ pub(crate) struct Story<'a, S> {
     pub(crate) has_jumps: bool,
     /// How old runs are that are removed for their age.
     pub(crate) retention: Option<Duration>,
+    /// How often a run may be taken over in vain.
+    pub(crate) max_recoveries: u32,
     /// Events that are kept of each run.
     pub(crate) history_kept: u64,
     /// What is to become of the steps of some runs.
@@ -131,9 +133,15 @@ impl<'a, S: Storage> Check<'a, S> {
             What::Committed(done) => self.committed(place, noted, done),
             What::Claimed { run } => {
                 self.n4_only_the_silent_lose_runs(noted, run);
+                if let Some(seen) = self.runs.get_mut(&run) {
+                    seen.claims += 1;
+                }
                 self.give(place, run, Some(noted.engine));
             }
-            What::Aside { run } => self.give(place, run, None),
+            What::Aside { run, why, is_told } => {
+                self.n10_what_is_left_aside_says_why(run, why, *is_told);
+                self.give(place, run, None);
+            }
             What::Granted { run, step, wants } => {
                 self.slots.granted(run, *step, wants, noted.at);
             }
@@ -186,9 +194,11 @@ impl<'a, S: Storage> Check<'a, S> {
             seen.n3_one_result(run, &recorded.event);
             seen.n3_the_result_is_that_of_code(run, &recorded.event, self.story.tape, &self.done);
             seen.n5_nothing_is_early(run, recorded);
+            seen.n10_quarantine_has_a_reason(run, &recorded.event, self.story.max_recoveries);
             let limit = seen.limits.n5_reached(run, &seen.state, recorded, noted.at);
             if let Some(late) = seen.n5_lateness(noted, recorded).or(limit)
                 && !self.story.has_jumps
+                && !seen.was_paused
             {
                 let quiet = self.trouble_at.is_none_or(|at| at + QUIET < noted.at);
                 let limit = Duration::from_secs(10) + SECOND;
@@ -214,6 +224,16 @@ impl<'a, S: Storage> Check<'a, S> {
         self.apply(noted, &done.run, &done.events);
         self.slots.released(&done.run, &done.released, done.has_ended);
         self.give(place, &done.run, done.is_held.then_some(noted.engine));
+    }
+
+    /// A run is left to others for a reason: nobody can read it, or this engine cannot run it.
+    fn n10_what_is_left_aside_says_why(&self, run: &RunId, why: &str, is_told: bool) {
+        assert!(is_told, "N10 {run} was set aside, and nobody is told why");
+        let is_damaged = why.contains(DAMAGE) && can_be_damaged(run);
+        let is_rare = why.contains("`rare`") && run.as_str().starts_with("rare");
+        // As a test wants it, or after the length of a lease.
+        let failed = why.contains("fails because") || why.contains("has not answered");
+        assert!(is_damaged || is_rare || failed, "N10 {run} was set aside, as {why}");
     }
 
     /// Nobody loses a run who was heard of less than a lease ago, and nobody is silent for no reason.

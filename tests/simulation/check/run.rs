@@ -43,6 +43,10 @@ pub(super) struct RunSeen<'a> {
     pub(super) due: BTreeMap<StepKey, (Timestamp, Duration)>,
     pub(super) retries: BTreeMap<StepKey, Timestamp>,
     pub(super) ended_at: Duration,
+    /// How often it was claimed since it was in quarantine.
+    pub(super) claims: u32,
+    /// Waits may have ended while nothing was started.
+    pub(super) was_paused: bool,
 }
 
 impl<'a> RunSeen<'a> {
@@ -67,6 +71,8 @@ impl<'a> RunSeen<'a> {
             due: BTreeMap::new(),
             retries: BTreeMap::new(),
             ended_at: Duration::ZERO,
+            claims: 0,
+            was_paused: false,
         }
     }
 
@@ -79,6 +85,19 @@ impl<'a> RunSeen<'a> {
         // One that has not begun keeps its name when an operator wants it again.
         if let Event::StepReset { step, .. } = event {
             self.results.remove(&format!("{run}/{}", self.state.instance(*step)));
+        }
+    }
+
+    /// A run is stopped that was taken over too often, and no other.
+    pub(super) fn n10_quarantine_has_a_reason(&mut self, run: &RunId, event: &Event, most: u32) {
+        match event {
+            Event::RunQuarantined { recoveries } => {
+                let has_reason = *recoveries > most && *recoveries <= self.claims;
+                assert!(has_reason, "N10 {run}: in quarantine, {recoveries} of {}", self.claims);
+                (self.claims, self.was_paused) = (0, true);
+            }
+            Event::RunPaused { .. } => self.was_paused = true,
+            _ => {}
         }
     }
 
