@@ -239,6 +239,7 @@ impl EngineBuilder {
             lock_releases: AtomicU64::default(),
             is_served: AtomicBool::new(false),
             doubts: super::doubt::Doubts::default(),
+            aside: super::aside::Aside::default(),
             fresh: Mutex::default(),
             serving: futures::task::AtomicWaker::new(),
             facilities,

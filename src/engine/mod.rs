@@ -5,6 +5,7 @@
 //! [`Engine::serve`] drives all.
 
 mod admission;
+mod aside;
 mod audience;
 mod builder;
 mod defaults;
@@ -112,6 +113,7 @@ pub(crate) struct Inner {
     /// Whether [`Engine::serve`] is at work.
     pub(crate) is_served: AtomicBool,
     pub(crate) doubts: doubt::Doubts,
+    aside: aside::Aside,
     /// Runs that it has not seen.
     pub(crate) fresh: Mutex<Vec<Arc<Slot>>>,
     /// Wakes [`Engine::serve`] when there is something new.

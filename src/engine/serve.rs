@@ -131,9 +131,7 @@ impl Engine {
         let more = claimed.len() == CLAIMED_AT_ONCE;
         let mut rest = Duration::ZERO;
         for Claimed { run, .. } in claimed {
-            if !self.begin_claimed(&run, now).await {
-                rest = LEFT_ALONE;
-            }
+            rest = rest.max(self.begin_claimed(&run, now).await);
         }
         let due = if more { Some(now) } else { self.0.storage.next_due().await? };
         let tends = self.0.tends_at().saturating_sub(self.0.runtime.monotonic());
@@ -159,29 +157,29 @@ impl Engine {
         }
     }
 
-    /// Has a run go on that was just claimed. Whether it could be loaded.
-    async fn begin_claimed(&self, id: &RunId, now: Timestamp) -> bool {
+    /// Has a run go on that was just claimed. How long to claim no more, if it could not be loaded.
+    async fn begin_claimed(&self, id: &RunId, now: Timestamp) -> Duration {
         let held = lock(&self.0.runs).get(id).map(Arc::clone);
         let Some(slot) = held else { return self.take_over(id, now).await };
         slot.context.doubt();
         slot.context.wake_driver();
         // It was given up when another engine had it, and somebody has a handle.
         lock(&self.0.fresh).push(slot);
-        true
+        Duration::ZERO
     }
 
-    /// Loads a claimed run; if that fails, sets it aside for a while. Whether it was loaded.
-    async fn take_over(&self, id: &RunId, now: Timestamp) -> bool {
+    /// Loads a claimed run; if that fails, sets it aside. How long to claim no more then.
+    async fn take_over(&self, id: &RunId, now: Timestamp) -> Duration {
         // The handle goes at once; the run stays among the fresh ones.
-        let Err(error) = self.load(id).await.map(drop) else { return true };
+        let Err(error) = self.load(id).await.map(drop) else { return Duration::ZERO };
         tracing::warn!(target: "stepwell", run_id = %id, %error, "cannot take the run over");
-        let until = now + LEFT_ALONE_MAX;
+        let (until, rest) = self.0.aside.set(id, now, self.0.runtime.monotonic());
         let why = error.to_string();
         if let Err(error) = self.0.storage.set_aside(id, self.0.owner, until, why).await {
             self.0.doubt();
             tracing::warn!(target: "stepwell", run_id = %id, %error, "cannot set the run aside");
         }
-        false
+        rest
     }
 
     /// Drives one run to its end or until it is parked, however often its storage fails.

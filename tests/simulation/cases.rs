@@ -263,3 +263,30 @@ fn an_engine_that_did_not_listen_takes_nobody_for_gone_who_began_anew() {
     });
     assert_eq!(begun.unwrap(), 0, "it was alive");
 }
+
+#[test]
+fn an_engine_whose_clock_is_ahead_keeps_no_run_from_those_that_can_run_it() {
+    let place = Place::new();
+    let rare = || executor_fn(|_| async { Ok(1) });
+    let engine = |time: &VirtualRuntime| {
+        Engine::builder().runtime(time.clone()).storage(place.memory.clone())
+    };
+    let ahead = place.time.own_clock();
+    ahead.set_clock(2);
+    let status = place.time.block_on(async {
+        let first = engine(&place.time).executor("rare", rare()).build().unwrap();
+        let id = first.start(&flow([Step::task("a", "rare")]), ()).await.unwrap().id().clone();
+        first.serve(async {}).await.unwrap();
+        // The one that lacks the executor is the first to see that the run may be tried again.
+        let lacks = engine(&ahead).build().unwrap();
+        let has = engine(&place.time).executor("rare", rare()).build().unwrap();
+        let others = async {
+            place.nap(10 * SECOND).await;
+            has.serve(place.nap(300 * SECOND)).await
+        };
+        let (lacks, has) = join(lacks.serve(place.nap(310 * SECOND)), others).await;
+        lacks.and(has).unwrap();
+        place.memory.load(&id).await.unwrap().unwrap().status
+    });
+    assert_eq!(status.unwrap(), RunStatus::Succeeded);
+}
