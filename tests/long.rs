@@ -1,15 +1,22 @@
 //! Runs that go on for very long: what is read, what is kept, and how much it takes.
 //!
 //! `LONG_TURNS=1000000 cargo test --release --all-features --test long -- --nocapture` does as many
-//! turns, and says what they left behind.
+//! turns, and says what they left behind. Nothing here is measured in time: what is bounded is what is
+//! read, asked and kept.
 #![cfg(all(feature = "testing", feature = "sqlite"))]
 #![allow(clippy::unwrap_used, clippy::panic)]
+
+#[cfg(feature = "postgres")]
+#[path = "postgres/server.rs"]
+#[allow(dead_code, reason = "no server is restarted here")]
+mod server;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use rusqlite::types::ValueRef;
 use serde_json::json;
 use stepwell::engine::EngineLimits;
 use stepwell::journal::{Reason, Snapshot};
@@ -33,8 +40,13 @@ fn limits() -> EngineLimits {
     EngineLimits { snapshot_every: EVERY, history_kept: KEPT, ..EngineLimits::default() }
 }
 
+/// So many, unless it is said otherwise.
+fn turns_or(usual: u32) -> u32 {
+    std::env::var("LONG_TURNS").map_or(usual, |turns| turns.parse().unwrap())
+}
+
 fn turns() -> u32 {
-    std::env::var("LONG_TURNS").map_or(2_000, |turns| turns.parse().unwrap())
+    turns_or(2_000)
 }
 
 fn engine(time: &VirtualRuntime, storage: impl Storage, limits: EngineLimits) -> Engine {
@@ -87,6 +99,29 @@ impl Folder {
     fn open(&self) -> Sqlite {
         let options = SqliteOptions::new().synchronous(Synchronous::Normal);
         options.open(self.0.join("runs.db")).unwrap()
+    }
+
+    fn stored(&self) -> Stored {
+        let plain = rusqlite::Connection::open(self.0.join("runs.db")).unwrap();
+        let tables = "SELECT name FROM sqlite_master WHERE type = 'table'";
+        let mut tables = plain.prepare(tables).unwrap();
+        let tables = tables.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        let mut stored = Stored { rows: 0, bytes: 0 };
+        for table in tables.map(Result::unwrap) {
+            let mut rows = plain.prepare(&format!("SELECT * FROM {table}")).unwrap();
+            let columns = rows.column_count();
+            let mut rows = rows.query([]).unwrap();
+            while let Some(row) = rows.next().unwrap() {
+                stored.rows += 1;
+                for column in 0..columns {
+                    stored.bytes += match row.get_ref(column).unwrap() {
+                        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.len() as u64,
+                        _ => 8,
+                    };
+                }
+            }
+        }
+        stored
     }
 }
 
@@ -147,6 +182,34 @@ fn a_long_loop_is_read_and_kept_in_bounds_in_memory() {
     .unwrap();
 }
 
+/// What is in the tables after so many turns.
+#[derive(Debug)]
+struct Stored {
+    /// Of all tables together.
+    rows: u64,
+    bytes: u64,
+}
+
+/// However many turns: events that are kept, answers to the two who said something, and one row each of
+/// the run, its definition, its snapshot, and engines.
+fn are_few(stored: &Stored) {
+    println!("{stored:?}");
+    assert!(stored.rows <= KEPT + 3 * EVERY + 20, "{stored:?}");
+    assert!(stored.bytes <= 400_000, "{stored:?}");
+}
+
+/// Another engine goes on with what is stored, and asks for little.
+async fn goes_on(time: &VirtualRuntime, storage: &Faulty<impl Storage>) {
+    let before = storage.calls();
+    let again = engine(time, storage.clone(), limits());
+    let run = again.run(&RunId::new("long").unwrap()).await.unwrap();
+    assert!(run.forgotten() > 0);
+    let journal = run.journal(run.forgotten(), 1).await.unwrap();
+    assert_eq!(journal[0].0, run.forgotten());
+    let calls = storage.calls() - before;
+    assert!(calls <= 4, "{calls} calls");
+}
+
 #[test]
 fn a_long_loop_is_read_and_kept_in_bounds_in_a_file() {
     let time = VirtualRuntime::new(1);
@@ -159,18 +222,61 @@ fn a_long_loop_is_read_and_kept_in_bounds_in_a_file() {
         time.block_on(async {
             let run = looped(&time, storage.clone(), turns).await;
             is_bounded(&run, turns);
-            let again = engine(&time, storage.clone(), limits());
-            let run = again.run(&RunId::new("long").unwrap()).await.unwrap();
-            assert!(run.forgotten() > 0);
-            let journal = run.journal(run.forgotten(), 1).await.unwrap();
-            assert_eq!(journal[0].0, run.forgotten());
+            goes_on(&time, &storage).await;
         })
         .unwrap();
+        are_few(&folder.stored());
         drop(storage);
         sizes.push(std::fs::metadata(folder.0.join("runs.db")).unwrap().len());
     }
     println!("sqlite: {sizes:?} bytes");
     assert!(sizes[1] <= sizes[0] * 3 / 2, "the file grows with the turns: {sizes:?}");
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn a_long_loop_is_read_and_kept_in_bounds_on_a_server() {
+    use futures::executor::block_on;
+    use stepwell::storage::PostgresOptions;
+
+    let Some(server) = server::server() else { return };
+    let turns = turns_or(1_000);
+    let time = VirtualRuntime::new(1);
+    for (place, turns) in [turns / 2, turns].into_iter().enumerate() {
+        let schema = format!("long_{place}");
+        let options = PostgresOptions::new().schema(&schema);
+        let opened = block_on(options.connect(&server.url())).unwrap();
+        block_on(opened.migrate()).unwrap();
+        let storage = Faulty::new(opened, |_| None);
+        time.block_on(async {
+            let run = looped(&time, storage.clone(), turns).await;
+            is_bounded(&run, turns);
+            goes_on(&time, &storage).await;
+        })
+        .unwrap();
+        are_few(&block_on(stored_on(&server.url(), &schema)));
+    }
+}
+
+#[cfg(feature = "postgres")]
+async fn stored_on(url: &str, schema: &str) -> Stored {
+    use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+    let mut plain = PgConnection::connect(url).await.unwrap();
+    let tables = "SELECT tablename::text FROM pg_tables WHERE schemaname = $1";
+    let tables = sqlx::query_scalar(tables).bind(schema).fetch_all(&mut plain).await;
+    let mut stored = Stored { rows: 0, bytes: 0 };
+    for table in tables.unwrap() {
+        let table: String = table;
+        let size = format!(
+            "SELECT count(*), coalesce(sum(length(of_it::text)), 0)::bigint FROM {schema}.{table} AS of_it"
+        );
+        let size = sqlx::query_as(AssertSqlSafe(size)).fetch_one(&mut plain).await;
+        let (rows, bytes): (i64, i64) = size.unwrap();
+        stored.rows += rows as u64;
+        stored.bytes += bytes as u64;
+    }
+    stored
 }
 
 #[test]
