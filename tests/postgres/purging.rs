@@ -185,3 +185,15 @@ fn many_that_remove_at_once_remove_each_run_once() {
     removed.dedup();
     assert_eq!(removed.len(), 300, "each was removed by one");
 }
+
+#[test]
+fn runs_that_were_removed_are_counted() {
+    let Some((storage, schema)) = opened("counted") else { return };
+    let server = server().unwrap();
+    let counts = || {
+        let runs = number(server, &format!("SELECT count(*) FROM {schema}.runs"));
+        let removed = rows(server, &format!("SELECT workflow, runs FROM {schema}.removed"));
+        (runs, removed.iter().map(|row| (row.get(0), row.get(1))).collect())
+    };
+    runs::counted::none_is_unaccounted_for(&storage, &counts);
+}

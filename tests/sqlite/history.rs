@@ -100,3 +100,16 @@ fn very_long_runs_are_removed_a_few_at_a_time() {
         folder.plain().query_row("SELECT count(*) FROM events", [], |row| row.get(0)).unwrap();
     assert_eq!(left, 0);
 }
+
+#[test]
+fn runs_that_were_removed_are_counted() {
+    let folder = Folder::new("counted");
+    let (storage, plain) = (folder.open(), folder.plain());
+    let counts = || {
+        let runs = plain.query_row("SELECT count(*) FROM runs", [], |row| row.get(0)).unwrap();
+        let mut removed = plain.prepare("SELECT workflow, runs FROM removed").unwrap();
+        let removed = removed.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        (runs, removed.map(Result::unwrap).collect())
+    };
+    runs::counted::none_is_unaccounted_for(&storage, &counts);
+}

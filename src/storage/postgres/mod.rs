@@ -95,6 +95,7 @@ use crate::time::Timestamp;
 /// | `lock_holders` | lock that a step holds | `lock text`, `run text` (id), `scope bigint`, `step bigint` |
 /// | `owners` | engine | `owner uuid`, `beats bigint`, `state text` (`alive`, `retired`, `gone`) |
 /// | `purged` | removed run whose blobs may be there still | `id text`, `workflow text` (id), `owner uuid` |
+/// | `removed` | workflow of which runs were removed | `workflow text` (id), `runs bigint` (how many) |
 /// | `migrations` | version of the schema | `version integer`, `at timestamp with time zone` |
 ///
 /// | view | one row for each | columns |
@@ -114,6 +115,10 @@ use crate::time::Timestamp;
 /// How many runs of which workflow are in which state:
 /// ```sql
 /// SELECT workflow, version, status, count(*) FROM stepwell.run_overview GROUP BY 1, 2, 3;
+/// ```
+/// How many runs there have ever been:
+/// ```sql
+/// SELECT (SELECT count(*) FROM stepwell.runs) + (SELECT coalesce(sum(runs), 0) FROM stepwell.removed);
 /// ```
 /// Which live runs are not at version 2 of a workflow:
 /// ```sql

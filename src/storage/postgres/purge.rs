@@ -154,7 +154,7 @@ async fn over(
     found.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
 }
 
-/// Has their ids stay taken, and no lock held by them.
+/// Has their ids stay taken, and no lock held by them, and counts them.
 async fn remove(
     connection: &mut PgConnection,
     sql: &Sql,
@@ -167,7 +167,14 @@ async fn remove(
         "INSERT INTO stepwell.purged (id, workflow, owner)
          SELECT id, workflow, $3 FROM unnest($1::text[], $2::text[]) AS gone (id, workflow)",
     );
-    put.bind(ids.clone()).bind(workflows).bind(uuid_of(owner)).execute(&mut *connection).await?;
+    let put = put.bind(ids.clone()).bind(workflows.clone()).bind(uuid_of(owner));
+    put.execute(&mut *connection).await?;
+    let count = sql.query(
+        "INSERT INTO stepwell.removed AS removed (workflow, runs)
+         SELECT workflow, count(*) FROM unnest($1::text[]) AS gone (workflow) GROUP BY workflow
+         ON CONFLICT (workflow) DO UPDATE SET runs = removed.runs + excluded.runs",
+    );
+    count.bind(workflows).execute(&mut *connection).await?;
     let holders = sql.query("DELETE FROM stepwell.lock_holders WHERE run = ANY ($1)");
     holders.bind(ids).execute(&mut *connection).await.map(drop)
 }

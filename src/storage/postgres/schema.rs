@@ -10,7 +10,8 @@ use super::fault::Fault;
 use crate::error::Result;
 
 /// Each takes the schema from its place to the next; none is ever changed.
-const MIGRATIONS: [&str; 2] = [include_str!("schema.sql"), include_str!("snapshots.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("schema.sql"), include_str!("snapshots.sql"), include_str!("removed.sql")];
 
 /// The version that this program knows.
 pub(super) const NEWEST: i32 = MIGRATIONS.len() as i32;

@@ -85,6 +85,7 @@ use crate::time::Timestamp;
 /// | `lock_holders` | lock that a step holds | `lock TEXT`, `run TEXT` (id), `scope INTEGER`, `step INTEGER` |
 /// | `owners` | engine | `owner BLOB`, `beats INTEGER`, `state TEXT` (`alive`, `retired`, `gone`) |
 /// | `purged` | removed run whose blobs may be there still | `id TEXT`, `workflow TEXT` (id), `owner BLOB` |
+/// | `removed` | workflow of which runs were removed | `workflow TEXT` (id), `runs INTEGER` (how many) |
 ///
 /// | view | one row for each | columns |
 /// | --- | --- | --- |
@@ -103,6 +104,10 @@ use crate::time::Timestamp;
 /// How many runs of which workflow are in which state:
 /// ```sql
 /// SELECT workflow, version, status, count(*) FROM run_overview GROUP BY 1, 2, 3;
+/// ```
+/// How many runs there have ever been:
+/// ```sql
+/// SELECT (SELECT count(*) FROM runs) + (SELECT coalesce(sum(runs), 0) FROM removed);
 /// ```
 /// Which live runs are not at version 2 of a workflow:
 /// ```sql

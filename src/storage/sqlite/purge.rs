@@ -96,6 +96,11 @@ fn remove(connection: &Connection, run: &Going, owner: Owner) -> rusqlite::Resul
     let mut put = connection
         .prepare_cached("INSERT INTO purged (id, workflow, owner) VALUES (?1, ?2, ?3)")?;
     put.execute(params![run.id, run.workflow, owner_bytes(owner)])?;
+    let mut count = connection.prepare_cached(
+        "INSERT INTO removed (workflow, runs) VALUES (?1, 1)
+         ON CONFLICT (workflow) DO UPDATE SET runs = runs + 1",
+    )?;
+    count.execute([&run.workflow])?;
     if let Ok(id) = RunId::new(&run.id) {
         locks::release_all(connection, &id)?;
     }

@@ -1,0 +1,4 @@
+CREATE TABLE removed (
+  workflow TEXT PRIMARY KEY,
+  runs     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
