@@ -407,36 +407,6 @@ fn a_run_that_no_engine_can_read_is_set_aside_and_says_why() {
 }
 
 #[test]
-fn who_cannot_run_it_and_has_a_clock_that_is_ahead_keeps_it_from_nobody() {
-    let world = World::new();
-    world
-        .time
-        .block_on(async {
-            let first = world.engine("first");
-            let id = first.start(&flow([work("a", 1)]), ()).await.unwrap().id().clone();
-            first.serve(std::future::ready(())).await.unwrap();
-            let ahead = world.time.own_clock();
-            ahead.set_clock(60);
-            let stranger =
-                Engine::builder().runtime(ahead).storage(world.storage.clone()).build().unwrap();
-            // It is the first to see it, and each time to see that it may be tried again.
-            let alone = async {
-                stranger.serve(world.nap(SECOND)).await.unwrap();
-                stranger.serve(world.nap(600 * SECOND)).await.unwrap();
-            };
-            let second = world.engine("second");
-            let late = async {
-                world.nap(SECOND).await;
-                second.serve(world.nap(500 * SECOND)).await.unwrap();
-            };
-            join(alone, late).await;
-            let summary = world.storage.list(RunQuery::default()).await.unwrap().remove(0);
-            assert_eq!((summary.id, summary.status), (id, RunStatus::Succeeded));
-        })
-        .unwrap();
-}
-
-#[test]
 fn timers_and_decisions_outlive_the_engine_that_began_them() {
     let world = World::new();
     world

@@ -163,12 +163,14 @@ impl Tape {
     }
 }
 
+/// Whether a run cannot be read now.
+pub(crate) type Damaged = Arc<dyn Fn(&RunId) -> bool + Send + Sync>;
+
 /// A storage as one engine sees it, with what it does noted, and with a mistake, if that is wanted.
 #[derive(Clone)]
 pub(crate) struct Watched<S> {
     pub(crate) inner: S,
-    /// Whether a run cannot be read now.
-    pub(crate) is_damaged: Option<Arc<dyn Fn(&RunId) -> bool + Send + Sync>>,
+    pub(crate) is_damaged: Option<Damaged>,
     /// With the clock of the engine.
     pub(crate) machine: VirtualRuntime,
     pub(crate) engine: usize,
