@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::compile_plan::{catch_by_class, is_last, join};
+use super::compile_plan::{catch_by_class, is_last, join, plan_step};
 use super::kind::{Case, LoopCondition, StepKind, When};
 use super::names::{Frame, Names, Visible};
 use super::program::{Body, BodyOutput, LockOf, Node, NodeKind, NodeMore, Turns, Unit};
@@ -39,9 +39,7 @@ pub(super) fn compile(definition: &Definition, problems: &mut Problems) -> Optio
             body.output = BodyOutput::Expr(output);
         }
     }
-    let Compiler { executors, bodies, retry, .. } = compiler;
-    let has_locks = takes_locks(&bodies);
-    let has_sub_workflows = names_workflows(&bodies);
+    let Compiler { executors, bodies, retry, has_locks, has_sub_workflows, .. } = compiler;
     Some(Unit {
         workflow: definition.id.clone(),
         executors,
@@ -57,19 +55,6 @@ pub(super) fn compile(definition: &Definition, problems: &mut Problems) -> Optio
     })
 }
 
-fn takes_locks(bodies: &[Body]) -> bool {
-    bodies.iter().flat_map(|body| &body.nodes).any(|node| !node.locks().is_empty())
-}
-
-fn names_workflows(bodies: &[Body]) -> bool {
-    let names = |kind: &NodeKind| match kind {
-        NodeKind::Workflow { .. } => true,
-        NodeKind::Dynamic { workflows, .. } => !workflows.is_empty(),
-        _ => false,
-    };
-    bodies.iter().flat_map(|body| &body.nodes).any(|node| names(&node.kind))
-}
-
 /// The compiled form of steps that were made while a run goes on, inside one of its workflows.
 pub(super) fn compile_dynamic(
     base: &Unit,
@@ -83,9 +68,7 @@ pub(super) fn compile_dynamic(
     compiler.names.frames.push(Frame::new(&[], &["item", "index", "turn", "last", "output"]));
     compiler.names.frames.push(Frame::new(steps, &[]));
     compiler.body(steps, None, "steps", Shape::Graph)?;
-    let Compiler { executors, bodies, .. } = compiler;
-    let has_locks = takes_locks(&bodies);
-    let has_sub_workflows = names_workflows(&bodies);
+    let Compiler { executors, bodies, has_locks, has_sub_workflows, .. } = compiler;
     let unit = Unit {
         workflow: base.workflow.clone(),
         executors,
@@ -164,6 +147,8 @@ pub(super) struct Compiler<'a> {
     by_executor: BTreeMap<String, u32>,
     retry: Option<Arc<RetryConfig>>,
     steps: usize,
+    has_locks: bool,
+    has_sub_workflows: bool,
 }
 
 impl<'a> Compiler<'a> {
@@ -181,6 +166,8 @@ impl<'a> Compiler<'a> {
             by_executor: BTreeMap::new(),
             retry,
             steps: 0,
+            has_locks: false,
+            has_sub_workflows: false,
         }
     }
 
@@ -209,12 +196,15 @@ impl<'a> Compiler<'a> {
         self.bodies.push(Body { plan: Arc::new(plan), nodes: Vec::new(), owner, output });
         let mut nodes = Vec::with_capacity(steps.len());
         // Looking at all of very many steps once more is what takes time.
+        let mut entries = Vec::with_capacity(steps.len());
         let mut unusual = false;
         for (at, step) in steps.iter().enumerate() {
             if let Some(frame) = self.names.frames.last_mut() {
                 frame.current = at as u32;
             }
             unusual |= step.finally || !step.on_error.is_empty();
+            self.has_locks |= !step.locks.is_empty();
+            entries.push(plan_step(step));
             // A step that cannot be compiled has its problem; the others may have theirs.
             nodes.extend(self.node(step, (number, at as u32), path));
         }
@@ -223,7 +213,7 @@ impl<'a> Compiler<'a> {
             self.check_finally(steps, &frame, path);
             catch_by_class(steps, &mut nodes, &frame);
         }
-        let plan = self.plan(steps, &frame, path, (shape, unusual))?;
+        let plan = self.plan(steps, entries, &frame, path, (shape, unusual))?;
         if nodes.len() < steps.len() {
             return None;
         }
@@ -530,6 +520,7 @@ impl<'a> Compiler<'a> {
                 for name in workflows {
                     self.reference(name, &format!("{}.may_run", here()));
                 }
+                self.has_sub_workflows |= !workflows.is_empty();
                 NodeKind::Dynamic { steps, workflows: workflows.clone() }
             }
             StepKind::Workflow { name, input, variables } => {
@@ -545,6 +536,7 @@ impl<'a> Compiler<'a> {
                     given.push((name.clone(), formula));
                     types.push(found);
                 }
+                self.has_sub_workflows = true;
                 NodeKind::Workflow { name: name.clone(), input, variables: given, types }
             }
         })

@@ -13,11 +13,11 @@ impl<'a> Compiler<'a> {
     pub(super) fn plan(
         &mut self,
         steps: &'a [Step],
+        mut entries: Vec<PlanStep<'a>>,
         frame: &Frame<'_>,
         path: &str,
         (shape, unusual): (Shape, bool),
     ) -> Option<ExecutionPlan> {
-        let mut entries: Vec<PlanStep<'_>> = steps.iter().map(plan_step).collect();
         // A mention is a dependency like one that is spelt out, unless the step has a join rule of
         // its own: what that counts is spelt out.
         let mut ruled = Vec::new();
@@ -120,7 +120,8 @@ pub(super) fn catch_by_class(steps: &[Step], nodes: &mut [Node], frame: &Frame<'
     }
 }
 
-fn plan_step(step: &Step) -> PlanStep<'_> {
+/// The edges that a step spells out.
+pub(super) fn plan_step(step: &Step) -> PlanStep<'_> {
     let mut entry = PlanStep::new(&step.id, &step.after);
     for (kind, ids) in [
         (EdgeKind::OnSuccess, &step.on_success),

@@ -172,6 +172,7 @@ async fn remove(
     let count = sql.query(
         "INSERT INTO stepwell.removed AS removed (workflow, runs)
          SELECT workflow, count(*) FROM unnest($1::text[]) AS gone (workflow) GROUP BY workflow
+         ORDER BY workflow
          ON CONFLICT (workflow) DO UPDATE SET runs = removed.runs + excluded.runs",
     );
     count.bind(workflows).execute(&mut *connection).await?;
