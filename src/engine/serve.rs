@@ -116,6 +116,8 @@ impl Engine {
     /// Takes what there is to take; when to look again.
     async fn round(&self) -> Result<Again> {
         self.0.tend().await?;
+        // Its first word may be on its way still, said for a purge.
+        self.0.introduce().await?;
         if self.0.looks_for_lost() {
             let unheard = self.0.unheard();
             self.find_lost().await?;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::{Either, join, select};
+use stepwell::engine::Retention;
 use stepwell::journal::{Operation, Reason, Signal};
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{Acquire, Claim, Holding, Memory, Message, Owner, Storage};
@@ -15,6 +16,7 @@ use stepwell::{
 };
 
 use super::shapes::work;
+use super::tape::at_once;
 use super::world::SECOND;
 
 /// A place for engines whose steps count how often they begin.
@@ -289,4 +291,30 @@ fn an_engine_whose_clock_is_ahead_keeps_no_run_from_those_that_can_run_it() {
         place.memory.load(&id).await.unwrap().unwrap().status
     });
     assert_eq!(status.unwrap(), RunStatus::Succeeded);
+}
+
+#[test]
+fn an_engine_that_removes_runs_claims_none_before_it_was_heard_of() {
+    let place = Place::new();
+    let (memory, heard) = (place.memory.clone(), Arc::new(Mutex::new(Vec::new())));
+    let hears = Arc::clone(&heard);
+    // Its first word, said before it looks for runs to remove, is late.
+    let mut late = nth("beat", 1, Fault::DoneLate(4 * SECOND));
+    let storage = Faulty::new(place.memory.clone(), move |call| {
+        if call.method == "claim" {
+            let alive = at_once(memory.beat(Owner(9))).unwrap();
+            hears.lock().unwrap().push(alive.len());
+        }
+        late(call)
+    });
+    let engine = Engine::builder()
+        .runtime(place.time.clone())
+        .storage(storage.runtime(place.time.clone()))
+        .retention(Retention::new().keep_at_most(9))
+        .build()
+        .unwrap();
+    let served = place.time.block_on(engine.serve(place.nap(20 * SECOND)));
+    served.unwrap().unwrap();
+    let heard = heard.lock().unwrap();
+    assert!(!heard.is_empty() && heard.iter().all(|alive| *alive == 2), "{heard:?}");
 }
