@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use futures::future::{Either, select};
 use stepwell::journal::{Operation, Reason, Vote};
-use stepwell::run::{Explanation, OpenWait};
+use stepwell::run::{Explanation, OpenWait, RunExplanation};
 use stepwell::storage::Storage;
 use stepwell::testing::VirtualRuntime;
 use stepwell::{
@@ -135,7 +135,7 @@ impl<S: Storage + Clone> Client<S> {
     /// To its end, whoever has paused it, and whatever nobody knows.
     async fn end(&self, handle: &RunHandle) -> Result<()> {
         loop {
-            if handle.status() == RunStatus::Paused {
+            if is_halted(handle) {
                 self.say(|why| handle.resume(why)).await?;
             }
             for step in unknown(handle) {
@@ -158,6 +158,9 @@ impl<S: Storage + Clone> Client<S> {
             Wish::Signal => self.say(|mark| handle.signal("go", mark.why)).await,
             Wish::Vote(by) => {
                 while handle.approvals().is_empty() && !handle.status().is_end() {
+                    if is_halted(handle) {
+                        self.say(|why| handle.resume(why)).await?;
+                    }
                     self.look(handle, 5 * SECOND).await;
                 }
                 for open in handle.approvals() {
@@ -209,6 +212,13 @@ impl<S: Storage + Clone> Client<S> {
         self.world.said.lock().unwrap()[place].heard = heard;
         if heard.is_some() { Ok(()) } else { answer }
     }
+}
+
+/// Whether a run does not get on before somebody resumes it: what cleans up in one that is cancelled may
+/// be in quarantine, too.
+pub(crate) fn is_halted(handle: &RunHandle) -> bool {
+    let is_quarantined = || matches!(handle.explain_run(), RunExplanation::Quarantined { .. });
+    handle.status() == RunStatus::Paused || is_quarantined()
 }
 
 /// Steps of which nobody knows what they have done.

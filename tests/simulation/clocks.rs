@@ -32,7 +32,10 @@ struct Machine {
 
 impl Clocks {
     fn add(&self, time: VirtualRuntime, stays: i64) {
-        self.machines.lock().unwrap().push(Machine { time, off: 0, stays });
+        let mut machines = self.machines.lock().unwrap();
+        // A new clock shows what the first one shows.
+        let off = machines.first().map_or(0, |first| first.off);
+        machines.push(Machine { time, off, stays });
     }
 
     /// Sets those that are chosen by their numbers.

@@ -113,14 +113,14 @@ async fn settle<S: Storage + Clone>(world: &Arc<World<S>>) {
         }
         for run in &listed {
             let Some(stored) = world.storage.load(&run.id).await.unwrap() else { continue };
-            if run.status != RunStatus::Paused && stored.holding != Holding::Parked(None) {
+            if !may_be_stuck(run.status) && stored.holding != Holding::Parked(None) {
                 continue;
             }
             let numbered = world.engine(&world.time, 0, true);
             // It may be removed in this moment.
             let Ok(handle) = numbered.engine.run(&run.id).await else { continue };
             // Somebody else may have been quicker.
-            if run.status == RunStatus::Paused {
+            if client::is_halted(&handle) {
                 let _ = handle.resume(Reason::default()).await;
             }
             for step in client::unknown(&handle) {
@@ -129,6 +129,10 @@ async fn settle<S: Storage + Clone>(world: &Arc<World<S>>) {
         }
         world.nap(5 * SECOND).await;
     }
+}
+
+const fn may_be_stuck(status: RunStatus) -> bool {
+    matches!(status, RunStatus::Paused | RunStatus::Cancelling)
 }
 
 /// Whether nobody has any of them, for a message that came late, say.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use stepwell::journal::Recorded;
 use stepwell::run::RunState;
+use stepwell::workflow::NodeKind;
 use stepwell::{ErrorClass, Event, RunId, StepKey, Timestamp};
 
 /// What has begun, as far as the journal was read.
@@ -50,7 +51,8 @@ impl Limits {
             }
             _ => return None,
         };
-        let node = state.node(step)?;
+        // What is around a step fails as that does.
+        let node = state.node(step).filter(|node| matches!(node.kind, NodeKind::Task { .. }))?;
         if class != ErrorClass::Timeout {
             return None;
         }
