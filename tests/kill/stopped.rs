@@ -15,7 +15,28 @@ const STOPS: &str = "STEPWELL_TEST_KILL_STOPS";
 /// Others cannot go on, if they say nothing for so long: it was stopped in the middle of a transaction.
 const SILENCE: Duration = Duration::from_secs(12);
 
-/// A process is told to stop where it is, or to go on.
+/// Stops a process where it is. What it had begun to write it has written by then.
+fn stop(process: u32) {
+    tell("STOP", process);
+    while !is_stopped(process) {
+        std::thread::yield_now();
+    }
+}
+
+/// All its threads. Other systems than Linux are believed to be quick.
+fn is_stopped(process: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{process}/task")) else { return true };
+    threads.map_while(Result::ok).all(|thread| {
+        let state = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // It stands behind the name, which may be anything.
+        state.rsplit_once(')').is_none_or(|(_, state)| state.trim_start().starts_with('T'))
+    })
+}
+
+fn goes_on(process: u32) {
+    tell("CONT", process);
+}
+
 fn tell(signal: &str, process: u32) {
     let tell = format!("kill -{signal} {process}");
     assert!(Command::new("sh").args(["-c", &tell]).status().unwrap().success());
@@ -38,12 +59,12 @@ fn at_write(test: &str, plan: Plan, point: u64) -> bool {
         check(&place, &[]);
         return true;
     }
-    tell("STOP", halting.child.0.id());
+    stop(halting.child.0.id());
     place.witness().over();
     let stopped = Snapshot::take(&place, &place.open());
     all(&place, place.open());
     let done = Snapshot::take(&place, &place.open());
-    tell("CONT", halting.child.0.id());
+    goes_on(halting.child.0.id());
     // It has ended well when it has learnt that all runs have ended.
     halting.ends();
     came_back(&place, &done);
@@ -138,14 +159,14 @@ fn was_stopped(test: &str, place: &Place, notes: u64) -> bool {
     let is_alive = (0..notes).all(|_| said.next());
     let mut snapshots = Vec::new();
     if is_alive {
-        tell("STOP", first.0.id());
+        stop(first.0.id());
         // What it had in hand may be begun again.
         place.witness().over();
         snapshots.push(Snapshot::take(place, &storage));
         while heard.next() {}
         place.witness().back();
         snapshots.push(Snapshot::take(place, &storage).without_notes());
-        tell("CONT", first.0.id());
+        goes_on(first.0.id());
     }
     assert!(first.0.wait().unwrap().success());
     assert!(second.0.wait().unwrap().success());

@@ -247,15 +247,15 @@ fn engines_go_on_when_bytes_are_lost_one_way_only() {
 
 #[test]
 fn engines_go_on_where_each_word_takes_its_time() {
-    let patience = Duration::from_secs(10);
+    let patience = Duration::from_secs(5);
     let Some(Behind { own: _own, proxies, world }) = Behind::new(2, patience, patience) else {
         return;
     };
     world.goes_on(|_| {
         proxies.iter().for_each(|proxy| proxy.set_delay(Duration::from_millis(100)));
-        world.let_work(12 * rounds());
+        world.let_work(8 * rounds());
         proxies.iter().for_each(Proxy::cut);
-        world.let_work(6);
+        world.let_work(4);
         proxies.iter().for_each(|proxy| proxy.set_delay(Duration::ZERO));
     });
 }
