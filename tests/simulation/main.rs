@@ -57,6 +57,7 @@ mod world;
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -86,7 +87,10 @@ fn simulate<S: Storage + Clone>(seed: u64, storage: S, mistake: Mistake) {
         let processes = (0..engines).map(|place| Arc::clone(&world).process(place, often));
         let clients = async {
             let clients = (0..CLIENTS).map(|number| Client::drawn(&world, number, often).come());
-            let runs = join_all(clients).await;
+            let runs = match select(pin!(join_all(clients)), pin!(watch(&world))).await {
+                Either::Left((runs, _)) => runs,
+                Either::Right(_) => Vec::new(),
+            };
             settle(&world).await;
             world.all_done.store(true, Ordering::Relaxed);
             runs
@@ -102,6 +106,17 @@ fn simulate<S: Storage + Clone>(seed: u64, storage: S, mistake: Mistake) {
     drop(check(&world, &runs.unwrap()));
 }
 
+/// Helps now and then: what is in quarantine keeps its locks, and whoever started it may have left.
+async fn watch<S: Storage + Clone>(world: &Arc<World<S>>) {
+    loop {
+        world.nap(30 * SECOND).await;
+        if world.is_calm() && world.max_recoveries() < 1_000 {
+            let listed = world.storage.list(RunQuery::default()).await.unwrap();
+            help(world, &listed).await;
+        }
+    }
+}
+
 /// Until nothing flies any more and what it did has ended, too.
 async fn settle<S: Storage + Clone>(world: &Arc<World<S>>) {
     loop {
@@ -111,23 +126,28 @@ async fn settle<S: Storage + Clone>(world: &Arc<World<S>>) {
         if world.has_flown() && has_ended && !is_due && are_let_go(world, &listed).await {
             return;
         }
-        for run in &listed {
-            let Some(stored) = world.storage.load(&run.id).await.unwrap() else { continue };
-            if !may_be_stuck(run.status) && stored.holding != Holding::Parked(None) {
-                continue;
-            }
-            let numbered = world.engine(&world.time, 0, true);
-            // It may be removed in this moment.
-            let Ok(handle) = numbered.engine.run(&run.id).await else { continue };
-            // Somebody else may have been quicker.
-            if client::is_halted(&handle) {
-                let _ = handle.resume(Reason::default()).await;
-            }
-            for step in client::unknown(&handle) {
-                let _ = handle.operate(client::looked(world, &step), Reason::default()).await;
-            }
-        }
+        help(world, &listed).await;
         world.nap(5 * SECOND).await;
+    }
+}
+
+/// Does what somebody has to do: has those go on that are halted, and says what nobody knew.
+async fn help<S: Storage + Clone>(world: &Arc<World<S>>, listed: &[Summary]) {
+    for run in listed {
+        let Some(stored) = world.storage.load(&run.id).await.unwrap() else { continue };
+        if !may_be_stuck(run.status) && stored.holding != Holding::Parked(None) {
+            continue;
+        }
+        let numbered = world.engine(&world.time, 0, true);
+        // It may be removed in this moment.
+        let Ok(handle) = numbered.engine.run(&run.id).await else { continue };
+        // Somebody else may have been quicker.
+        if client::is_halted(&handle) {
+            let _ = handle.resume(Reason::default()).await;
+        }
+        for step in client::unknown(&handle) {
+            let _ = handle.operate(client::looked(world, &step), Reason::default()).await;
+        }
     }
 }
 
