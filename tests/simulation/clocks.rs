@@ -91,7 +91,7 @@ impl<S: Storage + Clone> World<S> {
         }
         // In the end they are put right, or, as days of waiting take their time, to the latest time that
         // one has shown.
-        let to = match self.seed % 24 == 15 {
+        let to = match self.seed % 96 == 15 {
             true => 0,
             false => i64::try_from(self.clocks.ahead.load(Ordering::Relaxed)).unwrap_or(0),
         };
