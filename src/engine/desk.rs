@@ -181,7 +181,7 @@ impl Desk {
                 self.note_writes(StepWrites { step, statements }, place, before);
             }
         }
-        // Until it is stored; of two buffers one is always empty.
+        // Until they are stored. The buffer that they leave is filled next.
         if self.unstored.is_empty() && self.landed.is_empty() {
             self.landed = std::mem::replace(&mut self.unstored, landed);
         } else {

@@ -196,13 +196,28 @@ impl Inner {
 
     /// Takes a run out of memory, unless that run is there in another slot by now.
     pub(crate) fn forget(&self, run: &Arc<RunContext>) {
+        self.forget_if(run, || true);
+    }
+
+    /// The same if it may go, and whether it may: that is asked while nobody can make a handle for it.
+    pub(crate) fn forget_if(&self, run: &Arc<RunContext>, may_go: impl FnOnce() -> bool) -> bool {
         let mut runs = lock(&self.runs);
-        let is_it = runs.get(&run.id).is_some_and(|slot| Arc::ptr_eq(&slot.context, run));
-        let slot = if is_it { runs.remove(&run.id) } else { None };
+        let goes = may_go();
+        let slot = if goes && is_in(&runs, run) { runs.remove(&run.id) } else { None };
         drop(runs);
         // Dropped after the lock is free: dropping a driver runs destructors of steps.
         drop(slot);
+        goes
     }
+
+    /// Whether this is where the run is, and not another slot.
+    fn has(&self, run: &Arc<RunContext>) -> bool {
+        is_in(&lock(&self.runs), run)
+    }
+}
+
+fn is_in(runs: &FxHashMap<RunId, Arc<Slot>>, run: &Arc<RunContext>) -> bool {
+    runs.get(&run.id).is_some_and(|slot| Arc::ptr_eq(&slot.context, run))
 }
 
 impl Engine {

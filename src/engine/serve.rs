@@ -94,7 +94,8 @@ impl Engine {
             match next {
                 Next::Stop => break,
                 Next::Fresh(fresh) => {
-                    let kept = fresh.iter().filter(|slot| self.keeps(slot));
+                    // One that was let go meanwhile is not driven beside the one that is loaded next.
+                    let kept = fresh.iter().filter(|slot| self.0.has(&slot.context));
                     let new = kept.filter_map(Slot::serve);
                     drives.extend(new.map(|slot| Either::Left(self.drive(slot))));
                 }
@@ -203,7 +204,7 @@ impl Engine {
             tracing::warn!(target: "stepwell", %run_id, %error, "driving failed");
             if error.kind() == ErrorKind::NotFound {
                 drop(driving);
-                self.takes_out(slot);
+                self.lets_go_anyway(slot);
                 return;
             }
             self.0.runtime.sleep(pause).await;
@@ -227,28 +228,18 @@ impl Engine {
         if left || removes_nothing.is_none() { Ok(()) } else { self.0.retire().await }
     }
 
-    /// Whether this is where the run is: one that was let go meanwhile is not to be driven beside the
-    /// one that is loaded next.
-    fn keeps(&self, slot: &Arc<Slot>) -> bool {
-        lock(&self.0.runs).get(&slot.context.id).is_some_and(|other| Arc::ptr_eq(other, slot))
-    }
-
     /// Takes a run out of memory, unless it goes on and somebody has a handle for it, or somebody who
     /// had one has moved it since it came to rest.
-    fn lets_go(&self, slot: &Arc<Slot>) -> bool {
+    fn lets_go(&self, slot: &Slot) -> bool {
         let rest = slot.at_rest();
-        (rest.is_some() || slot.context.has_ended()) && self.takes_out(slot)
+        (rest.is_some() || slot.context.has_ended()) && self.lets_go_anyway(slot)
     }
 
-    fn takes_out(&self, slot: &Arc<Slot>) -> bool {
-        // Under the lock, as handles are made under it.
-        let mut runs = lock(&self.0.runs);
-        let goes = slot.context.has_ended() || slot.context.handles.load(Ordering::SeqCst) == 0;
-        let is_it = runs.get(&slot.context.id).is_some_and(|other| Arc::ptr_eq(other, slot));
-        let gone = if goes && is_it { runs.remove(&slot.context.id) } else { None };
-        drop(runs);
-        drop(gone);
-        goes
+    /// The same, whatever it is at.
+    fn lets_go_anyway(&self, slot: &Slot) -> bool {
+        let run = &slot.context;
+        let may_go = || run.has_ended() || run.handles.load(Ordering::SeqCst) == 0;
+        self.0.forget_if(run, may_go)
     }
 }
 

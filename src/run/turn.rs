@@ -52,11 +52,10 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn take(mut self, command: Command) -> Result<(), Rejection> {
-        if self.state.outcome.is_some() && !reopens(&command) {
-            return Err(Rejection::Finished);
-        }
-        if self.state.started.is_none() && !matches!(command, Command::Start { .. }) {
-            return Err(Rejection::NotStarted);
+        match (self.is_open(), &command) {
+            (Err(Rejection::Finished), command) if reopens(command) => {}
+            (Err(Rejection::NotStarted), Command::Start { .. }) => {}
+            (is_open, _) => is_open?,
         }
         bounds::check(&command)?;
         match command {

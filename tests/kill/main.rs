@@ -127,6 +127,19 @@ impl Place {
         Self { folder, base }
     }
 
+    fn in_a_file(name: &str) -> Self {
+        Self::new(name, Base::file)
+    }
+
+    /// In a schema that is named alike: no two tests run in one process that name theirs so.
+    #[cfg(feature = "postgres")]
+    fn on_a_server(name: &str) -> Self {
+        let name = format!("server-{name}");
+        let url = server::server().unwrap().url();
+        let schema = base::schema::Schema { url, name: name.replace('-', "_") };
+        Self::new(&name, |_| Base::Schema(schema))
+    }
+
     /// The one that a child was told.
     fn given() -> Option<Self> {
         let folder = PathBuf::from(std::env::var_os(FOLDER)?);
@@ -188,14 +201,6 @@ impl Drop for Place {
             let _ = fs::remove_dir_all(&self.folder);
         }
     }
-}
-
-/// How the schema of a place is named: no two tests run in one process that name theirs alike.
-#[cfg(feature = "postgres")]
-fn schema_of(name: &str) -> impl FnOnce(&Path) -> Base + use<> {
-    let schema =
-        base::schema::Schema { url: server::server().unwrap().url(), name: name.replace('-', "_") };
-    move |_| Base::Schema(schema)
 }
 
 /// A child is told of its parent's.

@@ -22,28 +22,23 @@ const EACH: &str = "STEPWELL_TEST_KILL_EACH";
 /// Which points are tried, and where.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
-    pub(super) before: bool,
-    pub(super) end: End,
+    before: bool,
+    end: End,
     /// Every point, every second, and so on.
-    pub(super) every: u64,
+    every: u64,
     /// How many are tried at once.
-    pub(super) at_once: usize,
-    pub(super) make: fn(&str) -> Place,
+    at_once: usize,
+    make: fn(&str) -> Place,
 }
 
 impl Plan {
     pub(super) const fn in_a_file(before: bool, end: End) -> Self {
-        let make = |name: &str| Place::new(name, Base::file);
-        Self { before, end, every: 1, at_once: 1, make }
+        Self { before, end, every: 1, at_once: 1, make: Place::in_a_file }
     }
 
     #[cfg(feature = "postgres")]
     pub(super) fn on_a_server(before: bool, end: End) -> Self {
-        let make = |name: &str| {
-            let name = format!("server-{name}");
-            Place::new(&name, schema_of(&name))
-        };
-        Self { before, end, every: 1, at_once: 1, make }.every(5)
+        Self { before, end, every: 1, at_once: 1, make: Place::on_a_server }.every(5)
     }
 
     /// One of so many, and several at once, as each takes its time.
@@ -52,19 +47,18 @@ impl Plan {
         Self { every, at_once: 4, ..self }
     }
 
-    /// The storage of a child that was told where it ends.
-    pub(super) fn storage(self, place: &Place) -> Deadly {
-        let dies_at = std::env::var(DIES_AT).unwrap().parse().unwrap();
-        Deadly::new(place.base.open(), dies_at, self.before, self.end)
-    }
-
     pub(super) fn place(self, what: &str, point: u64) -> Place {
         let when = if self.before { "before" } else { "after" };
         (self.make)(&format!("{what}-{when}-{point}"))
     }
 
-    /// Tries the points until one says that there are no so many writes.
-    pub(super) fn each_point(self, is_over: impl Fn(u64) -> bool + Sync) {
+    /// Tries the points until one says that there are no so many writes. A child is told where it ends.
+    pub(super) fn run(self, test: &str, at_write: fn(&str, Self, u64) -> bool) {
+        if let Some(place) = Place::given() {
+            let dies_at = std::env::var(DIES_AT).unwrap().parse().unwrap();
+            let storage = Deadly::new(place.base.open(), dies_at, self.before, self.end);
+            return all(&place, storage);
+        }
         // Two tests of one plan take different ones, when they do not take all.
         let first = 1 + u64::from(self.before) % self.every;
         let (next, over) = (AtomicU64::new(first), AtomicBool::new(false));
@@ -73,7 +67,7 @@ impl Plan {
                 scope.spawn(|| {
                     while !over.load(Ordering::Relaxed) {
                         let point = next.fetch_add(self.every, Ordering::Relaxed);
-                        if is_over(point) {
+                        if at_write(test, self, point) {
                             assert!(point > 40, "{point} writes are too few to mean anything");
                             over.store(true, Ordering::Relaxed);
                         }
@@ -139,11 +133,7 @@ pub(super) fn all(place: &Place, storage: Deadly) {
 }
 
 fn at_every_write(test: &str, plan: Plan) {
-    if let Some(place) = Place::given() {
-        return all(&place, plan.storage(&place));
-    }
-    let test = format!("points::{test}");
-    plan.each_point(|point| at_write(&test, plan, point));
+    plan.run(&format!("points::{test}"), at_write);
 }
 
 /// Whether there are no so many writes.

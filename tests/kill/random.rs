@@ -36,27 +36,20 @@ fn ids() -> Vec<String> {
     (0..RUNS).map(|number| format!("{}-{number}", SHAPES[number % SHAPES.len()].0)).collect()
 }
 
-type Make = fn(&str) -> Place;
-
 #[test]
 fn nothing_is_lost_or_done_twice_when_a_process_is_killed_at_any_moment() {
     let test = "nothing_is_lost_or_done_twice_when_a_process_is_killed_at_any_moment";
-    rounds(test, KILLS_PER_ROUND, |name| Place::new(name, Base::file));
+    rounds(test, KILLS_PER_ROUND, Place::in_a_file);
 }
 
 #[cfg(feature = "postgres")]
 #[test]
 fn nothing_is_lost_or_done_twice_on_postgres_when_a_process_is_killed_at_any_moment() {
     let test = "nothing_is_lost_or_done_twice_on_postgres_when_a_process_is_killed_at_any_moment";
-    on_a_server(|| {
-        rounds(test, KILLS_ON_A_SERVER, |name| {
-            let name = format!("server-{name}");
-            Place::new(&name, schema_of(&name))
-        });
-    });
+    on_a_server(|| rounds(test, KILLS_ON_A_SERVER, Place::on_a_server));
 }
 
-fn rounds(test: &str, per_round: u64, make: Make) {
+fn rounds(test: &str, per_round: u64, make: fn(&str) -> Place) {
     if let Some(place) = Place::given() {
         let engine = place.engine(place.open());
         block_on(finish(&engine, &place, &ids())).unwrap();

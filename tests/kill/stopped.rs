@@ -43,11 +43,7 @@ fn tell(signal: &str, process: u32) {
 }
 
 fn at_writes(test: &str, plan: Plan) {
-    if let Some(place) = Place::given() {
-        return all(&place, plan.storage(&place));
-    }
-    let test = format!("stopped::{test}");
-    plan.each_point(|point| at_write(&test, plan, point));
+    plan.run(&format!("stopped::{test}"), at_write);
 }
 
 /// Whether there are no so many writes.
@@ -134,7 +130,7 @@ async fn insist<T>(mut work: impl AsyncFnMut() -> stepwell::Result<T>) -> T {
 
 /// Two processes that share runs, of which the first is stopped at some moment, until the second has
 /// done everything, or can do nothing any more.
-fn at_any_moment(test: &str, plan: Plan, stops: u64) {
+fn at_any_moment(test: &str, stops: u64, make: fn(&str) -> Place) {
     if let Some(place) = Place::given() {
         return block_on(all_in_the_end(&place, place.engine(place.open())));
     }
@@ -142,7 +138,7 @@ fn at_any_moment(test: &str, plan: Plan, stops: u64) {
     let stops = std::env::var(STOPS).map_or(stops, |stops| stops.parse().unwrap());
     let (mut done, mut seed) = (0, 0);
     while done < stops {
-        let (place, mut dice) = (plan.place("moment", seed), Dice(seed));
+        let (place, mut dice) = (make(&format!("moment-{seed}")), Dice(seed));
         done += u64::from(was_stopped(&test, &place, 1 + dice.below(25)));
         seed += 1;
     }
@@ -177,12 +173,12 @@ fn was_stopped(test: &str, place: &Place, notes: u64) -> bool {
 #[test]
 fn nothing_is_lost_or_done_twice_when_a_process_is_stopped_at_any_moment() {
     let test = "nothing_is_lost_or_done_twice_when_a_process_is_stopped_at_any_moment";
-    at_any_moment(test, Plan::in_a_file(true, End::Halts), 3);
+    at_any_moment(test, 3, Place::in_a_file);
 }
 
 #[cfg(feature = "postgres")]
 #[test]
 fn nothing_is_lost_or_done_twice_on_postgres_when_a_process_is_stopped_at_any_moment() {
     let test = "nothing_is_lost_or_done_twice_on_postgres_when_a_process_is_stopped_at_any_moment";
-    on_a_server(|| at_any_moment(test, Plan::on_a_server(true, End::Halts), 2));
+    on_a_server(|| at_any_moment(test, 2, Place::on_a_server));
 }

@@ -243,7 +243,7 @@ fn seeds(count: u64, simulate: impl Fn(u64) + Sync) {
     let last = first + number("SIMULATION_SEEDS").unwrap_or(count);
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let threads = number("SIMULATION_THREADS").unwrap_or(cores).max(1);
-    let next = AtomicU64::new(first);
+    let (next, failed) = (AtomicU64::new(first), AtomicU64::new(0));
     let work = || {
         loop {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -252,6 +252,7 @@ fn seeds(count: u64, simulate: impl Fn(u64) + Sync) {
             }
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| simulate(seed))) {
                 eprintln!("the simulation fails with SIMULATION_SEED={seed}");
+                failed.fetch_add(1, Ordering::Relaxed);
                 if number("SIMULATION_GOES_ON").is_none() {
                     next.store(last, Ordering::Relaxed);
                     resume_unwind(panic);
@@ -271,6 +272,7 @@ fn seeds(count: u64, simulate: impl Fn(u64) + Sync) {
             }
         }
     });
+    assert_eq!(failed.into_inner(), 0, "so many seeds fail");
 }
 
 #[test]

@@ -47,6 +47,7 @@ impl Driver {
         Ok(true)
     }
 
+    /// Once, however long it takes.
     async fn look(&mut self) -> Result<bool> {
         let run = Arc::clone(&self.site.run);
         let owner = self.site.engine.owner;
