@@ -1,9 +1,11 @@
 //! The half of a turn that never waits: what came in goes to the state, what may start comes out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
 
 use super::admission::{Ended, Full, Held, admit};
 use super::driver::Site;
@@ -23,10 +25,10 @@ use crate::workflow::Node;
 /// What one run has decided and not yet done, and the room that it takes.
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
-    /// Attempts that ended and that the run has not heard of.
+    /// Attempts that ended and whose results are not stored.
     pub(crate) landed: Vec<Landed>,
-    /// Results that the run has heard of and that are not stored.
-    unstored: Vec<Landed>,
+    /// How many of them the run has heard of; they come first.
+    reported: usize,
     /// What is written with them, and which of them that belongs to.
     writes: Vec<(StepWrites, usize)>,
     /// It could not be told whose writes were refused: those of one step at a time.
@@ -40,10 +42,8 @@ pub(crate) struct Desk {
     /// Why the first ready step could not start, and when to ask again.
     pub(crate) full: Option<Full>,
     pub(crate) held: Held,
-    /// Ready steps that hold their locks.
-    pub(crate) granted: BTreeSet<StepKey>,
-    /// Ready steps that wait for a lock, why, and when to ask again.
-    pub(crate) denied: BTreeMap<StepKey, (String, Timestamp)>,
+    /// What ready steps were told that have asked for their locks.
+    pub(crate) locks: FxHashMap<StepKey, Locks>,
     /// How often locks had been released when they were last asked for.
     pub(crate) releases_seen: u64,
     /// There are ready steps that have not asked for their locks.
@@ -54,6 +54,14 @@ pub(crate) struct Desk {
     unbegun: Vec<Unbegun>,
     /// Begun steps that the retry budget has not counted yet.
     first_attempts: u64,
+}
+
+/// What has become of the locks of a ready step.
+#[derive(Debug)]
+pub(crate) enum Locks {
+    Granted,
+    /// Why, and when to ask again.
+    Denied(String, Timestamp),
 }
 
 /// An attempt to be started.
@@ -87,8 +95,8 @@ impl Desk {
             self.tick(site, state, now);
         }
         // A step that was reset before it began has to ask again when its turn comes.
-        if !self.granted.is_empty() {
-            self.granted.retain(|step| !state.has_released(*step));
+        if !self.locks.is_empty() {
+            self.locks.retain(|step, locks| !locks.are_granted() || !state.has_released(*step));
         }
         let was_full = self.full.take().is_some();
         if !site.run.is_driven() {
@@ -111,7 +119,8 @@ impl Desk {
     /// alone.
     pub(crate) fn classify(&mut self, site: &Site) {
         // What could not be stored was told apart before.
-        for landed in self.landed.iter_mut().filter(|landed| landed.class.is_none()) {
+        let landed = self.landed[self.reported..].iter_mut();
+        for landed in landed.filter(|landed| landed.class.is_none()) {
             match &mut landed.result {
                 Some(Ok(output)) => site.run.scrub(output),
                 Some(Err(error)) => landed.class = class_of(error, site),
@@ -134,36 +143,27 @@ impl Desk {
     }
 
     fn report(&mut self, site: &Site, state: &mut RunState, now: Timestamp) {
-        let mut landed = std::mem::take(&mut self.landed);
-        if self.one_by_one {
-            self.landed = self.all_but_one_that_writes(&mut landed);
-        }
-        if landed.iter().any(|landed| landed.result.is_none()) {
-            self.forget_dropped(site, &mut landed, now);
-        }
-        for (at, landed) in landed.iter_mut().enumerate() {
-            let Landed { step, number, body, class, .. } = *landed;
+        let later = if self.one_by_one { self.all_but_one_that_writes() } else { Vec::new() };
+        for at in self.reported..self.landed.len() {
+            let Landed { step, number, body, class, .. } = self.landed[at];
             let Some(task) = site.prepared.task(body, step.step) else { continue };
             self.held.give_back(task);
-            let Some(result) = landed.result.take() else { continue };
-            let failed = result.is_err();
+            let result = &self.landed[at].result;
+            let failed = matches!(result, Some(Err(_)));
+            task.kind.ended(
+                match (result, class) {
+                    (Some(Ok(_)), _) => Ended::Well,
+                    (Some(Err(_)), Some(class)) => Ended::Badly(class),
+                    _ => Ended::Unknown,
+                },
+                now,
+            );
             let report = match result {
-                Ok(output) if output.nests_too_deep() => {
-                    task.kind.ended(Ended::Well, now);
-                    let message = format!("the output nests deeper than {NESTING_MAX}");
-                    let error = StepError::new(ErrorClass::Validation, message);
-                    self.judge(&site.engine, error, None, now)
-                }
-                Ok(output) => {
-                    task.kind.ended(Ended::Well, now);
-                    Report::Succeeded(output)
-                }
-                Err(error) => {
-                    task.kind.ended(class.map_or(Ended::Unknown, Ended::Badly), now);
-                    self.judge(&site.engine, error, class, now)
-                }
+                Some(Ok(output)) if !output.nests_too_deep() => Report::Succeeded(output.clone()),
+                Some(_) => self.judge(at, &site.engine, now),
+                // It was dropped on purpose, and the run knows already.
+                None => continue,
             };
-            landed.result = Some(told_again(&report));
             // The definition may have been changed since.
             let step = state.current(step, body).unwrap_or(step);
             let before = self.events.len();
@@ -175,37 +175,21 @@ impl Desk {
             if failed {
                 self.pay_for_retries(&site.engine, before..self.events.len(), now);
             }
-            if let Some(statements) = &landed.writes {
+            if let Some(statements) = &self.landed[at].writes {
                 let statements = Arc::clone(statements);
-                let place = self.unstored.len() + at;
-                self.note_writes(StepWrites { step, statements }, place, before);
+                self.note_writes(StepWrites { step, statements }, at, before);
             }
         }
-        // Until they are stored. The buffer that they leave is filled next.
-        if self.unstored.is_empty() && self.landed.is_empty() {
-            self.landed = std::mem::replace(&mut self.unstored, landed);
-        } else {
-            self.unstored.append(&mut landed);
-        }
-    }
-
-    /// Takes out what was dropped on purpose: the run knows already.
-    #[cold]
-    fn forget_dropped(&mut self, site: &Site, landed: &mut Vec<Landed>, now: Timestamp) {
-        for dropped in landed.extract_if(.., |landed| landed.result.is_none()) {
-            if let Some(task) = site.prepared.task(dropped.body, dropped.step.step) {
-                self.held.give_back(task);
-                task.kind.ended(Ended::Unknown, now);
-            }
-        }
+        self.reported = self.landed.len();
+        self.landed.extend(later);
     }
 
     /// Takes out those whose writes are to be tried later, with another commit.
-    fn all_but_one_that_writes(&mut self, landed: &mut Vec<Landed>) -> Vec<Landed> {
+    fn all_but_one_that_writes(&mut self) -> Vec<Landed> {
         let mut one = false;
         let writes =
             |landed: &mut Landed| landed.writes.is_some() && std::mem::replace(&mut one, true);
-        let later: Vec<Landed> = landed.extract_if(.., writes).collect();
+        let later: Vec<Landed> = self.landed.extract_if(self.reported.., writes).collect();
         self.one_by_one = !later.is_empty();
         later
     }
@@ -236,7 +220,7 @@ impl Desk {
                 return self.one_by_one;
             }
         };
-        let Some(landed) = whose.and_then(|(_, at)| self.unstored.get_mut(*at)) else {
+        let Some(landed) = whose.and_then(|(_, at)| self.landed.get_mut(*at)) else {
             return false;
         };
         landed.result = Some(Err(StepError::new(refused.class, refused.to_string())));
@@ -244,17 +228,27 @@ impl Desk {
         true
     }
 
-    fn judge(
-        &mut self,
-        engine: &Inner,
-        error: StepError,
-        class: Option<ErrorClass>,
-        now: Timestamp,
-    ) -> Report {
+    /// What is to be said of an attempt that did not end with a result, or with one that cannot be
+    /// kept. What is left in its place is what has to be said once more if that cannot be stored.
+    #[cold]
+    fn judge(&mut self, at: usize, engine: &Inner, now: Timestamp) -> Report {
+        let landed = &mut self.landed[at];
+        let error = match landed.result.take() {
+            Some(Err(error)) => error,
+            _ => {
+                let message = format!("the output nests deeper than {NESTING_MAX}");
+                StepError::new(ErrorClass::Validation, message)
+            }
+        };
         match error.into_failure() {
-            Err(suspension) => Report::Suspended(Box::new(suspension)),
+            Err(suspension) => {
+                let Suspension { signal, prompt, timeout } = suspension.clone();
+                landed.result = Some(Err(StepError::wait_for_signal(signal, prompt, timeout)));
+                Report::Suspended(Box::new(suspension))
+            }
             Ok(mut failure) => {
-                failure.class = class.unwrap_or(failure.class);
+                failure.class = landed.class.unwrap_or(failure.class);
+                landed.result = Some(Err(failure.clone().into()));
                 let retry = self.allowance(engine, now);
                 Report::Failed { failure: Box::new(failure), retry }
             }
@@ -365,24 +359,27 @@ impl Desk {
     ) -> Result<bool, Full> {
         let locks = |node: &Node| !node.locks().is_empty();
         let locked = site.prepared.has_locks && state.node(step).is_some_and(locks);
-        if locked && !self.granted.contains(&step) {
-            let (why, at) = self.denied.get(&step).cloned().unwrap_or_else(|| {
-                self.asks = true;
-                ("its locks".into(), now)
-            });
-            return Err(Full::Lock(why, at));
+        if locked {
+            match self.locks.get(&step) {
+                Some(Locks::Granted) => {}
+                Some(Locks::Denied(why, at)) => return Err(Full::Lock(why.clone(), *at)),
+                None => {
+                    self.asks = true;
+                    return Err(Full::Lock("its locks".into(), now));
+                }
+            }
         }
         match site.prepared.task(state.body_of(step), step.step) {
             Some(task) => admit(site, &mut self.held, task, now)?,
             // A composite step that was ready for its locks only.
             None if locked => {
-                self.granted.remove(&step);
+                self.locks.remove(&step);
                 return Ok(state.dispatch(step, now, &mut self.events).is_ok());
             }
             None => return Err(Full::Run("its definition is gone".into())),
         }
         if locked {
-            self.granted.remove(&step);
+            self.locks.remove(&step);
         }
         if state.dispatch(step, now, &mut self.events).is_err() {
             return Ok(false);
@@ -394,22 +391,22 @@ impl Desk {
     /// Before the run is as the journal says: what was decided and not done is forgotten. Results that
     /// were not stored, or not reported, are kept.
     pub(crate) fn reset(&mut self, site: &Site) {
-        for landed in std::mem::take(&mut self.landed) {
+        for landed in &self.landed[self.reported..] {
             if let Some(task) = site.prepared.task(landed.body, landed.step.step) {
                 self.held.give_back(task);
             }
-            // What was dropped on purpose has no result.
-            if landed.result.is_some() {
-                self.unstored.push(landed);
-            }
         }
+        // What was dropped on purpose has no result.
+        self.landed.retain(|landed| landed.result.is_some());
+        self.reported = self.landed.len();
         self.forget_launches(site);
         self.writes.clear();
     }
 
     /// Results that were kept are reported again, if the run still wants them.
     pub(crate) fn report_again(&mut self, site: &Site, state: &RunState) {
-        for landed in std::mem::take(&mut self.unstored) {
+        self.reported = 0;
+        for landed in std::mem::take(&mut self.landed) {
             let step = state.current(landed.step, landed.body).unwrap_or(landed.step);
             if state.is_running(step, landed.number)
                 && let Some(task) = site.prepared.task(landed.body, landed.step.step)
@@ -420,9 +417,19 @@ impl Desk {
         }
     }
 
+    /// Whether there is something that the run has not heard of.
+    pub(crate) const fn has_news(&self) -> bool {
+        self.landed.len() > self.reported
+    }
+
     /// What was reported is stored.
     pub(crate) fn stored(&mut self) {
-        self.unstored.clear();
+        if self.has_news() {
+            self.landed.drain(..self.reported);
+        } else {
+            self.landed.clear();
+        }
+        self.reported = 0;
         if !self.writes.is_empty() {
             self.writes.clear();
         }
@@ -450,7 +457,7 @@ impl Desk {
             at: *at,
         }));
         let begun = self.launches.drain(..).map(|launch| (launch.begun.body, launch.begun.key));
-        let ended = self.landed.drain(..).map(|landed| (landed.body, landed.step));
+        let ended = self.landed.drain(self.reported..).map(|landed| (landed.body, landed.step));
         for (body, step) in begun.chain(ended) {
             if let Some(task) = site.prepared.task(body, step.step) {
                 self.held.give_back(task);
@@ -497,6 +504,12 @@ impl Desk {
         let names = (key.scope > 0).then(|| Box::new((state.path(key), state.instance(key))));
         let at = state.since(key);
         self.launches.push(Launch { begun: Begun { key, number, body, names }, at, inputs });
+    }
+}
+
+impl Locks {
+    pub(crate) const fn are_granted(&self) -> bool {
+        matches!(self, Self::Granted)
     }
 }
 
@@ -555,16 +568,4 @@ fn inputs(
         values.insert(name.clone(), value);
     }
     Ok(Json::Object(values).into())
-}
-
-/// What has to be reported once more if it cannot be stored.
-fn told_again(report: &Report) -> Result<Value, StepError> {
-    match report {
-        Report::Succeeded(output) => Ok(output.clone()),
-        Report::Failed { failure, .. } => Err((**failure).clone().into()),
-        Report::Suspended(wait) => {
-            let Suspension { signal, prompt, timeout } = (**wait).clone();
-            Err(StepError::wait_for_signal(signal, prompt, timeout))
-        }
-    }
 }

@@ -3,7 +3,6 @@
 mod locking;
 mod recovery;
 
-use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use std::time::Duration;
 use futures::Stream;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use rustc_hash::FxHashMap;
 
 use super::admission::Full;
 use super::audience::Audience;
@@ -22,7 +22,7 @@ use super::flight::{Flight, Landed, Watched};
 use super::placement::{Placement, place};
 use super::prepare::Prepared;
 use super::{EngineLimits, Inner};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{Attempt, RunContext, RunEvent};
 use crate::id::StepKey;
 use crate::journal::{Event, Recorded, RunStatus, Snapshot};
@@ -31,13 +31,16 @@ use crate::storage::{Commit, Holding, Message, RefusedWrite, Reply, Storage};
 use crate::time::Timestamp;
 use crate::value::Value;
 
+/// Attempts that did not come down at once, by step and number.
+type InAir = FxHashMap<(StepKey, u32), Arc<Attempt>>;
+
 /// Drives one run. Its future may be dropped at any await; the journal knows how to go on.
 pub(crate) struct Driver {
     site: Site,
     desk: Desk,
     /// Made when the first attempt does not come down at once.
     flights: Option<FuturesUnordered<Flight>>,
-    in_air: BTreeMap<(StepKey, u32), Arc<Attempt>>,
+    in_air: InAir,
     /// An attempt that came down and that nobody else holds, to be used again.
     spare: Option<Arc<Attempt>>,
     /// The journal's length as far as this driver knows.
@@ -116,7 +119,7 @@ impl Driver {
             site: Site { engine, run, prepared, parallel, shared },
             desk: Desk::default(),
             flights: None,
-            in_air: BTreeMap::new(),
+            in_air: InAir::default(),
             spare: None,
             expected,
             snapshot_at,
@@ -136,7 +139,7 @@ impl Driver {
 
     /// Whether it holds no room and no result.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_air.is_empty() && self.desk.launches.is_empty() && self.desk.landed.is_empty()
+        self.in_air.is_empty() && self.desk.launches.is_empty() && !self.desk.has_news()
     }
 
     /// Whether the run is parked, or another engine's.
@@ -165,27 +168,13 @@ impl Driver {
         loop {
             self.uncertain |= self.adopts_later && self.site.run.is_driven();
             self.uncertain |= self.site.run.take_doubt();
-            if self.uncertain && !Box::pin(self.recover()).await? {
-                if self.site.run.handles.load(Ordering::Acquire) == 0 {
-                    return Ok(());
-                }
-                Box::pin(self.wait_elsewhere()).await;
-                continue;
+            if self.uncertain && !Box::pin(self.come_by()).await? {
+                return Ok(());
             }
-            let done = self.turn().await;
-            // What was to be begun again waits, and another engine may end it meanwhile.
-            self.uncertain |= done.is_err() && !self.desk.launches.is_empty();
-            let has_ended = match done {
-                // Maybe nobody but this engine's own lost commit; the journal says.
-                Err(error) if error.kind() == ErrorKind::Conflict && conflicts < CONFLICTS_MAX => {
-                    conflicts += 1;
-                    continue;
-                }
-                // The step has failed by that; its run goes on with what is stored.
-                Err(error) if RefusedWrite::of(&error).is_some_and(|why| self.desk.refuse(why)) => {
-                    continue;
-                }
-                has_ended => has_ended?,
+            let has_ended = match self.turn().await {
+                Ok(has_ended) => has_ended,
+                Err(error) if self.goes_on_after(&error, &mut conflicts) => continue,
+                Err(error) => return Err(error),
             };
             conflicts = 0;
             // A message that came after its end may have left it ended.
@@ -203,7 +192,7 @@ impl Driver {
                 self.grow();
                 continue;
             }
-            if !self.desk.landed.is_empty() {
+            if self.desk.has_news() {
                 turns += 1;
                 if turns % TURNS_BEFORE_YIELD == 0 {
                     yield_now().await;
@@ -225,6 +214,20 @@ impl Driver {
         }
     }
 
+    /// Whether a turn that failed may be tried again at once.
+    #[cold]
+    fn goes_on_after(&mut self, error: &Error, conflicts: &mut u32) -> bool {
+        // What was to be begun again waits, and another engine may end it meanwhile.
+        self.uncertain |= !self.desk.launches.is_empty();
+        if error.kind() == ErrorKind::Conflict && *conflicts < CONFLICTS_MAX {
+            // Maybe nobody but this engine's own lost commit; the journal says.
+            *conflicts += 1;
+            return true;
+        }
+        // The step has failed by that; its run goes on with what is stored.
+        RefusedWrite::of(error).is_some_and(|why| self.desk.refuse(why))
+    }
+
     /// Makes executors for steps that were made while the run goes on. That is the host's code, so that
     /// the state is not locked meanwhile.
     fn grow(&mut self) {
@@ -238,42 +241,12 @@ impl Driver {
     /// One turn: what came in, what is due, what can start, as one commit; then the starts. Whether
     /// the run has ended by it, or before.
     async fn turn(&mut self) -> Result<bool> {
-        let mail = match self.site.run.has_mail.load(Ordering::Acquire) {
-            true => Some(Box::pin(self.mail()).await?),
-            false => None,
+        let takes_locks = self.site.prepared.has_locks && self.site.run.is_driven();
+        let mail = match takes_locks || self.site.run.has_mail.load(Ordering::Acquire) {
+            true => Box::pin(self.ask(takes_locks)).await?,
+            false => Vec::new(),
         };
-        if self.site.prepared.has_locks && self.site.run.is_driven() {
-            Box::pin(self.take_locks()).await?;
-        }
-        let next = {
-            let Self { site, desk, told, .. } = self;
-            desk.classify(site);
-            let now = site.engine.runtime.now();
-            let mut state = site.run.state();
-            match (site.run.is_observed(), &told) {
-                (true, None) => *told = Some(Box::new(state.clone())),
-                (false, Some(_)) => *told = None,
-                _ => {}
-            }
-            // Before what is said: somebody may say what became of them.
-            for (step, attempt) in self.lost.drain(..) {
-                // Refused only when it has ended meanwhile.
-                let _ = state.decide_into(Command::Lose { step, attempt }, now, &mut desk.events);
-            }
-            if let Some(mail) = mail {
-                desk.answer(&mut state, mail, now);
-            }
-            if std::mem::take(&mut self.is_poisoned) {
-                let quarantine = Command::Quarantine { recoveries: self.recoveries };
-                // Refused only when it has just ended.
-                let _ = state.decide_into(quarantine, now, &mut desk.events);
-            }
-            desk.turn(site, &mut state, now);
-            if self.adopted {
-                desk.forget_unwanted(site, &state);
-            }
-            site.next(&state, false)
-        };
+        let next = self.decide(mail);
         // After the state is free: those who are woken are other people's code.
         self.desk.held.settle(&self.site.engine);
         let has_ended = next.0.is_end();
@@ -291,15 +264,62 @@ impl Driver {
         Ok(has_ended)
     }
 
-    async fn mail(&mut self) -> Result<Vec<(u64, Message)>> {
+    /// Asks the storage what a turn has to know: what was said to the run, and which locks it has.
+    async fn ask(&mut self, takes_locks: bool) -> Result<Vec<(u64, Message)>> {
+        if takes_locks {
+            self.take_locks().await?;
+        }
         let run = &self.site.run;
         // Before the look, so that what comes after it is seen the next time.
-        run.has_mail.store(false, Ordering::SeqCst);
+        if !run.has_mail.swap(false, Ordering::SeqCst) {
+            return Ok(Vec::new());
+        }
         let mail = self.site.engine.storage.inbox(&run.id).await;
         if mail.is_err() {
             run.has_mail.store(true, Ordering::SeqCst);
         }
         mail
+    }
+
+    /// Decides what follows from what came in, what is due and what can start. What has become of the
+    /// run then, and who holds it.
+    fn decide(&mut self, mail: Vec<(u64, Message)>) -> (RunStatus, Holding) {
+        self.desk.classify(&self.site);
+        let now = self.site.engine.runtime.now();
+        let watched = self.site.run.is_observed() != self.told.is_some();
+        if watched || !mail.is_empty() || !self.lost.is_empty() || self.is_poisoned {
+            self.say(mail, now);
+        }
+        let Self { site, desk, .. } = self;
+        let mut state = site.run.state();
+        desk.turn(site, &mut state, now);
+        if self.adopted {
+            desk.forget_unwanted(site, &state);
+        }
+        site.next(&state, false)
+    }
+
+    /// Tells the run what does not come from its own steps.
+    #[cold]
+    fn say(&mut self, mail: Vec<(u64, Message)>, now: Timestamp) {
+        let Self { site, desk, told, .. } = self;
+        let mut state = site.run.state();
+        match (site.run.is_observed(), &told) {
+            (true, None) => *told = Some(Box::new(state.clone())),
+            (false, Some(_)) => *told = None,
+            _ => {}
+        }
+        // Before what is said: somebody may say what became of them.
+        for (step, attempt) in self.lost.drain(..) {
+            // Refused only when it has ended meanwhile.
+            let _ = state.decide_into(Command::Lose { step, attempt }, now, &mut desk.events);
+        }
+        desk.answer(&mut state, mail, now);
+        if std::mem::take(&mut self.is_poisoned) {
+            let quarantine = Command::Quarantine { recoveries: self.recoveries };
+            // Refused only when it has just ended.
+            let _ = state.decide_into(quarantine, now, &mut desk.events);
+        }
     }
 
     fn next(&self, park: bool) -> (RunStatus, Holding) {
@@ -346,8 +366,7 @@ impl Driver {
         let modifies = |recorded: &Recorded| matches!(recorded.event, Event::WorkflowModified(_));
         if came_mail && events.iter().any(modifies) {
             // Steps have other places now; what they hold they are given again.
-            self.desk.granted.clear();
-            self.desk.denied.clear();
+            self.desk.locks.clear();
         }
         let released = match self.site.prepared.has_locks {
             true => self.site.run.state().take_released(),
@@ -582,13 +601,16 @@ impl Driver {
 
     /// Drops every attempt, and gives back what they hold.
     fn release(&mut self) {
+        let is_idle = self.is_idle();
         let Self { site, desk, flights, in_air, .. } = self;
-        while let Some((_, attempt)) = in_air.pop_first() {
-            attempt.abort();
-            desk.landed.push(Landed::new(&attempt.begun, None));
+        if !is_idle {
+            for (_, attempt) in in_air.drain() {
+                attempt.abort();
+                desk.landed.push(Landed::new(&attempt.begun, None));
+            }
+            *flights = None;
+            desk.forget_launches(site);
         }
-        *flights = None;
-        desk.forget_launches(site);
         desk.held.settle(&site.engine);
     }
 }
@@ -616,7 +638,7 @@ impl Site {
 /// Takes in what has come down; whether anything has.
 fn land(
     flights: &mut Option<FuturesUnordered<Flight>>,
-    in_air: &mut BTreeMap<(StepKey, u32), Arc<Attempt>>,
+    in_air: &mut InAir,
     desk: &mut Desk,
     context: &mut std::task::Context<'_>,
 ) -> bool {

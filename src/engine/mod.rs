@@ -54,6 +54,7 @@ use crate::runtime::Runtime;
 #[cfg(feature = "secrets")]
 use crate::secret::SecretError;
 use crate::storage::{Created, Holding, NewRun, Owner, RunQuery, Storage, Summary};
+use crate::time::Timestamp;
 use crate::value::{NESTING_MAX, Value};
 use crate::workflow::{Program, Variables, Workflow, resolve};
 use admission::{Slots, TypeState};
@@ -306,11 +307,12 @@ impl Engine {
         if let Some(schema) = &unit.input {
             schema.check(&input, "input").map_err(refuse)?;
         }
+        let now = self.0.runtime.now();
         let id = match &options.id {
             Some(id) => {
                 RunId::new(id).map_err(|reason| Error::new(ErrorKind::Configuration, reason))?
             }
-            None => self.new_id(),
+            None => self.new_id(now),
         };
         let given = self.given(&id, &unit.variables, &options)?;
         let variables = unit.variables.complete(given).map_err(refuse)?;
@@ -322,7 +324,6 @@ impl Engine {
             );
             return Err(Error::new(ErrorKind::Configuration, message));
         }
-        let now = self.0.runtime.now();
         let mut state = RunState::new(id.clone(), program);
         let mut journal = Vec::new();
         let seed = self.0.runtime.random();
@@ -630,9 +631,9 @@ impl Engine {
         Ok(ready)
     }
 
-    fn new_id(&self) -> RunId {
+    fn new_id(&self, now: Timestamp) -> RunId {
         let runtime = &self.0.runtime;
-        let millis = u64::try_from(runtime.now().as_micros() / 1000).unwrap_or(0);
+        let millis = u64::try_from(now.as_micros() / 1000).unwrap_or(0);
         let mut random = [0; 10];
         random[..8].copy_from_slice(&runtime.random().to_le_bytes());
         random[8..].copy_from_slice(&runtime.random().to_le_bytes()[..2]);

@@ -59,13 +59,13 @@ pub(crate) struct RunContext {
     /// The run's end is stored.
     ended: AtomicBool,
     /// Why ready steps wait, as the driver last saw it.
-    waits: Mutex<Waits>,
+    waits: Mutex<Option<Box<Waits>>>,
 }
 
 #[derive(Debug, Default)]
 struct Waits {
     /// For room.
-    full: Option<Box<NoRoom>>,
+    full: Option<NoRoom>,
     /// Those that wait for a lock, each with its reason.
     denied: BTreeMap<StepKey, String>,
 }
@@ -172,23 +172,26 @@ impl RunContext {
     }
 
     pub(crate) fn set_full(&self, reason: Option<NoRoom>) {
-        self.waits().full = reason.map(Box::new);
+        self.waits().get_or_insert_default().full = reason;
     }
 
     pub(crate) fn full(&self) -> Option<NoRoom> {
-        self.waits().full.as_deref().cloned()
+        self.waits().as_ref()?.full.clone()
     }
 
     pub(crate) fn set_denied(&self, denied: BTreeMap<StepKey, String>) {
-        self.waits().denied = denied;
+        let mut waits = self.waits();
+        if waits.is_some() || !denied.is_empty() {
+            waits.get_or_insert_default().denied = denied;
+        }
     }
 
     /// Which lock a step waits for, if it does.
     pub(crate) fn denied(&self, step: StepKey) -> Option<String> {
-        self.waits().denied.get(&step).cloned()
+        self.waits().as_ref()?.denied.get(&step).cloned()
     }
 
-    fn waits(&self) -> MutexGuard<'_, Waits> {
+    fn waits(&self) -> MutexGuard<'_, Option<Box<Waits>>> {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -1,6 +1,7 @@
 //! From names to a plan: every mistake at once, with hints.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use super::edge::{Edge, EdgeKind};
 use super::execution_plan::ExecutionPlan;
@@ -93,11 +94,13 @@ fn index<'a>(steps: &[PlanStep<'a>], path: &str, problems: &mut Problems) -> Has
         if let Err(reason) = step.id.check() {
             problems.push(Problem::error(format!("{path}[{at}].id"), reason));
         }
-        if let Some(first) = names.get(step.id.as_str()) {
-            let message = format!("the id `{}` is already that of step {first}", step.id);
-            problems.push(Problem::error(format!("{path}[{at}].id"), message));
-        } else {
-            names.insert(step.id.as_str(), at as u32);
+        match names.entry(step.id.as_str()) {
+            Entry::Vacant(free) => drop(free.insert(at as u32)),
+            Entry::Occupied(first) => {
+                let first = first.get();
+                let message = format!("the id `{}` is already that of step {first}", step.id);
+                problems.push(Problem::error(format!("{path}[{at}].id"), message));
+            }
         }
     }
     names

@@ -109,11 +109,15 @@ impl RunState {
                 let signal = suspended.suspension.signal.clone();
                 self.wait(*step, Waiting::Signal(signal, suspended.until));
             }
-            Event::SignalReceived { signal } => self.signals.push_back((**signal).clone()),
+            Event::SignalReceived { signal } => {
+                self.expected_mut().signals.push_back((**signal).clone());
+            }
             Event::SignalTaken { step, signal } => {
                 // Taken from the kept ones, unless it went straight to the step that waited.
-                if let Some(at) = self.signals.iter().position(|kept| *kept == **signal) {
-                    self.signals.remove(at);
+                if let Some(expected) = &mut self.expected
+                    && let Some(at) = expected.signals.iter().position(|kept| *kept == **signal)
+                {
+                    expected.signals.remove(at);
                 }
                 self.forget_waits(*step);
                 if let Some(cell) = self.cell_mut(*step) {
@@ -448,11 +452,21 @@ impl RunState {
     fn finish(&mut self, outcome: &Outcome, at: Timestamp) {
         self.outcome = Some(outcome.clone());
         self.finished_at = at;
-        let open: Vec<StepKey> = if self.root.open > 0 || !self.inner.is_empty() {
-            self.steps().filter(|(_, status)| !status.is_end()).map(|(step, _)| step).collect()
-        } else {
-            Vec::new()
-        };
+        if self.root.open > 0 || !self.inner.is_empty() {
+            self.end_rest(at);
+        }
+        if !self.timers.is_empty() {
+            self.timers.clear();
+        }
+        if let Some(expected) = &mut self.expected {
+            expected.forget_steps();
+        }
+    }
+
+    /// Ends what is open with the run.
+    fn end_rest(&mut self, at: Timestamp) {
+        let open = self.steps().filter(|(_, status)| !status.is_end());
+        let open: Vec<StepKey> = open.map(|(step, _)| step).collect();
         self.leave_open(&open, at);
         for step in open {
             self.set(step, StepStatus::Cancelled, at);
@@ -461,10 +475,6 @@ impl RunState {
                 more.cancel = None;
             }
         }
-        self.timers.clear();
-        self.signal_waits.clear();
-        self.condition_waits.clear();
-        self.approvals.clear();
         let scopes: Vec<u32> = self.inner.keys().copied().collect();
         scopes.into_iter().for_each(|scope| self.keep_failures(scope));
         self.inner.clear();

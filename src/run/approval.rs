@@ -49,7 +49,7 @@ impl Turn<'_> {
     }
 
     pub(super) fn vote(&mut self, id: &str, vote: Vote) -> Result<(), Rejection> {
-        let step = *self.state.approvals.get(id).ok_or(Rejection::NoSuchApproval)?;
+        let step = *self.state.expected().approvals.get(id).ok_or(Rejection::NoSuchApproval)?;
         let open = self.state.approval(step).ok_or(Rejection::NoSuchApproval)?;
         let named = open.approvers.is_empty() || open.approvers.contains(&vote.by);
         if vote.by.trim().is_empty() || !named {
@@ -102,7 +102,8 @@ impl RunState {
 
     /// Every decision that is to be taken now, each with the path of its step.
     pub fn approvals(&self) -> impl Iterator<Item = (String, &OpenApproval)> + '_ {
-        self.approvals.values().filter_map(|step| Some((self.path(*step), self.approval(*step)?)))
+        let steps = self.expected().approvals.values();
+        steps.filter_map(|step| Some((self.path(*step), self.approval(*step)?)))
     }
 
     pub(super) fn count_vote(&mut self, step: StepKey, vote: &Vote) {

@@ -14,6 +14,7 @@ mod command;
 mod compensate;
 mod composite;
 mod end;
+mod expected;
 mod explain;
 mod explain_run;
 mod join;
@@ -54,14 +55,13 @@ use serde::{Deserialize, Serialize};
 use crate::error::{ErrorClass, Failure};
 use crate::expr::{EvalError, Expr};
 use crate::id::{RunId, StepKey};
-use crate::journal::{
-    Event, Outcome, Reason, Recorded, RunStatus, STATUS_SLOTS, Signal, StepStatus,
-};
+use crate::journal::{Event, Outcome, Reason, Recorded, RunStatus, STATUS_SLOTS, StepStatus};
 use crate::plan::Drawing;
 use crate::queue::ReadyQueue;
 use crate::time::Timestamp;
 use crate::value::{Json, Value};
 use crate::workflow::{Formula, Node, Program, Unit};
+use expected::Expected;
 use scope::{Cell, Scope, SharedBody, TimerKind};
 use snapshot::{Kept, Made};
 
@@ -129,12 +129,8 @@ pub struct RunState {
     scopes_opened: u32,
     ready: ReadyQueue,
     timers: BTreeSet<(Timestamp, StepKey, TimerKind)>,
-    signals: VecDeque<Signal>,
-    /// Steps that wait for a signal, by its name, in the order of beginning to.
-    signal_waits: BTreeMap<String, VecDeque<StepKey>>,
-    condition_waits: BTreeSet<StepKey>,
-    /// Steps that wait for a decision, by what votes name it by.
-    approvals: BTreeMap<String, StepKey>,
+    /// None is as good as an empty one.
+    expected: Option<Box<Expected>>,
     counts: [u32; STATUS_SLOTS],
     /// Tasks, as opposed to composite steps, that run.
     tasks_running: u32,
@@ -187,10 +183,7 @@ impl PartialEq for RunState {
             && self.scopes_opened == other.scopes_opened
             && self.ready == other.ready
             && self.timers == other.timers
-            && self.signals == other.signals
-            && self.signal_waits == other.signal_waits
-            && self.condition_waits == other.condition_waits
-            && self.approvals == other.approvals
+            && self.expected() == other.expected()
             && self.counts == other.counts
             && self.tasks_running == other.tasks_running
             && self.past == other.past
@@ -222,10 +215,7 @@ impl RunState {
             scopes_opened: 1,
             ready: ReadyQueue::default(),
             timers: BTreeSet::new(),
-            signals: VecDeque::new(),
-            signal_waits: BTreeMap::new(),
-            condition_waits: BTreeSet::new(),
-            approvals: BTreeMap::new(),
+            expected: None,
             counts,
             tasks_running: 0,
             released: Vec::new(),
@@ -429,8 +419,9 @@ impl RunState {
     /// Whether a waiting condition reads the clock.
     #[inline]
     fn asks_the_clock(&self) -> bool {
-        !self.condition_waits.is_empty()
-            && self.condition_waits.iter().any(|step| self.reads_now(*step))
+        self.expected
+            .as_ref()
+            .is_some_and(|expected| expected.conditions.iter().any(|step| self.reads_now(*step)))
     }
 
     /// Whether nothing can happen to it but by time or from outside, so that nobody need hold it.

@@ -186,13 +186,9 @@ impl RunState {
         let new = |key: StepKey| new_key(moved, key);
         let timers = std::mem::take(&mut self.timers).into_iter();
         self.timers = timers.filter_map(|(at, key, kind)| Some((at, new(key)?, kind))).collect();
-        for steps in self.signal_waits.values_mut() {
-            *steps = steps.iter().copied().filter_map(new).collect();
+        if let Some(expected) = &mut self.expected {
+            expected.move_steps(new);
         }
-        let waits = std::mem::take(&mut self.condition_waits).into_iter();
-        self.condition_waits = waits.filter_map(new).collect();
-        let approvals = std::mem::take(&mut self.approvals).into_iter();
-        self.approvals = approvals.filter_map(|(id, key)| new(key).map(|key| (id, key))).collect();
         for scope in self.inner.values_mut() {
             scope.parent = scope.parent.and_then(new);
         }

@@ -14,7 +14,8 @@ impl RunState {
             change(&mut start.input);
             change(&mut start.variables);
         }
-        self.signals.iter_mut().for_each(|signal| change(&mut signal.payload));
+        let signals = self.expected.iter_mut().flat_map(|expected| &mut expected.signals);
+        signals.for_each(|signal| change(&mut signal.payload));
         in_scope(&mut self.root, change);
         self.inner.values_mut().for_each(|scope| in_scope(scope, change));
         let outcomes = self.outcome.iter_mut().chain(self.stopping.as_deref_mut());

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::expected::Expected;
 use super::scope::{AttemptRecord, Scope, SharedBody, TimerKind, is_default};
 use super::{RunState, Start, modify, turn};
 use crate::id::{RunId, StepKey};
-use crate::journal::{Outcome, Reason, STATUS_SLOTS, Signal, Snapshot};
+use crate::journal::{Outcome, Reason, STATUS_SLOTS, Snapshot};
 use crate::queue::ReadyQueue;
 use crate::time::Timestamp;
 use crate::value::{Json, Value};
@@ -102,13 +103,7 @@ struct Fields {
     #[serde(default, skip_serializing_if = "is_default")]
     timers: BTreeSet<(Timestamp, StepKey, TimerKind)>,
     #[serde(default, skip_serializing_if = "is_default")]
-    signals: VecDeque<Signal>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    signal_waits: BTreeMap<String, VecDeque<StepKey>>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    condition_waits: BTreeSet<StepKey>,
-    #[serde(default, skip_serializing_if = "is_default")]
-    approvals: BTreeMap<String, StepKey>,
+    expected: Option<Box<Expected>>,
     #[serde(with = "counts")]
     counts: [u32; STATUS_SLOTS],
     #[serde(default, skip_serializing_if = "is_default")]

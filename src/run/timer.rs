@@ -59,15 +59,16 @@ impl RunState {
         let until = match wait {
             Waiting::Until(at) => Some(*at),
             Waiting::Signal(name, until) => {
-                self.signal_waits.entry(name.clone()).or_default().push_back(step);
+                let waits = &mut self.expected_mut().by_signal;
+                waits.entry(name.clone()).or_default().push_back(step);
                 *until
             }
             Waiting::Condition(until) => {
-                self.condition_waits.insert(step);
+                self.expected_mut().conditions.insert(step);
                 *until
             }
             Waiting::Approval(open) => {
-                self.approvals.insert(open.id.clone(), step);
+                self.expected_mut().approvals.insert(open.id.clone(), step);
                 open.until
             }
             Waiting::First(ways) => {
@@ -96,18 +97,19 @@ impl RunState {
         match wait {
             Waiting::Until(_) => {}
             Waiting::Condition(_) => {
-                self.condition_waits.remove(&step);
+                self.expected_mut().conditions.remove(&step);
             }
             Waiting::Signal(name, _) => {
-                if let Some(steps) = self.signal_waits.get_mut(name) {
+                let waits = &mut self.expected_mut().by_signal;
+                if let Some(steps) = waits.get_mut(name) {
                     steps.retain(|other| *other != step);
                     if steps.is_empty() {
-                        self.signal_waits.remove(name);
+                        waits.remove(name);
                     }
                 }
             }
             Waiting::Approval(open) => {
-                self.approvals.remove(&open.id);
+                self.expected_mut().approvals.remove(&open.id);
             }
             Waiting::First(ways) => {
                 ways.iter().for_each(|(_, wait)| self.expect_no_more(step, wait));

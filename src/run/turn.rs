@@ -1,5 +1,6 @@
 //! One turn: a command, and everything that follows from it, until nothing moves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::RunState;
@@ -177,11 +178,10 @@ impl<'a> Turn<'a> {
 
     /// Looks at every step of a new scope that waits for nothing.
     pub(super) fn begin_scope(&mut self, scope: u32) {
-        let Some(here) = self.state.scope(scope) else {
+        let Some(plan) = self.state.scope(scope).map(|here| Arc::clone(&here.body.plan)) else {
             return;
         };
-        let roots: Vec<u32> = here.body.plan.roots().collect();
-        for step in roots {
+        for step in plan.roots() {
             self.push(Work::Consider(StepKey { scope, step }));
         }
     }

@@ -92,7 +92,7 @@ impl Turn<'_> {
     pub(super) fn signal(&mut self, signal: Signal) -> Result<(), Rejection> {
         let size = self.fits_in(signal.payload.bytes());
         size.map_err(|wrong| Rejection::Payload(format!("the payload {wrong}")))?;
-        let waits = self.state.signal_waits.get(&signal.name).into_iter().flatten();
+        let waits = self.state.expected().by_signal.get(&signal.name).into_iter().flatten();
         let (mut taker, mut wrong) = (None, None);
         let is_for = |step: &&StepKey| {
             signal.to.as_ref().is_none_or(|to| *to == self.state.instance(**step))
@@ -112,7 +112,7 @@ impl Turn<'_> {
             (None, None) if signal.transient || signal.to.is_some() => {
                 return Err(Rejection::NobodyWaits);
             }
-            (None, None) if self.state.signals.len() >= super::SIGNALS_KEPT_MAX => {
+            (None, None) if self.state.expected().signals.len() >= super::SIGNALS_KEPT_MAX => {
                 return Err(Rejection::TooManySignals(super::SIGNALS_KEPT_MAX));
             }
             (None, None) => self.emit(Event::SignalReceived { signal: Box::new(signal) }),
@@ -131,7 +131,8 @@ impl Turn<'_> {
 
     /// A signal may have come before anybody waited for it.
     fn take_kept(&mut self, step: StepKey, name: &str) {
-        let mut kept = self.state.signals.iter().filter(|signal| signal.name == name);
+        let signals = self.state.expected().signals.iter();
+        let mut kept = signals.filter(|signal| signal.name == name);
         // One that does not fit is not for this step.
         if let Some(signal) = kept.find(|signal| self.fits(step, signal).is_ok()).cloned() {
             self.signal_step(step, signal);
@@ -191,10 +192,10 @@ impl Turn<'_> {
 
     /// Asks every waiting condition once; whether any step has ended by it.
     pub(super) fn ask_waiting_conditions(&mut self) -> bool {
-        if self.state.condition_waits.is_empty() || self.state.outcome.is_some() {
+        if self.state.expected.is_none() || self.state.outcome.is_some() {
             return false;
         }
-        let waiting: Vec<StepKey> = self.state.condition_waits.iter().copied().collect();
+        let waiting: Vec<StepKey> = self.state.expected().conditions.iter().copied().collect();
         let mut moved = false;
         for step in waiting {
             if self.state.step_status(step) == Some(StepStatus::Waiting) {

@@ -265,8 +265,8 @@ impl Storage for Memory {
         if let Some(purged) = inner.purged.get(&run.id) {
             return Reply::ready(Ok(Created::Exists(purged.workflow.clone())));
         }
-        let plain = run.user.is_none() && run.metadata.is_empty();
-        let rare = Rare { user: run.user, metadata: run.metadata, ..Rare::default() };
+        let rare = (run.user.is_some() || !run.metadata.is_empty())
+            .then(|| Box::new(Rare { user: run.user, metadata: run.metadata, ..Rare::default() }));
         // A step that goes well has three events; asking for them at once saves moving them.
         let expected = 3 * run.workflow.plan().len() + 2;
         let mut journal = run.journal;
@@ -279,7 +279,7 @@ impl Storage for Memory {
             status: run.status,
             holding: run.holding,
             created_at: run.at,
-            rare: (!plain).then(|| Box::new(rare)),
+            rare,
         });
         inner.runs.insert(run.id, stored);
         Reply::ready(Ok(Created::New))

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Driver;
+use crate::engine::desk::Locks;
 use crate::error::{ErrorKind, Result};
 use crate::id::{RunId, StepKey};
 use crate::journal::StepStatus;
@@ -35,8 +36,8 @@ impl Driver {
         // has not asked, or not heard the answer, may hold it.
         let mut refused: BTreeMap<String, (String, Timestamp)> = BTreeMap::new();
         for (step, name, wants) in asking {
-            let before = self.desk.denied.remove(&step);
-            let asked = before.is_some_and(|(why, _)| why != LATER);
+            let before = self.desk.locks.remove(&step);
+            let asked = matches!(before, Some(Locks::Denied(why, _)) if why != LATER);
             let known = |want: &Want| refused.get(&want.lock).filter(|_| asked);
             let denied = match wants {
                 Err(why) => Some((why, now + ASK_AGAIN)),
@@ -61,15 +62,16 @@ impl Driver {
                     }
                 },
             };
-            match denied {
-                None => drop(self.desk.granted.insert(step)),
-                Some(denied) => drop(self.desk.denied.insert(step, denied)),
-            }
+            let locks = denied.map_or(Locks::Granted, |(why, again)| Locks::Denied(why, again));
+            self.desk.locks.insert(step, locks);
         }
         for step in later {
-            self.desk.denied.insert(step, (LATER.into(), now));
+            self.desk.locks.insert(step, Locks::Denied(LATER.into(), now));
         }
-        let denied = self.desk.denied.iter().map(|(step, (why, _))| (*step, why.clone()));
+        let denied = self.desk.locks.iter().filter_map(|(step, locks)| match locks {
+            Locks::Granted => None,
+            Locks::Denied(why, _) => Some((*step, why.clone())),
+        });
         self.site.run.set_denied(denied.collect());
         Ok(())
     }
@@ -78,20 +80,25 @@ impl Driver {
     fn asking(&mut self, news: bool, now: Timestamp) -> (Vec<Asking>, Vec<StepKey>) {
         let state = self.site.run.state();
         let desk = &mut self.desk;
-        desk.denied.retain(|step, _| state.step_status(*step) == Some(StepStatus::Ready));
+        desk.locks.retain(|step, locks| {
+            locks.are_granted() || state.step_status(*step) == Some(StepStatus::Ready)
+        });
         if !state.may_dispatch() {
             return (Vec::new(), Vec::new());
         }
-        let waits = |step: &StepKey| {
-            let asked = desk.denied.get(step);
-            desk.granted.contains(step) || asked.is_some_and(|(_, again)| *again > now && !news)
+        let waits = |step: &StepKey| match desk.locks.get(step) {
+            Some(Locks::Granted) => true,
+            Some(Locks::Denied(_, again)) => *again > now && !news,
+            None => false,
         };
         let mut open: Vec<StepKey> = state.ready_for_locks().filter(|step| !waits(step)).collect();
         // Those that nobody has asked for yet go first, and then who was refused longest ago: of several,
         // another one each time, as one may have been given its locks without having heard so.
         let runtime = &self.site.engine.runtime;
-        let turn = |again: Timestamp| (again, runtime.random());
-        open.sort_by_cached_key(|step| desk.denied.get(step).map(|(_, again)| turn(*again)));
+        open.sort_by_cached_key(|step| match desk.locks.get(step) {
+            Some(Locks::Denied(_, again)) => Some((*again, runtime.random())),
+            _ => None,
+        });
         let later = open.split_off(open.len().min(ASKED_AT_ONCE));
         let asking = |step| (step, state.lock_key(step), state.locks(step, now));
         (open.into_iter().map(asking).collect(), later)

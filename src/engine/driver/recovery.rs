@@ -1,13 +1,12 @@
 //! Going on with a run that was begun before, here or by another engine, and finding out which.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use futures::future::poll_fn;
 
-use super::Driver;
+use super::{Driver, InAir};
 use crate::engine::desk::Desk;
 use crate::engine::slot::Inherited;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,9 +31,21 @@ impl Driver {
         self.recoveries = inherited.recoveries;
     }
 
+    /// Looks what the journal says until the run is this engine's to drive; not if nobody here waits for
+    /// it.
+    pub(super) async fn come_by(&mut self) -> Result<bool> {
+        while !self.recover().await? {
+            if self.site.run.handles.load(Ordering::Acquire) == 0 {
+                return Ok(false);
+            }
+            self.wait_elsewhere().await;
+        }
+        Ok(true)
+    }
+
     /// Looks what the journal says: after a commit whose answer was not seen, and of a run that
     /// another engine held. Whether the run is this engine's to drive.
-    pub(super) async fn recover(&mut self) -> Result<bool> {
+    async fn recover(&mut self) -> Result<bool> {
         for _ in 0..LATE_MAX {
             let asked_at = self.site.engine.runtime.monotonic();
             if !self.look().await? {
@@ -95,8 +106,7 @@ impl Driver {
                 run.set_ended();
             }
             // What is still held is given again.
-            self.desk.granted.clear();
-            self.desk.denied.clear();
+            self.desk.locks.clear();
             self.recoveries = stored.recoveries;
             if !is_ours || seized.is_some() || stored.holding != Holding::Held(owner) {
                 self.desk.forget_unbegun();
@@ -184,7 +194,7 @@ impl Driver {
     }
 
     /// Another engine drives the run; looks again in a while.
-    pub(super) async fn wait_elsewhere(&mut self) {
+    async fn wait_elsewhere(&mut self) {
         let Self { site, .. } = self;
         let runtime = &site.engine.runtime;
         let mut again = runtime.sleep(site.engine.storage.poll_every());
@@ -256,13 +266,7 @@ impl Driver {
 }
 
 /// Whether an attempt is in the air here, or has come down and waits to be reported.
-fn is_here(
-    desk: &Desk,
-    in_air: &BTreeMap<(StepKey, u32), Arc<Attempt>>,
-    state: &RunState,
-    step: StepKey,
-    number: u32,
-) -> bool {
+fn is_here(desk: &Desk, in_air: &InAir, state: &RunState, step: StepKey, number: u32) -> bool {
     let flies = |attempt: &Arc<Attempt>| {
         let begun = &attempt.begun;
         begun.number == number && state.current(begun.key, begun.body) == Some(step)

@@ -1,0 +1,59 @@
+//! What steps of a run wait for, and what has come for nobody yet.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::RunState;
+use crate::id::StepKey;
+use crate::journal::Signal;
+
+/// Who waits for what. Most runs have none of it, so that they keep it in a box.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Expected {
+    /// Signals that nobody has taken yet.
+    pub(super) signals: VecDeque<Signal>,
+    /// Steps that wait for a signal, by its name, in the order of beginning to.
+    pub(super) by_signal: BTreeMap<String, VecDeque<StepKey>>,
+    /// Steps that wait for a condition.
+    pub(super) conditions: BTreeSet<StepKey>,
+    /// Steps that wait for a decision, by what votes name it by.
+    pub(super) approvals: BTreeMap<String, StepKey>,
+}
+
+static NOTHING: Expected = Expected {
+    signals: VecDeque::new(),
+    by_signal: BTreeMap::new(),
+    conditions: BTreeSet::new(),
+    approvals: BTreeMap::new(),
+};
+
+impl Expected {
+    /// Nobody waits any more.
+    pub(super) fn forget_steps(&mut self) {
+        self.by_signal.clear();
+        self.conditions.clear();
+        self.approvals.clear();
+    }
+
+    /// Steps have other places, or none.
+    pub(super) fn move_steps(&mut self, new: impl Fn(StepKey) -> Option<StepKey>) {
+        for steps in self.by_signal.values_mut() {
+            *steps = steps.iter().copied().filter_map(&new).collect();
+        }
+        self.conditions = self.conditions.iter().copied().filter_map(&new).collect();
+        let approvals = std::mem::take(&mut self.approvals).into_iter();
+        self.approvals = approvals.filter_map(|(id, step)| Some((id, new(step)?))).collect();
+    }
+}
+
+impl RunState {
+    pub(super) fn expected(&self) -> &Expected {
+        self.expected.as_deref().unwrap_or(&NOTHING)
+    }
+
+    pub(super) fn expected_mut(&mut self) -> &mut Expected {
+        self.expected.get_or_insert_default()
+    }
+}
