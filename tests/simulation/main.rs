@@ -135,12 +135,18 @@ async fn settle<S: Storage + Clone>(world: &Arc<World<S>>) {
 async fn help<S: Storage + Clone>(world: &Arc<World<S>>, listed: &[Summary]) {
     for run in listed {
         let Some(stored) = world.storage.load(&run.id).await.unwrap() else { continue };
-        if !may_be_stuck(run.status) && stored.holding != Holding::Parked(None) {
+        let waits = stored.holding == Holding::Parked(None);
+        if !may_be_stuck(run.status) && !waits {
             continue;
         }
         let numbered = world.engine(&world.time, 0, true);
         // It may be removed in this moment.
         let Ok(handle) = numbered.engine.run(&run.id).await else { continue };
+        // Made anew by a start that came late, when it had ended and was removed: who was to say
+        // something to it has done so before, and does not come again.
+        if waits && world.tape.was_removed(&run.id) {
+            let _ = handle.cancel(Reason::default()).await;
+        }
         // Somebody else may have been quicker.
         if client::is_halted(&handle) {
             let _ = handle.resume(Reason::default()).await;

@@ -1,7 +1,7 @@
 //! What really happened, in the order in which it did: what the storage has done, which code has run,
 //! and what has gone wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -131,6 +131,7 @@ pub(crate) struct Tape {
     calls: Arc<Mutex<(Duration, u64)>>,
     /// When each engine has beaten last, by its own clock.
     beats: Arc<Mutex<BTreeMap<Owner, Timestamp>>>,
+    removed: Arc<Mutex<BTreeSet<RunId>>>,
 }
 
 /// What is said of a run that cannot be read.
@@ -146,12 +147,20 @@ const CALLS_MAX: u64 = 4_000;
 
 impl Tape {
     pub(crate) fn new(time: &VirtualRuntime) -> Self {
-        let (noted, calls, beats) = Default::default();
-        Self { time: time.clone(), noted, calls, beats }
+        let (noted, calls, beats, removed) = Default::default();
+        Self { time: time.clone(), noted, calls, beats, removed }
+    }
+
+    /// Whether a run has been removed, though it may be there again.
+    pub(crate) fn was_removed(&self, run: &RunId) -> bool {
+        self.removed.lock().unwrap().contains(run)
     }
 
     /// Where on the tape it is.
     pub(crate) fn note(&self, engine: usize, what: What) -> usize {
+        if let What::Purged(purged) = &what {
+            self.removed.lock().unwrap().extend(purged.runs.iter().cloned());
+        }
         let noted = Noted { at: self.time.monotonic(), now: self.time.now(), engine, what };
         let mut tape = self.noted.lock().unwrap();
         tape.push(noted);
