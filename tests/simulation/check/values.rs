@@ -45,7 +45,13 @@ impl RunSeen<'_> {
                 self.values.outputs.insert(path, output.clone());
             }
             Event::StepReset { step, .. } => {
-                self.values.outputs.remove(&self.state.path(*step));
+                // With the steps of its bodies: they will be others.
+                let path = self.state.path(*step);
+                let is_below = |other: &str| {
+                    let rest = other.strip_prefix(&path);
+                    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '[']))
+                };
+                self.values.outputs.retain(|other, _| !is_below(other));
             }
             Event::VariablesSet { step, values } if step.is_none_or(|step| step.scope == 0) => {
                 self.values.seen.extend(values.get("seen").cloned());
