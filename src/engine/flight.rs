@@ -196,7 +196,7 @@ impl Watched {
             self.future.clear();
             return Poll::Ready(None);
         }
-        let runtime = self.meter.is_some().then(|| Arc::clone(&self.attempt.run.runtime));
+        let runtime = self.meter.is_some().then(|| Arc::clone(self.attempt.run.runtime()));
         let begin = runtime.as_ref().map(|runtime| runtime.monotonic());
         let polled = catch_unwind(AssertUnwindSafe(|| self.advance(executor, context)));
         if let (Some((kind, busy)), Some(runtime), Some(begin)) = (&mut self.meter, runtime, begin)

@@ -45,7 +45,7 @@ impl Run {
     /// How far it is.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        self.0.state().progress(self.0.runtime.now())
+        self.0.state().progress(self.0.runtime().now())
     }
 
     /// What has become of the step at this path.

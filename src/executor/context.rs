@@ -31,9 +31,8 @@ use crate::workflow::Metadata;
 #[derive(Debug)]
 pub(crate) struct RunContext {
     pub(crate) id: RunId,
-    pub(crate) user: Option<String>,
-    pub(crate) metadata: Metadata,
-    pub(crate) runtime: Arc<dyn Runtime>,
+    /// None is nobody, and nothing.
+    started_with: Option<Box<(Option<String>, Metadata)>>,
     pub(crate) facilities: Arc<Facilities>,
     /// The secrets that steps of this run have opened here, to be kept out of what they say.
     #[cfg(feature = "secrets")]
@@ -79,9 +78,8 @@ impl RunContext {
     ) -> Self {
         Self {
             id: state.id().clone(),
-            user,
-            metadata,
-            runtime: Arc::clone(&facilities.runtime),
+            started_with: (user.is_some() || !metadata.is_empty())
+                .then(|| Box::new((user, metadata))),
             facilities,
             #[cfg(feature = "secrets")]
             opened: Mutex::new(Scrubber::new()),
@@ -101,6 +99,10 @@ impl RunContext {
             waits: Mutex::default(),
             state: Mutex::new(state),
         }
+    }
+
+    pub(crate) fn runtime(&self) -> &Arc<dyn Runtime> {
+        &self.facilities.runtime
     }
 
     /// The state; never held across an await.
@@ -423,7 +425,7 @@ impl Attempt {
             schema.check(&output, "output").map_err(|wrong| invalid(wrong.to_string()))?;
         }
         // An attempt that is late must not write over what another one has kept.
-        let tag = self.run.runtime.random();
+        let tag = self.run.runtime().random();
         let name = format!("{}@{}-{tag:016x}", self.instance(), self.begun.number);
         facilities.spill(&self.run.id, &name, output, most).await
     }
@@ -489,7 +491,7 @@ impl ExecutionContext {
     /// For whom the run was started.
     #[must_use]
     pub fn user_id(&self) -> Option<&str> {
-        self.0.run.user.as_deref()
+        self.0.run.started_with.as_ref()?.0.as_deref()
     }
 
     /// The path of this step, as in `build/tests[3]/unit`.
@@ -501,7 +503,8 @@ impl ExecutionContext {
     /// What the run was started with besides its input.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
-        &self.0.run.metadata
+        static NOTHING: Metadata = Metadata::new();
+        self.0.run.started_with.as_ref().map_or(&NOTHING, |with| &with.1)
     }
 
     /// The step's configuration.
@@ -619,7 +622,7 @@ impl ExecutionContext {
         let invalid = |message| StepError::new(ErrorClass::Validation, message);
         let expr =
             crate::expr::Expr::parse(expression).map_err(|error| invalid(error.to_string()))?;
-        let now = self.0.run.runtime.now();
+        let now = self.0.run.runtime().now();
         let state = self.0.run.state();
         let value = state.evaluate(self.0.key(&state), &expr, now);
         drop(state);
@@ -732,13 +735,13 @@ impl ExecutionContext {
     /// Completes after this long, by the engine's clock: virtual in tests. Dropping the future ends the
     /// sleep.
     pub fn sleep(&self, length: Duration) -> impl Future<Output = ()> + Send + 'static + use<> {
-        self.0.run.runtime.sleep(length)
+        self.0.run.runtime().sleep(length)
     }
 
     /// The time, by the engine's clock.
     #[must_use]
     pub fn now(&self) -> Timestamp {
-        self.0.run.runtime.now()
+        self.0.run.runtime().now()
     }
 
     /// Tells the run's observers how far the step is, from 0 to 1.
