@@ -66,6 +66,14 @@ fn the_queries_of_the_documentation_answer() {
         let query = query.replace("stepwell.", &format!("{schema}."));
         let rows = rows(server().unwrap(), &query);
         assert!(!rows.is_empty(), "{query}");
+        if query.contains("AS who") {
+            let told = rows.iter().map(|row| [row.get("kind"), row.get("who"), row.get("why")]);
+            let mut told: Vec<[&str; 3]> = told.collect();
+            told.sort_unstable();
+            let of = |why| ["operated", "ann", why];
+            let why = ["version 2", "version 2", "version 3", "version 3"];
+            assert_eq!(told, why.map(of));
+        }
         if query.contains("<> 2") {
             let runs: Vec<(String, i64)> =
                 rows.iter().map(|row| (row.get("run"), row.get("latest"))).collect();

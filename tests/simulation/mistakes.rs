@@ -313,7 +313,7 @@ fn failure(seed: u64, mistake: Mistake) -> Option<String> {
         }));
     });
     IS_EXPECTED.set(true);
-    let done = catch_unwind(AssertUnwindSafe(|| simulate(seed, Memory::new(), mistake)));
+    let done = catch_unwind(AssertUnwindSafe(|| drop(simulate(seed, Memory::new(), mistake))));
     IS_EXPECTED.set(false);
     let said = done.err()?;
     let text = said.downcast::<String>().map_or_else(|_| String::new(), |text| *text);

@@ -133,6 +133,16 @@ use crate::time::Timestamp;
 /// FROM stepwell.events WHERE run = (SELECT run FROM stepwell.runs WHERE id = 'order-4711')
 /// ORDER BY position;
 /// ```
+/// Who has paused, resumed, cancelled, changed or decided what, and why:
+/// ```sql
+/// SELECT runs.id, stepwell.moment(events.at) AS at, events.kind,
+///   coalesce(events.data #>> '{by,by}', events.data #>> '{vote,by}') AS who,
+///   coalesce(events.data #>> '{by,why}', events.data #>> '{vote,comment}') AS why,
+///   coalesce(events.data -> 'operation', events.data -> 'vote') AS what
+/// FROM stepwell.runs JOIN stepwell.events USING (run)
+/// WHERE events.kind IN ('run_paused', 'run_resumed', 'run_cancel_requested', 'operated', 'voted')
+/// ORDER BY events.at DESC LIMIT 100;
+/// ```
 /// Where its steps stand:
 /// ```sql
 /// SELECT scope, step, name, status, since FROM stepwell.step_states WHERE run = 'order-4711';
