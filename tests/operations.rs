@@ -468,3 +468,40 @@ fn a_live_run_is_modified_while_its_steps_run() {
     begun.sort();
     assert_eq!(begun, ["a", "b", "b", "c", "new", "new"]);
 }
+
+#[test]
+fn a_step_that_moved_is_told_to_stop_beside_the_one_that_has_its_place() {
+    let time = VirtualRuntime::new(1);
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let heard = Arc::clone(&told);
+    let waits = executor_fn(move |ctx| {
+        let heard = Arc::clone(&heard);
+        async move {
+            ctx.cancelled().await;
+            heard.lock().unwrap().push(ctx.step());
+            Ok(())
+        }
+    });
+    let builder = Engine::builder().runtime(time.clone()).executor("waits", waits);
+    let engine = builder.build().unwrap();
+    let task = |id: &str| Step::task(id, "waits");
+    let before = Workflow::builder("w").step(task("old")).build().unwrap();
+    time.block_on(async {
+        let handle = engine.start(&before, ()).await.unwrap();
+        drive(&engine, &handle, SECOND).await;
+        let (mut definition, revision) = handle.definition();
+        // It runs where `old` has stood, and both are tried for the first time.
+        definition.steps.insert(0, task("new"));
+        let changed = Workflow::from_definition(definition).unwrap();
+        let modification = handle.modification(&changed, revision).unwrap();
+        handle.operate(modification, reason()).await.unwrap();
+        drive(&engine, &handle, SECOND).await;
+        for step in ["old", "new"] {
+            handle.operate(Operation::cancel([step]), reason()).await.unwrap();
+            settle(&engine, &handle).await;
+            assert_eq!(told.lock().unwrap().last().map(String::as_str), Some(step));
+        }
+        handle.outcome().await.unwrap();
+    })
+    .unwrap();
+}

@@ -15,10 +15,10 @@ use stepwell::journal::{Reason, Signal, Vote};
 use stepwell::run::{Explanation, RunExplanation};
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{ANSWERS_KEPT, Holding, Memory, Message, Owner, RunQuery, Storage};
-use stepwell::testing::VirtualRuntime;
+use stepwell::testing::{Fault, Faulty, VirtualRuntime};
 use stepwell::workflow::Limits;
 use stepwell::{
-    Engine, ErrorKind, Outcome, RunStatus, StartOptions, Step, StepError, Wait, Workflow,
+    Engine, ErrorKind, Outcome, RunId, RunStatus, StartOptions, Step, StepError, Wait, Workflow,
     executor_fn,
 };
 
@@ -39,10 +39,14 @@ impl World {
 
     /// An engine whose steps take as many seconds as their input says.
     fn engine(&self, name: &'static str) -> Engine {
+        self.engine_on(name, self.storage.clone())
+    }
+
+    fn engine_on(&self, name: &'static str, storage: impl Storage) -> Engine {
         let begun = Arc::clone(&self.begun);
         Engine::builder()
             .runtime(self.time.clone())
-            .storage(self.storage.clone())
+            .storage(storage)
             .executor(
                 "work",
                 executor_fn(move |ctx| {
@@ -325,6 +329,49 @@ fn a_step_that_takes_its_process_along_is_put_in_quarantine() {
             assert_eq!(handle.outcome().await.unwrap(), Outcome::Cancelled);
         })
         .unwrap();
+}
+
+#[test]
+fn what_was_taken_over_counts_until_it_ends_however_often_the_journal_is_looked_at() {
+    let world = World::new();
+    let (time, calm) = (world.time.clone(), world.time.now() + 80 * SECOND);
+    let mut is_lost = false;
+    // A word of the second engine that is lost, long after it has taken the run over.
+    let storage = Faulty::new(world.storage.clone(), move |call| {
+        let loses = call.method == "commit" && time.now() > calm && !is_lost;
+        is_lost |= loses;
+        loses.then_some(Fault::After)
+    });
+    let (first, second) = (world.engine("first"), world.engine_on("second", storage));
+    let steps = [
+        work("long", 500),
+        Step::wait("pause", Wait::For(90 * SECOND)),
+        work("quick", 1).after("pause"),
+    ];
+    let recoveries = async |id: &RunId| world.storage.load(id).await.unwrap().unwrap().recoveries;
+    world
+        .time
+        .block_on(async {
+            let handle = first.start(&flow(steps), ()).await.unwrap();
+            let id = handle.id().clone();
+            let crash = select(Box::pin(handle.outcome()), Box::pin(world.nap(10 * SECOND)));
+            assert!(matches!(crash.await, Either::Right(_)));
+            drop((handle, first));
+            let waits = async {
+                world.nap(70 * SECOND).await;
+                assert_eq!(recoveries(&id).await, 1, "it was taken over");
+                world.nap(40 * SECOND).await;
+                assert!(world.begun().contains(&("second", "quick".into())));
+                assert_eq!(recoveries(&id).await, 1, "`long` may be what kills it");
+                let handle = second.run(&id).await.unwrap();
+                assert!(matches!(handle.outcome().await.unwrap(), Outcome::Succeeded(_)));
+                assert_eq!(recoveries(&id).await, 0);
+            };
+            second.serve(waits).await.unwrap();
+        })
+        .unwrap();
+    let begun = world.begun();
+    assert_eq!(begun.iter().filter(|(_, step)| step == "long").count(), 2, "{begun:?}");
 }
 
 #[test]

@@ -143,9 +143,14 @@ impl Desk {
     }
 
     fn report(&mut self, site: &Site, state: &mut RunState, now: Timestamp) {
-        let later = if self.one_by_one { self.all_but_one_that_writes() } else { Vec::new() };
-        for at in self.reported..self.landed.len() {
+        let mut count = self.landed.len();
+        if self.one_by_one {
+            count = self.all_but_one_that_writes();
+        }
+        for at in self.reported..count {
             let Landed { step, number, body, class, .. } = self.landed[at];
+            // From here on it holds no room.
+            self.reported = at + 1;
             let Some(task) = site.prepared.task(body, step.step) else { continue };
             self.held.give_back(task);
             let result = &self.landed[at].result;
@@ -180,18 +185,19 @@ impl Desk {
                 self.note_writes(StepWrites { step, statements }, at, before);
             }
         }
-        self.reported = self.landed.len();
-        self.landed.extend(later);
     }
 
-    /// Takes out those whose writes are to be tried later, with another commit.
-    fn all_but_one_that_writes(&mut self) -> Vec<Landed> {
+    /// Puts those behind the others whose writes are to be tried later, with another commit. Where they
+    /// begin.
+    fn all_but_one_that_writes(&mut self) -> usize {
         let mut one = false;
         let writes =
             |landed: &mut Landed| landed.writes.is_some() && std::mem::replace(&mut one, true);
         let later: Vec<Landed> = self.landed.extract_if(self.reported.., writes).collect();
         self.one_by_one = !later.is_empty();
-        later
+        let count = self.landed.len();
+        self.landed.extend(later);
+        count
     }
 
     /// Notes what a step writes if the events from this place on say that it has succeeded: what it
@@ -398,6 +404,7 @@ impl Desk {
         }
         // What was dropped on purpose has no result.
         self.landed.retain(|landed| landed.result.is_some());
+        // None holds room any more.
         self.reported = self.landed.len();
         self.forget_launches(site);
         self.writes.clear();
@@ -440,7 +447,7 @@ impl Desk {
         let is_it = |landed: &Landed| {
             landed.number == number && state.current(landed.step, landed.body) == Some(step)
         };
-        self.landed.iter().any(is_it)
+        self.landed[self.reported..].iter().any(is_it)
     }
 
     /// Forgets what was decided and not done, and takes back all room that is not in the air.

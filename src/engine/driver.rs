@@ -23,7 +23,7 @@ use super::placement::{Placement, place};
 use super::prepare::Prepared;
 use super::{EngineLimits, Inner};
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::{Attempt, RunContext, RunEvent};
+use crate::executor::{Attempt, Begun, RunContext, RunEvent};
 use crate::id::StepKey;
 use crate::journal::{Event, Recorded, RunStatus, Snapshot};
 use crate::run::{Command, RunState};
@@ -31,8 +31,9 @@ use crate::storage::{Commit, Holding, Message, RefusedWrite, Reply, Storage};
 use crate::time::Timestamp;
 use crate::value::Value;
 
-/// Attempts that did not come down at once, by step and number.
-type InAir = FxHashMap<(StepKey, u32), Arc<Attempt>>;
+/// Attempts that did not come down at once. Steps have other places when the definition is changed, and
+/// others have theirs then, so that it takes the body, too, to tell them apart.
+type InAir = FxHashMap<((u32, u32), StepKey, u32), Arc<Attempt>>;
 
 /// Drives one run. Its future may be dropped at any await; the journal knows how to go on.
 pub(crate) struct Driver {
@@ -455,9 +456,9 @@ impl Driver {
 
     fn cancel_unwanted(&self) {
         let state = self.site.run.state();
-        for ((step, number), attempt) in &self.in_air {
+        for ((body, step, number), attempt) in &self.in_air {
             // The definition may have been changed since.
-            let Some(step) = &state.current(*step, attempt.begun.body) else {
+            let Some(step) = &state.current(*step, *body) else {
                 attempt.abort();
                 continue;
             };
@@ -513,7 +514,8 @@ impl Driver {
                 Flight::send(watched, task, &*site.engine.runtime, placement)
             };
             let attempt = Arc::clone(flight.attempt());
-            in_air.insert((attempt.begun.key, attempt.begun.number), attempt);
+            let Begun { body, key, number, .. } = attempt.begun;
+            in_air.insert((body, key, number), attempt);
             // Polled with the real waker when the driver rests.
             flights.get_or_insert_default().push(flight);
         }
@@ -646,7 +648,7 @@ fn land(
     while let Some(flights) = flights
         && let Poll::Ready(Some(landed)) = Pin::new(flights).poll_next(context)
     {
-        in_air.remove(&(landed.step, landed.number));
+        in_air.remove(&(landed.body, landed.step, landed.number));
         desk.landed.push(landed);
         moved = true;
     }

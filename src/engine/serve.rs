@@ -204,7 +204,7 @@ impl Engine {
             tracing::warn!(target: "stepwell", %run_id, %error, "driving failed");
             if error.kind() == ErrorKind::NotFound {
                 drop(driving);
-                self.lets_go_anyway(slot);
+                self.lets_go_unwanted(slot);
                 return;
             }
             self.0.runtime.sleep(pause).await;
@@ -232,11 +232,11 @@ impl Engine {
     /// had one has moved it since it came to rest.
     fn lets_go(&self, slot: &Slot) -> bool {
         let rest = slot.at_rest();
-        (rest.is_some() || slot.context.has_ended()) && self.lets_go_anyway(slot)
+        (rest.is_some() || slot.context.has_ended()) && self.lets_go_unwanted(slot)
     }
 
-    /// The same, whatever it is at.
-    fn lets_go_anyway(&self, slot: &Slot) -> bool {
+    /// The same, whatever its driver is at.
+    fn lets_go_unwanted(&self, slot: &Slot) -> bool {
         let run = &slot.context;
         let may_go = || run.has_ended() || run.handles.load(Ordering::SeqCst) == 0;
         self.0.forget_if(run, may_go)

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::RunState;
+use super::scope::is_default;
 use crate::id::StepKey;
 use crate::journal::Signal;
 
@@ -13,23 +14,27 @@ use crate::journal::Signal;
 #[serde(default)]
 pub(super) struct Expected {
     /// Signals that nobody has taken yet.
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) signals: VecDeque<Signal>,
     /// Steps that wait for a signal, by its name, in the order of beginning to.
+    #[serde(rename = "signal_waits", skip_serializing_if = "is_default")]
     pub(super) by_signal: BTreeMap<String, VecDeque<StepKey>>,
     /// Steps that wait for a condition.
+    #[serde(rename = "condition_waits", skip_serializing_if = "is_default")]
     pub(super) conditions: BTreeSet<StepKey>,
     /// Steps that wait for a decision, by what votes name it by.
+    #[serde(skip_serializing_if = "is_default")]
     pub(super) approvals: BTreeMap<String, StepKey>,
 }
 
-static NOTHING: Expected = Expected {
-    signals: VecDeque::new(),
-    by_signal: BTreeMap::new(),
-    conditions: BTreeSet::new(),
-    approvals: BTreeMap::new(),
-};
-
 impl Expected {
+    pub(super) const NOTHING: Self = Self {
+        signals: VecDeque::new(),
+        by_signal: BTreeMap::new(),
+        conditions: BTreeSet::new(),
+        approvals: BTreeMap::new(),
+    };
+
     /// Nobody waits any more.
     pub(super) fn forget_steps(&mut self) {
         self.by_signal.clear();
@@ -50,6 +55,7 @@ impl Expected {
 
 impl RunState {
     pub(super) fn expected(&self) -> &Expected {
+        static NOTHING: Expected = Expected::NOTHING;
         self.expected.as_deref().unwrap_or(&NOTHING)
     }
 

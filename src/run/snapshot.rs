@@ -102,7 +102,7 @@ struct Fields {
     ready: ReadyQueue,
     #[serde(default, skip_serializing_if = "is_default")]
     timers: BTreeSet<(Timestamp, StepKey, TimerKind)>,
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(flatten, with = "expected")]
     expected: Option<Box<Expected>>,
     #[serde(with = "counts")]
     counts: [u32; STATUS_SLOTS],
@@ -126,6 +126,27 @@ struct Fields {
     /// Empty between turns.
     #[serde(skip)]
     work: VecDeque<turn::Work>,
+}
+
+/// What is expected stands beside the other fields.
+mod expected {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Expected;
+
+    pub(super) fn serialize<S: Serializer>(
+        expected: &Option<Box<Expected>>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        expected.as_deref().unwrap_or(&Expected::NOTHING).serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        d: D,
+    ) -> Result<Option<Box<Expected>>, D::Error> {
+        let expected = Expected::deserialize(d)?;
+        Ok((expected != Expected::NOTHING).then(|| Box::new(expected)))
+    }
 }
 
 /// Counts by status: of those that were not known when it was written there are none.

@@ -53,10 +53,10 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn take(mut self, command: Command) -> Result<(), Rejection> {
-        match (self.is_open(), &command) {
-            (Err(Rejection::Finished), command) if reopens(command) => {}
-            (Err(Rejection::NotStarted), Command::Start { .. }) => {}
-            (is_open, _) => is_open?,
+        match self.is_open() {
+            Err(Rejection::Finished) if reopens(&command) => {}
+            Err(Rejection::NotStarted) if matches!(command, Command::Start { .. }) => {}
+            is_open => is_open?,
         }
         bounds::check(&command)?;
         match command {

@@ -34,13 +34,17 @@ impl Driver {
     /// Looks what the journal says until the run is this engine's to drive; not if nobody here waits for
     /// it.
     pub(super) async fn come_by(&mut self) -> Result<bool> {
-        while !self.recover().await? {
+        loop {
+            // What comes later is a doubt of what is looked at now.
+            self.site.run.take_doubt();
+            if self.recover().await? {
+                return Ok(true);
+            }
             if self.site.run.handles.load(Ordering::Acquire) == 0 {
                 return Ok(false);
             }
             self.wait_elsewhere().await;
         }
-        Ok(true)
     }
 
     /// Looks what the journal says: after a commit whose answer was not seen, and of a run that
@@ -228,10 +232,12 @@ impl Driver {
     fn adopt(&mut self) {
         let Self { site, desk, in_air, .. } = self;
         let state = site.run.state();
-        self.taken_over.clear();
         if state.is_quarantined() || self.is_poisoned {
+            self.taken_over.clear();
             return;
         }
+        // Of those that it took over before some may still be under way, here.
+        self.taken_over.retain(|(step, number)| state.is_running(*step, *number));
         for (step, status) in state.steps() {
             let number = state.attempt(step);
             let here = || is_here(desk, in_air, &state, step, number);
@@ -242,7 +248,9 @@ impl Driver {
                 if task.at_most_once && !desk.is_unbegun(&state, step, number) {
                     continue;
                 }
-                self.taken_over.push((step, number));
+                if !self.taken_over.contains(&(step, number)) {
+                    self.taken_over.push((step, number));
+                }
                 desk.held.take_anyway(&site.engine, task);
                 desk.launch(&state, step, &*site.engine.runtime);
             }
