@@ -431,6 +431,7 @@ impl Desk {
 
     /// What was reported is stored.
     pub(crate) fn stored(&mut self) {
+        // Nearly always that is all of it, which is quicker to forget.
         if self.has_news() {
             self.landed.drain(..self.reported);
         } else {

@@ -248,13 +248,14 @@ impl Driver {
                 if task.at_most_once && !desk.is_unbegun(&state, step, number) {
                     continue;
                 }
-                if !self.taken_over.contains(&(step, number)) {
-                    self.taken_over.push((step, number));
-                }
+                self.taken_over.push((step, number));
                 desk.held.take_anyway(&site.engine, task);
                 desk.launch(&state, step, &*site.engine.runtime);
             }
         }
+        // Very many may have been under way, and some of them taken over before.
+        self.taken_over.sort_unstable();
+        self.taken_over.dedup();
         desk.forget_unbegun();
         self.adopted = true;
     }
