@@ -177,7 +177,7 @@ impl Engine {
         let Err(error) = self.load(id).await.map(drop) else { return Duration::ZERO };
         tracing::warn!(target: "stepwell", run_id = %id, %error, "cannot take the run over");
         let (monotonic, every) = (self.0.runtime.monotonic(), self.0.storage.poll_every());
-        let (until, rest) = self.0.aside.set(id, now, monotonic, every);
+        let (until, rest) = self.0.aside.set(id, now, monotonic, every, self.0.is_alone());
         let why = error.to_string();
         if let Err(error) = self.0.storage.set_aside(id, self.0.owner, until, why).await {
             self.0.doubt();

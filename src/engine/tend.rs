@@ -197,6 +197,11 @@ impl Inner {
         silent.map(|(owner, (count, _))| Beat { owner: *owner, count: *count }).collect()
     }
 
+    /// Whether it has heard of no other engine.
+    pub(crate) fn is_alone(&self) -> bool {
+        lock(&self.pulse.heard).last.is_empty()
+    }
+
     /// Who has not listened knows nothing of those who were silent meanwhile, or have begun anew since.
     fn has_listened(&self, heard: &Heard, now: Duration) -> bool {
         now.saturating_sub(heard.at) < self.limits.lease / 2

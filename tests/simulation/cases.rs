@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::future::{Either, join, select};
+use futures::future::{Either, join, join_all, select};
 use stepwell::engine::Retention;
 use stepwell::journal::{Operation, Reason, Signal};
 use stepwell::runtime::Runtime as _;
@@ -267,30 +267,41 @@ fn an_engine_that_did_not_listen_takes_nobody_for_gone_who_began_anew() {
 }
 
 #[test]
-fn an_engine_whose_clock_is_ahead_keeps_no_run_from_those_that_can_run_it() {
+fn engines_whose_clocks_are_ahead_keep_no_run_from_those_that_can_run_it() {
+    for ahead in [&[3_600][..], &[5, 4], &[3_600, 60], &[90, 60, 30], &[9, 8, 7, 6, 5]] {
+        assert_eq!(status_beside(ahead), RunStatus::Succeeded, "{ahead:?}");
+    }
+}
+
+/// What becomes of a run that one engine can run, beside others that cannot, with clocks that are so
+/// many seconds ahead of its clock.
+fn status_beside(ahead: &[i64]) -> RunStatus {
     let place = Place::new();
     let rare = || executor_fn(|_| async { Ok(1) });
     let engine = |time: &VirtualRuntime| {
         Engine::builder().runtime(time.clone()).storage(place.memory.clone())
     };
-    let ahead = place.time.own_clock();
-    ahead.set_clock(3_600);
     let status = place.time.block_on(async {
         let first = engine(&place.time).executor("rare", rare()).build().unwrap();
         let id = first.start(&flow([Step::task("a", "rare")]), ()).await.unwrap().id().clone();
         first.serve(async {}).await.unwrap();
-        // The one that lacks the executor is the first to see that the run may be tried again.
-        let lacks = engine(&ahead).build().unwrap();
+        // Those that lack the executor are the first to see that the run may be tried again.
+        let lack = ahead.iter().map(|ahead| async {
+            let clock = place.time.own_clock();
+            clock.set_clock(*ahead);
+            let lacks = engine(&clock).build().unwrap();
+            lacks.serve(place.nap(610 * SECOND)).await
+        });
         let has = engine(&place.time).executor("rare", rare()).build().unwrap();
-        let others = async {
+        let comes = async {
             place.nap(10 * SECOND).await;
-            has.serve(place.nap(300 * SECOND)).await
+            has.serve(place.nap(600 * SECOND)).await
         };
-        let (lacks, has) = join(lacks.serve(place.nap(310 * SECOND)), others).await;
-        lacks.and(has).unwrap();
+        let (lack, has) = join(join_all(lack), comes).await;
+        lack.into_iter().chain([has]).for_each(|served| served.unwrap());
         place.memory.load(&id).await.unwrap().unwrap().status
     });
-    assert_eq!(status.unwrap(), RunStatus::Succeeded);
+    status.unwrap()
 }
 
 #[test]
