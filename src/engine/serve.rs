@@ -36,8 +36,9 @@ impl Engine {
     /// goes on when it is served again, or when others have heard nothing of it for the length of a
     /// lease.
     ///
-    /// A storage that fails is asked again, less and less often, up to once a minute; what runs goes on
-    /// meanwhile. A run that this engine has no executors for is left for a while to others.
+    /// A storage that fails is asked again, less and less often, up to once a minute, but told three times
+    /// in a lease that this engine is alive; what runs goes on meanwhile. A run that this engine has no
+    /// executors for is left to others.
     ///
     /// # Errors
     /// [`ErrorKind::Rejected`] when the engine is served already; what the storage says to being told
@@ -56,7 +57,7 @@ impl Engine {
         drives.extend(known.map(|slot| Either::Left(self.drive(slot))));
         // Beside what is looked for, which must not wait for blobs to be removed.
         drives.push(Either::Right(self.0.keep_less()));
-        let mut round = Some(self.round().boxed());
+        let mut round = Some(self.round(false).boxed());
         let mut timer = future::pending().boxed();
         let mut rest: Option<BoxFuture<'static, ()>> = None;
         let mut news = self.0.storage.news(self.0.owner).fuse();
@@ -75,8 +76,10 @@ impl Engine {
                 if !fresh.is_empty() {
                     return Poll::Ready(Next::Fresh(fresh));
                 }
-                if rest.as_mut().is_some_and(|rest| rest.poll_unpin(context).is_ready()) {
+                let rests = rest.as_mut().filter(|_| round.is_none());
+                if rests.is_some_and(|rest| rest.poll_unpin(context).is_ready()) {
                     rest = None;
+                    moved = true;
                 }
                 // Who fails is left alone, whatever is new.
                 let looks = round.is_none() && rest.is_none();
@@ -99,11 +102,17 @@ impl Engine {
                     let new = kept.filter_map(Slot::serve);
                     drives.extend(new.map(|slot| Either::Left(self.drive(slot))));
                 }
-                Next::Due => round = Some(self.round().boxed()),
+                Next::Due => round = Some(self.round(rest.is_some()).boxed()),
                 Next::Round(done) => {
-                    let again = done.unwrap_or_else(|error| Again::after(&error, pause));
-                    pause = if again.failed { (pause * 2).min(LEFT_ALONE_MAX) } else { LEFT_ALONE };
-                    rest = again.rests(&self.0.runtime);
+                    let again = done
+                        .unwrap_or_else(|error| Again::after(&error, pause, self.0.beat_every()));
+                    pause = match again.failed {
+                        true => (pause * 2).min(LEFT_ALONE_MAX),
+                        // It was only told that this engine is alive.
+                        false if rest.is_some() => pause,
+                        false => LEFT_ALONE,
+                    };
+                    rest = again.rests(&self.0.runtime).or(rest);
                     (round, timer) = (None, again.wait(&self.0.runtime));
                 }
             }
@@ -114,8 +123,9 @@ impl Engine {
         self.hand_over().await
     }
 
-    /// Takes what there is to take; when to look again.
-    async fn round(&self) -> Result<Again> {
+    /// Says that the engine is alive, and takes what there is to take, unless it rests; when to look
+    /// again.
+    async fn round(&self, rests: bool) -> Result<Again> {
         self.0.tend().await?;
         // Its first word may be on its way still, said for a purge.
         self.0.introduce().await?;
@@ -123,6 +133,10 @@ impl Engine {
             let unheard = self.0.unheard();
             self.find_lost().await?;
             unheard.heard();
+        }
+        let tends = || self.0.tends_at().saturating_sub(self.0.runtime.monotonic());
+        if rests {
+            return Ok(Again { due: None, tends: tends(), rest: Duration::ZERO, failed: false });
         }
         let now = self.0.runtime.now();
         let (owner, gone) = (self.0.owner, self.0.gone());
@@ -137,8 +151,7 @@ impl Engine {
             rest = rest.max(self.begin_claimed(&run, now).await);
         }
         let due = if more { Some(now) } else { self.0.storage.next_due().await? };
-        let tends = self.0.tends_at().saturating_sub(self.0.runtime.monotonic());
-        Ok(Again { due, tends, rest, failed: false })
+        Ok(Again { due, tends: tends(), rest, failed: false })
     }
 
     /// Loads runs that the storage says this engine holds, and that it does not know of: it has not
@@ -257,33 +270,28 @@ struct Again {
     due: Option<Timestamp>,
     /// When others are to hear of this engine, or may have left messages.
     tends: Duration,
-    /// Not before this has passed, whatever is due.
+    /// Nothing is claimed before this has passed, whatever is due.
     rest: Duration,
     /// The storage did.
     failed: bool,
 }
 
 impl Again {
-    fn after(error: &Error, pause: Duration) -> Self {
+    fn after(error: &Error, pause: Duration, beat_every: Duration) -> Self {
         tracing::warn!(target: "stepwell", %error, "the storage fails");
-        Self { due: None, tends: pause, rest: pause, failed: true }
+        // The others would take for gone who is silent for longer, as soon as they are heard again.
+        Self { due: None, tends: pause.min(beat_every), rest: pause, failed: true }
     }
 
     fn rests(&self, runtime: &Arc<dyn Runtime>) -> Option<BoxFuture<'static, ()>> {
         (!self.rest.is_zero()).then(|| runtime.sleep(self.rest))
     }
 
+    /// Until then, or until the rest is over.
     fn wait(self, runtime: &Arc<dyn Runtime>) -> BoxFuture<'static, ()> {
-        let runtime = Arc::clone(runtime);
-        async move {
-            if !self.rest.is_zero() {
-                runtime.sleep(self.rest).await;
-            }
-            let tends = runtime.sleep(self.tends.saturating_sub(self.rest));
-            let due = runtime.sleep_until(self.due.unwrap_or(Timestamp::MAX));
-            drop(future::select(due, tends).await);
-        }
-        .boxed()
+        let due = self.due.filter(|_| self.rest.is_zero()).unwrap_or(Timestamp::MAX);
+        let (due, tends) = (runtime.sleep_until(due), runtime.sleep(self.tends));
+        future::select(due, tends).map(drop).boxed()
     }
 }
 

@@ -147,7 +147,7 @@ impl Inner {
         lock(&self.pulse.heard).mail_at = Duration::ZERO;
     }
 
-    fn beat_every(&self) -> Duration {
+    pub(crate) fn beat_every(&self) -> Duration {
         self.limits.lease / BEATS_PER_LEASE
     }
 
