@@ -14,7 +14,7 @@ use crate::retry::{BreakerConfig, ErrorClassifier, RetryBudget};
 use crate::runtime::Runtime;
 #[cfg(feature = "secrets")]
 use crate::secret::KeyProvider;
-use crate::storage::{BlobStore, Owner, Storage};
+use crate::storage::{BlobStore, Storage};
 use crate::value::Json;
 use crate::workflow::Workflow;
 
@@ -202,7 +202,7 @@ impl EngineBuilder {
             return Err(Error::new(ErrorKind::Configuration, message));
         }
         let runtime = self.runtime.unwrap_or_else(defaults::runtime);
-        let owner = (u128::from(runtime.random()) << 64) | u128::from(runtime.random());
+        let token = (u128::from(runtime.random()) << 64) | u128::from(runtime.random());
         let storage = self.storage.unwrap_or_else(defaults::storage);
         let facilities = Arc::new(Facilities {
             runtime: Arc::clone(&runtime),
@@ -229,7 +229,7 @@ impl EngineBuilder {
             types: Mutex::default(),
             placements: self.placements,
             prepared: Mutex::default(),
-            owner: Owner(owner),
+            incarnation: super::tend::Incarnation::new(token),
             pulse: tend::Pulse::default(),
             retention: self.retention,
             purge_at: Mutex::default(),

@@ -374,7 +374,7 @@ impl Driver {
             false => Vec::new(),
         };
         let commit = Commit {
-            owner: self.site.engine.owner,
+            owner: self.site.engine.owner(),
             expected: self.expected,
             events,
             status,
@@ -631,7 +631,7 @@ impl Site {
         let holding = match (status.is_end(), park) {
             (true, _) => Holding::Finished,
             (false, true) => Holding::Parked(state.next_due(self.engine.runtime.now())),
-            (false, false) => Holding::Held(self.engine.owner),
+            (false, false) => Holding::Held(self.engine.owner()),
         };
         (status, holding)
     }

@@ -53,7 +53,7 @@ use crate::run::{Command, RunState};
 use crate::runtime::Runtime;
 #[cfg(feature = "secrets")]
 use crate::secret::SecretError;
-use crate::storage::{Created, Holding, NewRun, Owner, RunQuery, Storage, Summary};
+use crate::storage::{Created, Holding, NewRun, RunQuery, Storage, Summary};
 use crate::time::Timestamp;
 use crate::value::{NESTING_MAX, Value};
 use crate::workflow::{Program, Variables, Workflow, resolve};
@@ -100,7 +100,7 @@ pub(crate) struct Inner {
     types: Mutex<BTreeMap<String, Arc<TypeState>>>,
     placements: BTreeMap<String, Placement>,
     prepared: Mutex<FxHashMap<usize, ForProgram>>,
-    pub(crate) owner: Owner,
+    incarnation: tend::Incarnation,
     pub(crate) pulse: tend::Pulse,
     retention: Vec<Retention>,
     /// When something is to be removed next, by the clock that only goes forward.
@@ -332,7 +332,8 @@ impl Engine {
         // A run that nothing has happened to cannot refuse to begin.
         let _ = state.decide_into(start, now, &mut journal);
         let status = state.status();
-        let holding = if status.is_end() { Holding::Finished } else { Holding::Held(self.0.owner) };
+        let holding =
+            if status.is_end() { Holding::Finished } else { Holding::Held(self.0.owner()) };
         let new = NewRun {
             id: id.clone(),
             holding,
@@ -507,7 +508,7 @@ impl Engine {
         let context =
             RunContext::new(state, stored.user, stored.metadata, Arc::clone(&self.0.facilities));
         context.wake_driver();
-        let elsewhere = matches!(stored.holding, Holding::Held(owner) if owner != self.0.owner);
+        let elsewhere = matches!(stored.holding, Holding::Held(owner) if owner != self.0.owner());
         let inherited = Inherited { elsewhere, recoveries: stored.recoveries };
         Ok((Slot::new(context, prepared, Some(inherited)), stored.holding))
     }

@@ -140,7 +140,7 @@ impl Inner {
 
     async fn purge_alone(&self, retention: &Retention) -> Result<usize> {
         let runs = self.storage.purge(Purge {
-            owner: self.owner,
+            owner: self.owner(),
             before: retention.finished_for.map(|time| self.runtime.now() - time),
             keep: retention.keep_at_most,
             workflow: retention.workflow.clone(),
@@ -152,7 +152,7 @@ impl Inner {
         }
         let count = runs.len();
         let (clean, failed) = self.remove_blobs(runs).await;
-        self.storage.clear(self.owner, clean).await?;
+        self.storage.clear(self.owner(), clean).await?;
         // Those that are left come again.
         failed.map_or(Ok(count), Err)
     }

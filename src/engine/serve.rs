@@ -60,7 +60,7 @@ impl Engine {
         let mut round = Some(self.round(false).boxed());
         let mut timer = future::pending().boxed();
         let mut rest: Option<BoxFuture<'static, ()>> = None;
-        let mut news = self.0.storage.news(self.0.owner).fuse();
+        let mut news = self.0.storage.news(self.0.owner()).fuse();
         let mut pause = LEFT_ALONE;
         loop {
             let next = poll_fn(|context| {
@@ -139,7 +139,7 @@ impl Engine {
             return Ok(Again { due: None, tends: tends(), rest: Duration::ZERO, failed: false });
         }
         let now = self.0.runtime.now();
-        let (owner, gone) = (self.0.owner, self.0.gone());
+        let (owner, gone) = (self.0.owner(), self.0.gone());
         let claim = Claim { owner, now, gone, run: None, limit: CLAIMED_AT_ONCE };
         let unheard = self.0.unheard();
         let claimed = self.0.storage.claim(claim).await?;
@@ -159,7 +159,7 @@ impl Engine {
     async fn find_lost(&self) -> Result<()> {
         let mut after = None;
         loop {
-            let held = self.0.storage.held(self.0.owner, after, CLAIMED_AT_ONCE).await?;
+            let held = self.0.storage.held(self.0.owner(), after, CLAIMED_AT_ONCE).await?;
             for id in &held {
                 let known = lock(&self.0.runs).contains_key(id);
                 if !known {
@@ -192,7 +192,7 @@ impl Engine {
         let (monotonic, every) = (self.0.runtime.monotonic(), self.0.storage.poll_every());
         let (until, rest) = self.0.aside.set(id, now, monotonic, every, self.0.is_alone());
         let why = error.to_string();
-        if let Err(error) = self.0.storage.set_aside(id, self.0.owner, until, why).await {
+        if let Err(error) = self.0.storage.set_aside(id, self.0.owner(), until, why).await {
             self.0.doubt();
             tracing::warn!(target: "stepwell", run_id = %id, %error, "cannot set the run aside");
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -16,6 +16,19 @@ use crate::storage::{Beat, Owner, Storage};
 const BEATS_PER_LEASE: u32 = 3;
 /// Runs with messages that are asked for at once.
 const MAIL_AT_ONCE: usize = 1_000;
+
+/// Who this engine is to the others, made when it is built: somebody else each time that it has retired.
+#[derive(Debug)]
+pub(crate) struct Incarnation {
+    token: u128,
+    retired: AtomicU64,
+}
+
+impl Incarnation {
+    pub(crate) const fn new(token: u128) -> Self {
+        Self { token, retired: AtomicU64::new(0) }
+    }
+}
 
 /// When the next word is due, and whose last word came when.
 #[derive(Debug, Default)]
@@ -39,10 +52,16 @@ struct Heard {
 impl Inner {
     /// Has beaten at least once before it holds anything, so that others can tell when it is gone.
     pub(crate) async fn introduce(&self) -> Result<()> {
-        if !self.is_introduced() {
+        // It may retire meanwhile, and is to be heard of as who it is then.
+        while !self.is_introduced() {
             self.beat().await?;
         }
         Ok(())
+    }
+
+    pub(crate) fn owner(&self) -> Owner {
+        let Incarnation { token, retired } = &self.incarnation;
+        Owner(token.wrapping_add(retired.load(Ordering::Acquire).into()))
     }
 
     pub(crate) fn is_introduced(&self) -> bool {
@@ -77,7 +96,7 @@ impl Inner {
             self.beat().await?;
         }
         if asks {
-            let mail = self.storage.mail(self.owner, MAIL_AT_ONCE).await?;
+            let mail = self.storage.mail(self.owner(), MAIL_AT_ONCE).await?;
             let runs = lock(&self.runs);
             let addressed = mail.iter().filter_map(|run| runs.get(run).cloned());
             let addressed: Vec<_> = addressed.collect();
@@ -154,8 +173,9 @@ impl Inner {
     async fn beat(&self) -> Result<()> {
         let every = self.beat_every();
         let asked_at = self.runtime.monotonic();
+        let owner = self.owner();
         lock(&self.pulse.heard).beat_at = asked_at + every;
-        let beats = match self.storage.beat(self.owner).await {
+        let beats = match self.storage.beat(owner).await {
             Ok(beats) => beats,
             Err(error) => {
                 lock(&self.pulse.heard).beat_at = self.runtime.monotonic() + every / 10;
@@ -171,14 +191,16 @@ impl Inner {
         (heard.at, heard.asked_at) = (now, asked_at);
         heard.last = beats
             .into_iter()
-            .filter(|beat| beat.owner != self.owner)
+            .filter(|beat| beat.owner != owner)
             .map(|beat| {
                 let known = before.get(&beat.owner).filter(|(count, _)| *count == beat.count);
                 (beat.owner, known.copied().unwrap_or((beat.count, now)))
             })
             .collect();
         drop(heard);
-        self.pulse.introduced.store(true, Ordering::Release);
+        if owner == self.owner() {
+            self.pulse.introduced.store(true, Ordering::Release);
+        }
         if self.storage.has_given_up() {
             self.doubt();
         }
@@ -209,10 +231,15 @@ impl Inner {
 
     /// Lets go of everything at once, unless somebody still drives a run here.
     pub(crate) async fn retire(&self) -> Result<()> {
-        if !self.pulse.introduced.swap(false, Ordering::AcqRel) {
+        let owner = self.owner();
+        if !self.is_introduced() {
             return Ok(());
         }
+        // Who has retired is forgotten, and counts from the beginning: somebody who has heard little of
+        // it could take its beats for those that they know, and it for silent since then.
+        self.incarnation.retired.fetch_add(1, Ordering::AcqRel);
+        self.pulse.introduced.store(false, Ordering::Release);
         lock(&self.pulse.heard).beat_at = Duration::ZERO;
-        self.storage.retire(self.owner).await
+        self.storage.retire(owner).await
     }
 }

@@ -215,7 +215,7 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
 /// Answers to messages that a storage keeps for a run, at least.
 pub const ANSWERS_KEPT: usize = 100;
 
-/// One incarnation of an engine: a random token made when it is built, never used again.
+/// One incarnation of an engine: a random token made when it is built, and another one each time that it has retired; none is used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Owner(pub u128);
 

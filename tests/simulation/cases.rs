@@ -12,7 +12,8 @@ use stepwell::storage::{Acquire, Claim, Holding, Memory, Message, Owner, Storage
 use stepwell::testing::{Call, Fault, Faulty, VirtualRuntime};
 use stepwell::workflow::Lock;
 use stepwell::{
-    Engine, Outcome, RetryConfig, RunStatus, Step, StepError, Wait, Workflow, executor_fn,
+    Engine, ExecutionContext, Outcome, RetryConfig, RunStatus, Step, StepError, Wait, Workflow,
+    executor_fn,
 };
 
 use super::shapes::work;
@@ -214,6 +215,61 @@ fn a_claim_that_is_done_after_its_engine_gave_it_up_is_found() {
         place.memory.load(&id).await.unwrap().unwrap().status
     });
     assert_eq!(status.unwrap(), RunStatus::Succeeded);
+}
+
+#[test]
+fn an_engine_that_has_retired_and_is_served_again_is_not_who_was_silent() {
+    let place = Place::new();
+    let begun = Arc::new(AtomicU32::new(0));
+    let counts = Arc::clone(&begun);
+    let slow = move |ctx: ExecutionContext| {
+        counts.fetch_add(1, Ordering::Relaxed);
+        async move {
+            ctx.sleep(100 * SECOND).await;
+            Ok(1)
+        }
+    };
+    let engine = || {
+        let engine = Engine::builder().runtime(place.time.clone()).storage(place.memory.clone());
+        engine.executor("slow", executor_fn(slow.clone())).build().unwrap()
+    };
+    let (one, two, three) = (engine(), engine(), engine());
+    let recoveries = place.time.block_on(async {
+        // Silent from its first beat until just after the second engine takes it for gone; then it retires,
+        // and is back before that listens again.
+        let stopped = AtomicBool::new(false);
+        let mut serving = Box::pin(one.serve(place.nap(32 * SECOND)));
+        let gated = std::future::poll_fn(|context| match stopped.load(Ordering::Relaxed) {
+            true => std::task::Poll::Pending,
+            false => serving.as_mut().poll(context),
+        });
+        let sleeps = async {
+            place.nap(SECOND).await;
+            stopped.store(true, Ordering::Relaxed);
+            place.nap(30 * SECOND).await;
+            stopped.store(false, Ordering::Relaxed);
+        };
+        let story = async {
+            let (served, ()) = join(gated, sleeps).await;
+            served.unwrap();
+            place.nap(3 * SECOND).await;
+            let works = async {
+                let run = one.start(&flow([Step::task("a", "slow")]), ()).await.unwrap();
+                run.outcome().await.unwrap();
+                place.memory.load(run.id()).await.unwrap().unwrap().recoveries
+            };
+            let served = one.serve(place.nap(200 * SECOND));
+            join(served, works).await.1
+        };
+        let listens = two.serve(place.nap(250 * SECOND));
+        // Its look for runs in between has the storage forget who has retired.
+        let forgets = async {
+            place.nap(3 * SECOND).await;
+            three.serve(place.nap(250 * SECOND)).await
+        };
+        join(story, join(listens, forgets)).await.0
+    });
+    assert_eq!((recoveries.unwrap(), begun.load(Ordering::Relaxed)), (0, 1), "it was alive");
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Driver {
                         let run = &self.site.run.id;
                         // The answers before may have taken their time, and rates count from this one.
                         let now = self.site.engine.runtime.now();
-                        let (owner, expected) = (self.site.engine.owner, self.expected);
+                        let (owner, expected) = (self.site.engine.owner(), self.expected);
                         let asked = Acquire { owner, expected, step: name, wants, now };
                         let answer = self.site.engine.storage.acquire(run, asked).await;
                         // Somebody has written, maybe this engine with a commit that nobody heard of.

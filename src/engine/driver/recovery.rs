@@ -65,7 +65,7 @@ impl Driver {
     /// Once, however long it takes.
     async fn look(&mut self) -> Result<bool> {
         let run = Arc::clone(&self.site.run);
-        let owner = self.site.engine.owner;
+        let owner = self.site.engine.owner();
         let (mut seized, mut asides) = (None, 0);
         let (stored, is_ours) = loop {
             let Some(stored) = self.site.engine.storage.load(&run.id).await? else {
@@ -160,7 +160,7 @@ impl Driver {
         let engine = &self.site.engine;
         engine.tend().await?;
         let claim = Claim {
-            owner: engine.owner,
+            owner: engine.owner(),
             now: engine.runtime.now(),
             gone: engine.gone(),
             run: Some(self.site.run.id.clone()),
