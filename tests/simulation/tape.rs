@@ -49,6 +49,7 @@ pub(crate) enum What {
     Committed(Box<Done>),
     Claimed {
         run: RunId,
+        by: Owner,
     },
     Aside {
         run: RunId,
@@ -64,8 +65,9 @@ pub(crate) enum What {
     Purged(Box<Purged>),
     /// These ids may be used again.
     Cleared(Vec<RunId>),
-    Beat,
-    Retired,
+    /// Who an engine is to the others is somebody else each time that it has retired.
+    Beat(Owner),
+    Retired(Owner),
     /// Code of a step begins.
     Begun(Box<Begun>),
     /// The one that began at this place of the tape has ended, or was dropped.
@@ -87,6 +89,7 @@ pub(crate) struct Made {
     pub(crate) workflow: Workflow,
     pub(crate) linked: Vec<Workflow>,
     pub(crate) events: Vec<Recorded>,
+    pub(crate) held_by: Option<Owner>,
 }
 
 /// Runs that were removed, or whose ids are to be cleared.
@@ -106,7 +109,7 @@ pub(crate) struct Done {
     pub(crate) run: RunId,
     pub(crate) from: u64,
     pub(crate) events: Vec<Recorded>,
-    pub(crate) is_held: bool,
+    pub(crate) held_by: Option<Owner>,
     pub(crate) has_ended: bool,
     pub(crate) released: Vec<StepKey>,
 }
@@ -235,6 +238,13 @@ impl<S: Storage> Watched<S> {
     }
 }
 
+fn holder(holding: Holding) -> Option<Owner> {
+    match holding {
+        Holding::Held(owner) => Some(owner),
+        _ => None,
+    }
+}
+
 impl<S: Storage> Storage for Watched<S> {
     fn create(&self, run: NewRun) -> Reply<Result<Created>> {
         self.count();
@@ -246,6 +256,7 @@ impl<S: Storage> Storage for Watched<S> {
             workflow: run.workflow.clone(),
             linked: run.linked.clone(),
             events: run.journal.clone(),
+            held_by: holder(run.holding),
         };
         if let Some(created) = self.mistake.create(&run) {
             return Reply::ready(Ok(created));
@@ -269,7 +280,7 @@ impl<S: Storage> Storage for Watched<S> {
             run: run.clone(),
             from: commit.expected,
             events: commit.events.clone(),
-            is_held: matches!(commit.holding, Holding::Held(_)),
+            held_by: holder(commit.holding),
             has_ended: commit.status.is_end(),
             released: commit.released.clone(),
         };
@@ -377,13 +388,13 @@ impl<S: Storage> Storage for Watched<S> {
         if let Some(tape) = &self.tape {
             tape.beats.lock().unwrap().insert(owner, self.machine.now());
         }
-        self.note(What::Beat);
+        self.note(What::Beat(owner));
         beats
     }
 
     fn retire(&self, owner: Owner) -> Reply<Result<()>> {
         let retired = self.inner.retire(owner);
-        self.note(What::Retired);
+        self.note(What::Retired(owner));
         retired
     }
 
@@ -406,7 +417,7 @@ impl<S: Storage> Storage for Watched<S> {
         if let Ok(claimed) = &mut claimed {
             self.mistake.take_more(self, owner, claimed);
             for Claimed { run, .. } in claimed {
-                self.note(What::Claimed { run: run.clone() });
+                self.note(What::Claimed { run: run.clone(), by: owner });
             }
         }
         Reply::ready(claimed)

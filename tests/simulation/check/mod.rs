@@ -7,7 +7,7 @@ use std::time::Duration;
 use stepwell::RunId;
 use stepwell::journal::Recorded;
 use stepwell::run::Want;
-use stepwell::storage::Storage;
+use stepwell::storage::{Owner, Storage};
 use stepwell::testing::Fault;
 
 use super::client::Said;
@@ -54,8 +54,7 @@ pub(crate) struct Story<'a, S> {
 /// An engine as far as the tape was read.
 #[derive(Default)]
 struct EngineSeen {
-    beat_at: Option<Duration>,
-    has_retired: bool,
+    has_beaten: bool,
     is_over: bool,
     is_stopped: bool,
     trouble_at: Option<Duration>,
@@ -68,6 +67,9 @@ struct EngineSeen {
 pub(crate) struct Check<'a, S> {
     story: &'a Story<'a, S>,
     engines: BTreeMap<usize, EngineSeen>,
+    /// When each was heard last that has not retired since.
+    heard: BTreeMap<Owner, Duration>,
+    retired: BTreeSet<Owner>,
     runs: BTreeMap<&'a RunId, RunSeen<'a>>,
     /// Those that were removed, in order.
     past: Vec<(&'a RunId, RunSeen<'a>)>,
@@ -84,6 +86,8 @@ impl<S: Storage> Story<'_, S> {
         let mut check = Check {
             story: self,
             engines: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            retired: BTreeSet::new(),
             runs: BTreeMap::new(),
             past: Vec::new(),
             taken: BTreeMap::new(),
@@ -115,8 +119,8 @@ impl<'a, S: Storage> Check<'a, S> {
         match &noted.what {
             What::Created(made) => {
                 let run = &made.run;
-                let beat = self.engines.entry(noted.engine).or_default().beat_at;
-                assert!(beat.is_some(), "{run}: created before its engine was heard of");
+                let has_beaten = self.engines.entry(noted.engine).or_default().has_beaten;
+                assert!(has_beaten, "{run}: created before its engine was heard of");
                 assert!(
                     !self.taken.contains_key(run),
                     "N8 {run}: what it has left may be there still"
@@ -124,32 +128,33 @@ impl<'a, S: Storage> Check<'a, S> {
                 let twice = self.runs.insert(run, RunSeen::new(made));
                 assert!(twice.is_none(), "N1 {run} was created twice");
                 self.apply(noted, run, &made.events);
-                self.give(place, run, Some(noted.engine));
+                self.give(place, noted, run, made.held_by);
             }
             What::Purged(purged) => self.n8_only_what_is_old_is_removed(noted.engine, purged),
             What::Cleared(runs) => {
                 self.taken.retain(|run, by| *by != noted.engine || !runs.contains(*run));
             }
             What::Committed(done) => self.committed(place, noted, done),
-            What::Claimed { run } => {
+            What::Claimed { run, by } => {
                 self.n4_only_the_silent_lose_runs(noted, run);
                 if let Some(seen) = self.runs.get_mut(&run) {
                     seen.claims += 1;
                 }
-                self.give(place, run, Some(noted.engine));
+                self.give(place, noted, run, Some(*by));
             }
             What::Aside { run, why, is_told } => {
                 self.n10_what_is_left_aside_says_why(run, why, *is_told);
-                self.give(place, run, None);
+                self.give(place, noted, run, None);
             }
             What::Granted { run, step, wants } => {
                 self.slots.granted(run, *step, wants, noted.at);
             }
-            What::Beat => {
-                let engine = self.engines.entry(noted.engine).or_default();
-                (engine.beat_at, engine.has_retired) = (Some(noted.at), false);
+            What::Beat(owner) => {
+                self.engines.entry(noted.engine).or_default().has_beaten = true;
+                self.heard.insert(*owner, noted.at);
+                self.retired.remove(owner);
             }
-            What::Retired => self.engines.entry(noted.engine).or_default().has_retired = true,
+            What::Retired(owner) => drop(self.retired.insert(*owner)),
             What::Begun(begun) => self.begun(place, noted, begun),
             What::Left { body, has_ended } => {
                 self.slots.left(*body);
@@ -179,13 +184,14 @@ impl<'a, S: Storage> Check<'a, S> {
         }
     }
 
-    fn give(&mut self, place: usize, run: &'a RunId, to: Option<usize>) {
+    fn give(&mut self, place: usize, noted: &Noted, run: &'a RunId, held_by: Option<Owner>) {
         let Some(seen) = self.runs.get_mut(run) else { panic!("N8 {run} is not there") };
+        let to = held_by.map(|_| noted.engine);
         if let Some(before) = seen.holder.filter(|before| Some(*before) != to) {
             seen.lost.insert(before, place);
             self.slots.lost(run, before);
         }
-        seen.holder = to;
+        (seen.holder, seen.held_by) = (to, held_by);
     }
 
     fn apply(&mut self, noted: &Noted, run: &'a RunId, events: &'a [Recorded]) {
@@ -223,7 +229,7 @@ impl<'a, S: Storage> Check<'a, S> {
         assert!(by_holder, "N9 {}: written by who does not hold it", done.run);
         self.apply(noted, &done.run, &done.events);
         self.slots.released(&done.run, &done.released, done.has_ended);
-        self.give(place, &done.run, done.is_held.then_some(noted.engine));
+        self.give(place, noted, &done.run, done.held_by);
     }
 
     /// A run is left to others for a reason: nobody can read it, or this engine cannot run it.
@@ -240,13 +246,13 @@ impl<'a, S: Storage> Check<'a, S> {
     fn n4_only_the_silent_lose_runs(&self, noted: &Noted, run: &RunId) {
         let Some(seen) = self.runs.get(run) else { panic!("N8 {run} is not there") };
         let Some(holder) = seen.holder.filter(|holder| *holder != noted.engine) else { return };
-        let engine = &self.engines[&holder];
-        if engine.has_retired {
+        let Some(owner) = seen.held_by.filter(|owner| !self.retired.contains(owner)) else {
             return;
-        }
-        let Some(beat_at) = engine.beat_at else {
+        };
+        let Some(beat_at) = self.heard.get(&owner).copied() else {
             panic!("N4 {run}: held by who was never heard of")
         };
+        let engine = &self.engines[&holder];
         let silent = noted.at.saturating_sub(beat_at);
         assert!(
             silent >= LEASE,

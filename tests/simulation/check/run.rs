@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use stepwell::journal::{Event, Recorded, Waiting};
 use stepwell::run::RunState;
+use stepwell::storage::Owner;
 use stepwell::workflow::Program;
 use stepwell::{ErrorClass, Outcome, RunId, StepKey, Timestamp};
 
@@ -23,6 +24,8 @@ pub(super) struct RunSeen<'a> {
     pub(super) journal: Vec<&'a Recorded>,
     pub(super) state: RunState,
     pub(super) holder: Option<usize>,
+    /// Who that is to the others.
+    pub(super) held_by: Option<Owner>,
     /// Who has held it, and where on the tape that ended last.
     pub(super) lost: BTreeMap<usize, usize>,
     /// Results by the name of the instance.
@@ -61,6 +64,7 @@ impl<'a> RunSeen<'a> {
             program,
             journal: Vec::new(),
             holder: None,
+            held_by: None,
             lost: BTreeMap::new(),
             results: BTreeSet::new(),
             begun: BTreeMap::new(),
