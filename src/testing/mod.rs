@@ -2,8 +2,10 @@
 //! For storages of your own: [`conformance`].
 
 pub mod conformance;
+mod crash_test;
 mod faulty;
 mod virtual_runtime;
 
+pub use crash_test::CrashTest;
 pub use faulty::{Call, Fault, Faulty};
 pub use virtual_runtime::{Stalled, VirtualRuntime};
