@@ -1052,6 +1052,47 @@ fn an_explanation_names_the_limit_of_its_own_type_and_who_holds_it() {
 }
 
 #[test]
+fn each_step_that_is_held_back_is_told_its_own_reason() {
+    let time = VirtualRuntime::new(1);
+    let breaker = stepwell::retry::BreakerConfig {
+        minimum_calls: 1,
+        open_for: 60 * SECOND,
+        ..Default::default()
+    };
+    let per_type = [("one".to_string(), 1)].into();
+    let limits = EngineLimits { per_type, breaker: Some(breaker), ..Default::default() };
+    let works = executor_fn(|ctx| async move {
+        ctx.sleep(10 * SECOND).await;
+        Ok(())
+    });
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .limits(limits)
+        .executor("one", works)
+        .executor("down", executor_fn(|_| async { Err::<(), _>(StepError::retryable("down")) }))
+        .build()
+        .unwrap();
+    let retry = RetryConfig::attempts(2).base_delay(Duration::ZERO);
+    let flow = plain([
+        Step::task("calls", "down").retry(retry),
+        Step::task("a", "one"),
+        Step::task("b", "one"),
+    ]);
+    let told = time.block_on(async {
+        let handle = engine.start(&flow, ()).await.unwrap();
+        let looks = async {
+            nap(&engine, SECOND).await;
+            ["calls", "b"].map(|step| handle.explain(step).unwrap().to_string())
+        };
+        futures::join!(handle.outcome(), looks).1
+    });
+    let [calls, b] = told.unwrap();
+    let open = "the circuit breaker of `down` is open until 2026-01-01T00:01:00Z";
+    assert!(calls.ends_with(open), "{calls}");
+    assert!(b.ends_with("1 steps of type `one` are running; held by a"), "{b}");
+}
+
+#[test]
 fn blocking_steps_wait_for_virtual_time_like_others() {
     let time = VirtualRuntime::new(1);
     let engine = Engine::builder()

@@ -10,7 +10,7 @@ use super::prepare::Task;
 use super::sampler::Usage;
 use super::{Inner, lock};
 use crate::error::ErrorClass;
-use crate::executor::RunContext;
+use crate::executor::{NoRoom, RunContext};
 use crate::retry::{CircuitBreaker, Permit};
 use crate::time::Timestamp;
 use crate::workflow::{Limits, Resources};
@@ -252,8 +252,8 @@ pub(crate) enum Full {
     Run(String),
     /// A limit of this step type, and which; other steps may go first.
     Type(String, String),
-    /// Until a time.
-    Until(String, Timestamp),
+    /// Until a time: steps of this type, or all.
+    Until(Option<String>, String, Timestamp),
     /// A lock of this step, and when to ask for it again; other steps may go first.
     Lock(String, Timestamp),
     /// Other runs that were waiting go first, once.
@@ -265,8 +265,8 @@ impl Full {
     pub(crate) fn or_sooner(self, other: Self) -> Self {
         match (&self, &other) {
             (
-                Self::Until(_, this) | Self::Lock(_, this),
-                Self::Until(_, that) | Self::Lock(_, that),
+                Self::Until(_, _, this) | Self::Lock(_, this),
+                Self::Until(_, _, that) | Self::Lock(_, that),
             ) if this <= that => self,
             (_, Self::Until(..) | Self::Lock(..)) => other,
             _ => self,
@@ -274,18 +274,27 @@ impl Full {
     }
 
     /// The step type that it is about; none when it is about all.
-    pub(crate) fn kind(&self) -> Option<&str> {
+    fn kind(&self) -> Option<&str> {
         match self {
             Self::Type(kind, _) => Some(kind),
-            Self::Run(_) | Self::Until(..) | Self::Lock(..) | Self::Others => None,
+            Self::Until(kind, ..) => kind.as_deref(),
+            Self::Run(_) | Self::Lock(..) | Self::Others => None,
         }
     }
 
-    pub(crate) fn reason(&self) -> &str {
+    pub(crate) fn no_room(&self) -> NoRoom {
+        NoRoom {
+            kind: self.kind().map(str::to_string),
+            reason: self.reason().to_string(),
+            is_held: matches!(self, Self::Run(_) | Self::Type(..)),
+        }
+    }
+
+    fn reason(&self) -> &str {
         match self {
             Self::Run(reason)
             | Self::Type(_, reason)
-            | Self::Until(reason, _)
+            | Self::Until(_, reason, _)
             | Self::Lock(reason, _) => reason,
             Self::Others => "other runs go first",
         }
@@ -310,7 +319,7 @@ pub(crate) fn admit(site: &Site, held: &mut Held, task: &Task, now: Timestamp) -
     let kind = &task.kind;
     let open = |until| {
         let reason = format!("the circuit breaker of `{}` is open until {until}", kind.name);
-        Err(Full::Until(reason, until))
+        Err(Full::Until(Some(kind.name.clone()), reason, until))
     };
     if let Some(until) = kind.closed_until(now) {
         return open(until);
@@ -360,14 +369,12 @@ fn within_resources(
     if usage.memory_mb > limits.max_memory_mb {
         let reason =
             format!("the process uses {} MiB of {}", usage.memory_mb, limits.max_memory_mb);
-        return Err(Full::Until(reason, now + LOOK_AGAIN));
+        return Err(Full::Until(None, reason, now + LOOK_AGAIN));
     }
     if usage.cpu_percent > limits.max_cpu_percent && limits.max_cpu_percent < 100 {
         let (used, max) = (usage.cpu_percent, limits.max_cpu_percent);
-        return Err(Full::Until(
-            format!("the process uses {used} % CPU of {max} %"),
-            now + LOOK_AGAIN,
-        ));
+        let reason = format!("the process uses {used} % CPU of {max} %");
+        return Err(Full::Until(None, reason, now + LOOK_AGAIN));
     }
     Ok(())
 }

@@ -41,6 +41,8 @@ pub(crate) struct Desk {
     pub(crate) launches: Vec<Launch>,
     /// Why the first ready step could not start, and when to ask again.
     pub(crate) full: Option<Full>,
+    /// Why others could not, as far as that is something else.
+    reasons: Vec<NoRoom>,
     pub(crate) held: Held,
     /// What ready steps were told that have asked for their locks.
     pub(crate) locks: FxHashMap<StepKey, Locks>,
@@ -107,10 +109,13 @@ impl Desk {
             self.dispatch(site, state, now);
         }
         if was_full || self.full.is_some() {
-            site.run.set_full(self.full.as_ref().map(|full| NoRoom {
-                kind: full.kind().map(str::to_string),
-                reason: full.reason().to_string(),
-            }));
+            let mut reasons = std::mem::take(&mut self.reasons);
+            // What keeps one step back is told of that one.
+            let first = self.full.as_ref().filter(|full| !matches!(full, Full::Lock(..)));
+            if let (Some(full), true) = (first, reasons.is_empty()) {
+                reasons.push(full.no_room());
+            }
+            site.run.set_full(reasons);
         }
     }
 
@@ -342,10 +347,14 @@ impl Desk {
             }
             match self.start(site, state, step, now) {
                 Ok(_) => {}
-                Err(Full::Run(_)) => break,
+                Err(full @ Full::Run(_)) => {
+                    self.reasons.push(full.no_room());
+                    break;
+                }
                 Err(full) => {
                     // A lock keeps one step back, and not its type.
                     if !matches!(full, Full::Lock(..)) {
+                        self.reasons.push(full.no_room());
                         full_types.extend(kind);
                     }
                     soonest = soonest.or_sooner(full);

@@ -540,7 +540,7 @@ impl Driver {
         let now = site.engine.runtime.now();
         desk.count_first_attempts(&site.engine, now);
         let room = match &desk.full {
-            Some(Full::Until(_, at) | Full::Lock(_, at)) => Some(*at),
+            Some(Full::Until(_, _, at) | Full::Lock(_, at)) => Some(*at),
             _ => None,
         };
         // An engine that is not served says that it is alive from here.

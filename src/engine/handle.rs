@@ -16,7 +16,7 @@ use super::Engine;
 use super::report::Run;
 use super::slot::{Slot, Waits};
 use crate::error::{Error, ErrorKind, Result};
-use crate::executor::{NoRoom, RunEvent};
+use crate::executor::RunEvent;
 use crate::id::RunId;
 use crate::journal::{
     Mapping, OpenApproval, Operation, Outcome, Reason, Recorded, RunStatus, Signal, StepStatus,
@@ -185,12 +185,10 @@ impl RunHandle {
             return Some(Explanation::Ready { since, limit: Some(denied) });
         }
         let kind = |step| state.unit(step)?.executor_of(state.node(step)?);
-        let full = self.slot.context.full();
-        let about = |full: &NoRoom| full.kind.is_none() || full.kind.as_deref() == kind(step);
-        let limit = full.filter(about).map(|full| {
+        let limit = self.slot.context.full(kind(step)).map(|full| {
             let running = state.steps().filter(|(other, status)| {
                 let same = full.kind.is_none() || kind(*other) == full.kind.as_deref();
-                *status == StepStatus::Running && kind(*other).is_some() && same
+                full.is_held && *status == StepStatus::Running && kind(*other).is_some() && same
             });
             let holders: Vec<String> =
                 running.take(HOLDERS_NAMED).map(|(step, _)| state.path(step)).collect();
@@ -294,8 +292,8 @@ impl RunHandle {
     }
 
     #[cfg(feature = "secrets")]
-    pub(super) fn sealed_values(&self) -> Vec<Value> {
-        self.slot.context.state().sealed_values()
+    pub(super) fn sealed_and_blobs(&self) -> Vec<Value> {
+        self.slot.context.state().sealed_and_blobs()
     }
 
     fn check(&self, payload: &Value) -> Result<()> {

@@ -20,6 +20,8 @@ mod patient;
 mod placement;
 mod prepare;
 mod report;
+#[cfg(feature = "secrets")]
+mod reseal;
 mod retention;
 mod retrying;
 mod sampler;
@@ -51,8 +53,6 @@ use crate::journal::{Operation, Reason};
 use crate::retry::{ErrorClassifier, RetryBudget};
 use crate::run::{Command, RunState};
 use crate::runtime::Runtime;
-#[cfg(feature = "secrets")]
-use crate::secret::SecretError;
 use crate::storage::{Created, Holding, NewRun, RunQuery, Storage, Summary};
 use crate::time::Timestamp;
 use crate::value::{NESTING_MAX, Value};
@@ -423,48 +423,6 @@ impl Engine {
             return Ok(RunHandle::new(self.clone(), Arc::clone(slot)));
         }
         self.load(id).await
-    }
-
-    /// Seals the secrets that a run keeps with the current key, so that it needs the old one no more;
-    /// how many. What the journal holds from before stays as it was, and can be opened by nobody once
-    /// the old key is gone. A run that has ended stays ended. Dropping the future leaves all of them
-    /// resealed, or none.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] when there is no such run; [`ErrorKind::Configuration`] when the engine
-    /// has no keys, or not the one that a secret was sealed with; what the storage says.
-    #[cfg(feature = "secrets")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "secrets")))]
-    pub async fn reseal(&self, id: &RunId, reason: Reason) -> Result<usize> {
-        let wrong = |why: String| Error::new(ErrorKind::Configuration, why).of_run(id);
-        let keys = self.0.facilities.keys.clone();
-        let keys = keys.ok_or_else(|| wrong("the engine has no keys".into()))?;
-        let (handle, revived) = self.revive(id).await?;
-        let mut replaced = BTreeMap::new();
-        for value in handle.sealed_values() {
-            for old in crate::secret::sealed_texts(&value) {
-                let nonce = self.0.facilities.nonce();
-                let new = crate::secret::reseal(&*keys, nonce, id.as_str(), &old);
-                match new {
-                    Ok(Some(new)) => drop(replaced.insert(old, new)),
-                    Ok(None) => {}
-                    Err(error @ SecretError::UnknownKey(_)) => {
-                        return Err(wrong(error.to_string()));
-                    }
-                    // What only looks sealed, or was sealed for another run, came from outside, and
-                    // nobody can open it here.
-                    Err(error) => {
-                        tracing::warn!(target: "stepwell", run_id = %id, %error, "not resealed");
-                    }
-                }
-            }
-        }
-        let count = replaced.len();
-        if count > 0 {
-            handle.operate(Operation::Reseal { replaced }, reason).await?;
-        }
-        revived.leave(&handle).await?;
-        Ok(count)
     }
 
     /// Summaries of runs, newest first. Dropping the future changes nothing.

@@ -64,7 +64,7 @@ pub(crate) struct RunContext {
 #[derive(Debug, Default)]
 struct Waits {
     /// For room.
-    full: Option<NoRoom>,
+    full: Vec<NoRoom>,
     /// Those that wait for a lock, each with its reason.
     denied: BTreeMap<StepKey, String>,
 }
@@ -173,12 +173,15 @@ impl RunContext {
         self.observed.store(false, Ordering::Release);
     }
 
-    pub(crate) fn set_full(&self, reason: Option<NoRoom>) {
-        self.waits().get_or_insert_default().full = reason;
+    pub(crate) fn set_full(&self, reasons: Vec<NoRoom>) {
+        self.waits().get_or_insert_default().full = reasons;
     }
 
-    pub(crate) fn full(&self) -> Option<NoRoom> {
-        self.waits().as_ref()?.full.clone()
+    /// Why a step of this type waits; none for what is no task.
+    pub(crate) fn full(&self, kind: Option<&str>) -> Option<NoRoom> {
+        let waits = self.waits();
+        let about = |full: &&NoRoom| full.kind.is_none() || full.kind.as_deref() == kind;
+        waits.as_ref()?.full.iter().find(about).cloned()
     }
 
     pub(crate) fn set_denied(&self, denied: BTreeMap<StepKey, String>) {
@@ -250,6 +253,8 @@ pub(crate) struct NoRoom {
     /// The step type that waits; none for all.
     pub(crate) kind: Option<String>,
     pub(crate) reason: String,
+    /// Whether it waits for what runs.
+    pub(crate) is_held: bool,
 }
 
 /// Something that a run's observers see.
@@ -553,7 +558,7 @@ impl ExecutionContext {
     #[cfg(feature = "secrets")]
     #[cfg_attr(docsrs, doc(cfg(feature = "secrets")))]
     pub fn secret(&self, input: &str) -> Result<Secret, StepError> {
-        match self.0.inputs.get(input) {
+        match self.inputs().get(input) {
             Some(sealed) => self.open(input, sealed),
             None => {
                 let message = format!("secret `{input}`: there is no such input");

@@ -58,12 +58,7 @@ impl Facilities {
 
     /// A value as it was before it went to the store; others come back as they are.
     pub(crate) async fn load(&self, run: &RunId, value: &Json) -> Result<Json, StepError> {
-        let Some(name) =
-            value.get(BLOB).and_then(|blob| blob.get("name")).filter(|_| is_blob(value))
-        else {
-            return Ok(value.clone());
-        };
-        let name = name.as_str().unwrap_or_default();
+        let Some(name) = name_of(value) else { return Ok(value.clone()) };
         let Some(blobs) = &self.blobs else {
             let message =
                 format!("the value `{name}` is in a blob store, and this engine has none");
@@ -97,8 +92,14 @@ impl Facilities {
     }
 }
 
+/// The name of what a value refers to, if it does that.
+pub(crate) fn name_of(value: &Json) -> Option<&str> {
+    let blob = value.get(BLOB).filter(|_| is_blob(value))?;
+    Some(blob.get("name")?.as_str().unwrap_or_default())
+}
+
 /// Calls `f` with every reference in a value, in order.
-fn find(value: &Json, f: &mut impl FnMut(&Json)) {
+pub(crate) fn find(value: &Json, f: &mut impl FnMut(&Json)) {
     match value {
         blob if is_blob(blob) => f(blob),
         Json::Array(items) => items.iter().for_each(|item| find(item, f)),

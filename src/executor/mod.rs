@@ -17,7 +17,7 @@
 mod builtin;
 mod closure;
 mod context;
-mod facilities;
+pub(crate) mod facilities;
 mod filled;
 #[cfg(feature = "request")]
 mod redirect;

@@ -43,6 +43,8 @@ pub use locks::Want;
 pub use operate::Preview;
 pub use progress::Progress;
 pub use scope::AttemptRecord;
+#[cfg(feature = "secrets")]
+pub(crate) use sealed::replace_sealed;
 pub use snapshot::SNAPSHOT_FORMAT;
 pub use wait::OpenWait;
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use super::RunState;
 use super::scope::{Cell, Scope};
 use crate::journal::{Outcome, Waiting};
+#[cfg(feature = "secrets")]
+use crate::value::is_blob;
 use crate::value::{Json, SEALED, Value, is_sealed};
 
 impl RunState {
@@ -26,19 +28,19 @@ impl RunState {
     pub(super) fn reseal(&mut self, replaced: &BTreeMap<String, String>) {
         self.values_mut(&mut |value| {
             let mut json = (**value).clone();
-            if holds(&json) {
-                replace(&mut json, replaced);
+            if holds(&json, is_sealed) {
+                replace_sealed(&mut json, replaced);
                 *value = json.into();
             }
         });
     }
 
-    /// Values that hold sealed texts.
+    /// Values that hold sealed texts, or name blobs.
     #[cfg(feature = "secrets")]
-    pub(crate) fn sealed_values(&self) -> Vec<Value> {
+    pub(crate) fn sealed_and_blobs(&self) -> Vec<Value> {
         let mut found = Vec::new();
         self.clone().values_mut(&mut |value| {
-            if holds(value) {
+            if holds(value, |part| is_sealed(part) || is_blob(part)) {
                 found.push(value.clone());
             }
         });
@@ -88,12 +90,12 @@ fn in_outcome(outcome: &mut Outcome, change: &mut impl FnMut(&mut Value)) {
     }
 }
 
-/// Whether there is a sealed text somewhere in a value.
-fn holds(value: &Json) -> bool {
+/// Whether there is such a part somewhere in a value.
+fn holds(value: &Json, is_such: impl Fn(&Json) -> bool) -> bool {
     let mut left = vec![value];
     while let Some(value) = left.pop() {
         match value {
-            sealed if is_sealed(sealed) => return true,
+            part if is_such(part) => return true,
             Json::Array(items) => left.extend(items),
             Json::Object(fields) => left.extend(fields.values()),
             _ => {}
@@ -102,7 +104,8 @@ fn holds(value: &Json) -> bool {
     false
 }
 
-fn replace(value: &mut Json, replaced: &BTreeMap<String, String>) {
+/// Replaces sealed texts wherever they are in a value.
+pub(crate) fn replace_sealed(value: &mut Json, replaced: &BTreeMap<String, String>) {
     if is_sealed(value) {
         let new = value[SEALED].as_str().and_then(|old| replaced.get(old)).cloned();
         if let Some(new) = new {
@@ -112,8 +115,10 @@ fn replace(value: &mut Json, replaced: &BTreeMap<String, String>) {
     }
     // As deep as values nest.
     match value {
-        Json::Array(items) => items.iter_mut().for_each(|item| replace(item, replaced)),
-        Json::Object(fields) => fields.values_mut().for_each(|field| replace(field, replaced)),
+        Json::Array(items) => items.iter_mut().for_each(|item| replace_sealed(item, replaced)),
+        Json::Object(fields) => {
+            fields.values_mut().for_each(|field| replace_sealed(field, replaced))
+        }
         _ => {}
     }
 }

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use serde_json::json;
 use stepwell::engine::EngineLimits;
 use stepwell::executor::LogLevel;
-use stepwell::journal::{Operation, Reason, Vote};
+use stepwell::journal::{Event, Operation, Reason, Vote};
 use stepwell::runtime::Runtime as _;
 use stepwell::secret::{Key, Keyring, Secret};
 use stepwell::storage::{BlobStore, Memory, MemoryBlobs, Reply, Storage};
@@ -772,6 +772,62 @@ fn rotation_leaves_nothing_that_needs_the_old_key() {
         assert_eq!((ended, new.run(&id).await.unwrap().status()), (0, RunStatus::Succeeded));
         let lost = engine("old").reseal(&id, Reason::new("ann", "wrong key")).await.unwrap_err();
         assert_eq!(lost.kind(), ErrorKind::Configuration);
+    })
+    .unwrap();
+}
+
+#[test]
+fn rotation_reaches_what_is_in_blobs() {
+    let time = VirtualRuntime::new(1);
+    let (storage, blobs) = (Memory::new(), MemoryBlobs::new());
+    let builder = |current: &str| {
+        let limits = EngineLimits { spill_over: 0, ..EngineLimits::default() };
+        let builder = Engine::builder().runtime(time.clone()).storage(storage.clone());
+        let builder = builder.limits(limits).keys(keys(current));
+        builder
+            .executor(
+                "keeps",
+                executor_fn(|ctx| async move { ctx.seal("own", &Secret::new(CANARY)) }),
+            )
+            .executor("hands", executor_fn(|ctx| async move { Ok(json!([ctx.inputs()["kept"]])) }))
+            .executor(
+                "opens",
+                executor_fn(|ctx| async move { Ok(ctx.secret("token")?.expose().len()) }),
+            )
+    };
+    let engine = |current: &str| builder(current).blobs(blobs.clone()).build().unwrap();
+    let flow = Workflow::builder("w")
+        .step(Step::task("a", "keeps"))
+        .step(Step::task("b", "hands").input("kept", "a"))
+        .step(Step::wait("w", stepwell::Wait::signal("go")).after("b"))
+        .step(Step::task("c", "opens").input("token", "a").after("w"))
+        .build()
+        .unwrap();
+    time.block_on(async {
+        let first = engine("old");
+        let handle = first.start_with(&flow, (), StartOptions::id("r")).await.unwrap();
+        let id = handle.id().clone();
+        let soon = stepwell::runtime::Runtime::sleep(&time, std::time::Duration::from_secs(1));
+        futures::future::select(Box::pin(handle.outcome()), soon).await;
+        drop((handle, first));
+        // Nobody is told that all is done by who cannot see all.
+        let reason = || Reason::new("ann", "rotation");
+        let blind = builder("both").build().unwrap().reseal(&id, reason()).await.unwrap_err();
+        assert_eq!(blind.kind(), ErrorKind::Configuration, "{blind}");
+        let both = engine("both");
+        assert_eq!(both.reseal(&id, reason()).await.unwrap(), 1);
+        assert_eq!(both.reseal(&id, reason()).await.unwrap(), 0);
+        drop(both);
+        let new = engine("new");
+        let handle = new.run(&id).await.unwrap();
+        handle.signal("go", ()).await.unwrap();
+        let outcome = handle.outcome().await.unwrap();
+        let length =
+            handle.load(outcome.output().unwrap_or_else(|| panic!("{outcome}"))).await.unwrap();
+        assert_eq!(*length, json!(CANARY.len()));
+        let journal = handle.journal(0, 1_000).await.unwrap();
+        let said = |event: &Event| matches!(event, Event::Operated { .. });
+        assert_eq!(journal.iter().filter(|(_, it)| said(&it.event)).count(), 1, "and who did so");
     })
     .unwrap();
 }
