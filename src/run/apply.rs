@@ -363,7 +363,15 @@ impl RunState {
             }
             other => {
                 bad.get_or_insert_with(|| other.clone());
+                self.note_whether_lost(parent);
             }
+        }
+    }
+
+    fn note_whether_lost(&mut self, parent: Option<StepKey>) {
+        let lost = |step: &StepKey| self.tally(*step).is_some_and(|(_, tally)| tally.is_lost());
+        if let Some(cell) = parent.filter(lost).and_then(|parent| self.cell_mut(parent)) {
+            cell.more().bodies.lost = true;
         }
     }
 

@@ -5,7 +5,8 @@ use serde_json::Map;
 use super::scope::{Bodies, Own};
 use super::turn::{TOOK_TOO_LONG, Turn, Work};
 use super::{
-    EVENTS_AT_ONCE_MAX, FOR_EACH_ITEMS_MAX, SCOPES_OPEN_MAX, SUB_WORKFLOW_DEPTH_MAX, UNITS_MAX,
+    EVENTS_AT_ONCE_MAX, FOR_EACH_ITEMS_MAX, RunState, SCOPES_OPEN_MAX, SUB_WORKFLOW_DEPTH_MAX,
+    UNITS_MAX,
 };
 use crate::error::ErrorClass;
 use crate::id::StepKey;
@@ -31,7 +32,7 @@ enum Next {
 
 /// How the bodies of a for-each stand.
 #[derive(Clone, Copy)]
-struct Tally {
+pub(super) struct Tally {
     concurrency: u32,
     body: u32,
     items: u32,
@@ -41,16 +42,41 @@ struct Tally {
     tolerated: u32,
     well: u32,
     badly: u32,
+    /// What came first counts: too many that ended badly, or enough that ended well.
+    lost: bool,
 }
 
 impl Tally {
     fn is_enough(&self) -> bool {
-        self.enough.is_some_and(|enough| self.well >= enough)
+        !self.lost && self.enough.is_some_and(|enough| self.well >= enough)
     }
 
     /// Whether it cannot end well any more.
-    fn is_lost(&self) -> bool {
+    pub(super) fn is_lost(&self) -> bool {
         !self.is_enough() && self.badly > self.tolerated
+    }
+}
+
+impl RunState {
+    /// How the bodies of a for-each stand.
+    pub(super) fn tally(&self, step: StepKey) -> Option<(&Bodies, Tally)> {
+        let NodeKind::ForEach { concurrency, enough, tolerates, body, .. } = &self.node(step)?.kind
+        else {
+            return None;
+        };
+        let bodies = self.cell(step)?.bodies()?;
+        let items = bodies.outputs.len() as u32;
+        let enough = enough.map(|enough| enough.at_least(items).min(items));
+        // Those that are not needed may fail; and no more than that, whatever is tolerated besides.
+        let spare = enough.map(|enough| items - enough);
+        let tolerated = tolerates.map(|tolerates| tolerates.at_most(items));
+        let tolerated = match (spare, tolerated) {
+            (Some(spare), Some(tolerated)) => tolerated.min(spare),
+            (spare, tolerated) => spare.or(tolerated).unwrap_or(0),
+        };
+        let (well, badly, lost) = (bodies.well, bodies.badly, bodies.lost);
+        let (concurrency, body) = (*concurrency, *body);
+        Some((bodies, Tally { concurrency, body, items, enough, tolerated, well, badly, lost }))
     }
 }
 
@@ -233,7 +259,7 @@ impl Turn<'_> {
 
     /// The next body of a for-each, or what it comes to.
     fn next_item(&mut self, step: StepKey) -> Next {
-        let Some((bodies, tally)) = self.tally(step) else {
+        let Some((bodies, tally)) = self.state.tally(step) else {
             return Next::Wait;
         };
         let (open, begun, next) = (bodies.open.len() as u32, bodies.begun, bodies.next_item());
@@ -260,27 +286,6 @@ impl Turn<'_> {
         } else {
             Next::Succeed(bodies.output())
         }
-    }
-
-    fn tally(&self, step: StepKey) -> Option<(&Bodies, Tally)> {
-        let NodeKind::ForEach { concurrency, enough, tolerates, body, .. } =
-            &self.state.node(step)?.kind
-        else {
-            return None;
-        };
-        let bodies = self.state.cell(step)?.bodies()?;
-        let items = bodies.outputs.len() as u32;
-        let enough = enough.map(|enough| enough.at_least(items).min(items));
-        // Those that are not needed may fail; and no more than that, whatever is tolerated besides.
-        let spare = enough.map(|enough| items - enough);
-        let tolerated = tolerates.map(|tolerates| tolerates.at_most(items));
-        let tolerated = match (spare, tolerated) {
-            (Some(spare), Some(tolerated)) => tolerated.min(spare),
-            (spare, tolerated) => spare.or(tolerated).unwrap_or(0),
-        };
-        let (well, badly) = (bodies.well, bodies.badly);
-        let (concurrency, body) = (*concurrency, *body);
-        Some((bodies, Tally { concurrency, body, items, enough, tolerated, well, badly }))
     }
 
     /// The only body of a step that has one, or the first of a loop.
@@ -401,7 +406,7 @@ impl Turn<'_> {
     pub(super) fn close(&mut self, scope: u32, parent: StepKey, outcome: Outcome) {
         let failed = matches!(outcome, Outcome::Failed { .. });
         self.emit(Event::ScopeClosed { scope, outcome: Box::new(outcome) });
-        if failed && self.tally(parent).is_none_or(|(_, tally)| tally.is_lost()) {
+        if failed && self.state.tally(parent).is_none_or(|(_, tally)| tally.is_lost()) {
             self.stop_other_bodies(parent);
         }
         self.push(Work::Continue(parent));

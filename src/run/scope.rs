@@ -200,6 +200,9 @@ pub(super) struct Bodies {
     pub(super) well: u32,
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) badly: u32,
+    /// Whether a for-each cannot end well any more, however many of those that are open do so.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(super) lost: bool,
     /// The output of a loop's last turn.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(super) last: Value,

@@ -52,7 +52,13 @@ impl Base {
             // A kill takes nothing away that the system was given: the disk need not be waited for.
             Self::File(file) => {
                 let options = SqliteOptions::new().synchronous(Synchronous::Normal);
-                Arc::new(options.open(file).unwrap())
+                loop {
+                    match options.clone().open(file) {
+                        Ok(storage) => return Arc::new(storage),
+                        // A process that was stopped while it wrote may have it for a while.
+                        Err(error) => assert!(error.is_transient(), "{error}"),
+                    }
+                }
             }
             #[cfg(feature = "postgres")]
             Self::Schema(schema) => Arc::new(schema.open()),

@@ -312,6 +312,7 @@ fn looked_at(handle: &RunHandle) -> String {
     let _ = write!(seen, "{:?} {:?}", run.outcome(), run.error_history());
     let _ = write!(seen, "{} {} {}", run.to_svg(), run.to_dot(), run.to_mermaid());
     let _ = write!(seen, "{:?} {:?}", handle.approvals(), handle.definition());
+    let _ = write!(seen, "{:?} {} {:?}", handle.explain_run(), handle.explain_run(), handle.waits());
     for step in &handle.definition().0.steps {
         let path = step.id.to_string();
         let _ = write!(seen, "{:?} {:?}", run.step_output(&path), handle.explain(&path));
