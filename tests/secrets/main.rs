@@ -12,7 +12,7 @@ use stepwell::executor::LogLevel;
 use stepwell::journal::{Event, Operation, Reason, Vote};
 use stepwell::runtime::Runtime as _;
 use stepwell::secret::{Key, Keyring, Secret};
-use stepwell::storage::{BlobStore, Memory, MemoryBlobs, Reply, Storage};
+use stepwell::storage::{BlobStore, Memory, MemoryBlobs, Reply, RunQuery, Storage};
 use stepwell::testing::VirtualRuntime;
 use stepwell::workflow::{Approval, Lock, Priority, Variable, VariableType};
 use stepwell::{
@@ -293,6 +293,9 @@ fn canary(time: &VirtualRuntime, engine: &Engine, storage: &impl Storage) -> Str
             let again =
                 engine.reopen(handle.id(), again, Reason::new("ann", "again")).await.unwrap();
             seen.push_str(&looked_at(&again));
+            let told = (handle.journal(0, 10_000).await, engine.list(RunQuery::default()).await);
+            assert!(told.0.as_ref().unwrap().len() > 10 && told.1.as_ref().unwrap().len() == 1);
+            let _ = write!(seen, "{told:?}");
             outcome
         })
         .unwrap()
@@ -312,7 +315,8 @@ fn looked_at(handle: &RunHandle) -> String {
     let _ = write!(seen, "{:?} {:?}", run.outcome(), run.error_history());
     let _ = write!(seen, "{} {} {}", run.to_svg(), run.to_dot(), run.to_mermaid());
     let _ = write!(seen, "{:?} {:?}", handle.approvals(), handle.definition());
-    let _ = write!(seen, "{:?} {} {:?}", handle.explain_run(), handle.explain_run(), handle.waits());
+    let _ =
+        write!(seen, "{:?} {} {:?}", handle.explain_run(), handle.explain_run(), handle.waits());
     for step in &handle.definition().0.steps {
         let path = step.id.to_string();
         let _ = write!(seen, "{:?} {:?}", run.step_output(&path), handle.explain(&path));

@@ -124,7 +124,7 @@ impl<S: Storage + Clone> Client<S> {
                 self.end(&handle).await?;
             } else if !self.world.is_single() {
                 // Whoever looks at a run drives it.
-                self.look(&handle, self.world.seconds(0, 20)).await;
+                let _ = self.look(&handle, self.world.seconds(0, 20)).await;
             }
             self.fulfil(engine, &mut handle, wish).await?;
             self.heard.fetch_add(1, Ordering::Relaxed);
@@ -149,8 +149,11 @@ impl<S: Storage + Clone> Client<S> {
         }
     }
 
-    async fn look(&self, handle: &RunHandle, length: std::time::Duration) {
-        drop(select(pin!(handle.outcome()), pin!(self.world.nap(length))).await);
+    async fn look(&self, handle: &RunHandle, length: std::time::Duration) -> Result<()> {
+        match select(pin!(handle.outcome()), pin!(self.world.nap(length))).await {
+            Either::Left((outcome, _)) => outcome.map(drop),
+            Either::Right(_) => Ok(()),
+        }
     }
 
     async fn fulfil(&self, engine: &Engine, handle: &mut RunHandle, wish: &Wish) -> Result<()> {
@@ -161,7 +164,8 @@ impl<S: Storage + Clone> Client<S> {
                     if is_halted(handle) {
                         self.say(|why| handle.resume(why)).await?;
                     }
-                    self.look(handle, 5 * SECOND).await;
+                    // It may have been removed, and nobody would ever ask for a vote.
+                    self.look(handle, 5 * SECOND).await?;
                 }
                 for open in handle.approvals() {
                     self.say(|mark| handle.approve(&open.id, Vote::approve(*by).comment(mark.why)))
