@@ -12,7 +12,9 @@ use crate::time::Timestamp;
 const ASIDE_FOR: Duration = Duration::from_secs(60);
 /// How long it counts that the others could have had it: gone before it is tried again, so that they can
 /// have it then, too.
-const GIVEN_FOR: Duration = Duration::from_secs(30);
+const GIVEN_FOR: Duration = Duration::from_secs(45);
+/// How long it rests at most for the others to look: where they look less often they are told to.
+const LOOK_MAX: Duration = Duration::from_secs(20);
 /// How long this engine claims nothing after that.
 const REST: Duration = Duration::from_secs(1);
 
@@ -43,6 +45,6 @@ impl Aside {
         }
         // Also for those whose clocks are far behind.
         given.insert(run.clone(), monotonic + GIVEN_FOR);
-        (Timestamp::EPOCH, poll_every * 2)
+        (Timestamp::EPOCH, (poll_every * 2).min(LOOK_MAX))
     }
 }

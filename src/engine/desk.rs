@@ -54,6 +54,8 @@ pub(crate) struct Desk {
     pub(crate) grown: bool,
     /// Starts of what is not to be begun twice that may be stored, and that nobody has begun.
     unbegun: Vec<Unbegun>,
+    /// What was decided last was so by who may have been taken for gone by then.
+    pub(crate) may_be_gone: bool,
     /// Begun steps that the retry budget has not counted yet.
     first_attempts: u64,
 }
@@ -467,7 +469,8 @@ impl Desk {
             let Begun { body, key, .. } = &launch.begun;
             site.prepared.task(*body, key.step).is_some_and(|task| task.at_most_once)
         });
-        self.unbegun.extend(once.map(|Launch { begun, at, .. }| Unbegun {
+        let ours = !std::mem::take(&mut self.may_be_gone);
+        self.unbegun.extend(once.filter(|_| ours).map(|Launch { begun, at, .. }| Unbegun {
             step: begun.key,
             number: begun.number,
             body: begun.body,

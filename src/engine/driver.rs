@@ -332,10 +332,20 @@ impl Driver {
     async fn commit(&mut self, next: (RunStatus, Holding)) -> Result<bool> {
         let asked_at = self.site.shared.then(|| self.site.engine.runtime.monotonic());
         let (reply, after) = self.store(next);
-        let emptied = match reply {
+        let answer = match reply {
             // Taken without waiting, which costs as much as a small step.
-            Reply::Ready(Some(answer)) => answer?,
-            reply => reply.await?,
+            Reply::Ready(Some(answer)) => answer,
+            reply => reply.await,
+        };
+        let emptied = match answer {
+            Ok(emptied) => emptied,
+            Err(error) => {
+                // Somebody else may have decided the same at that very moment.
+                let engine = &self.site.engine;
+                let asked_at = asked_at.unwrap_or_else(|| engine.runtime.monotonic());
+                self.desk.may_be_gone |= !engine.was_heard_at(asked_at);
+                return Err(error);
+            }
         };
         if self.stored(emptied, after) {
             Box::pin(self.disturb()).await;

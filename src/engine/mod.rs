@@ -332,6 +332,8 @@ impl Engine {
         // A run that nothing has happened to cannot refuse to begin.
         let _ = state.decide_into(start, now, &mut journal);
         let status = state.status();
+        // Before it is said who holds it: the engine may have retired meanwhile.
+        self.0.introduce().await?;
         let holding =
             if status.is_end() { Holding::Finished } else { Holding::Held(self.0.owner()) };
         let new = NewRun {
@@ -345,7 +347,6 @@ impl Engine {
             journal,
             status,
         };
-        self.0.introduce().await?;
         let unheard = self.0.unheard();
         let created = self.0.storage.create(new).await?;
         unheard.heard();

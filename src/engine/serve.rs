@@ -36,8 +36,8 @@ impl Engine {
     /// goes on when it is served again, or when others have heard nothing of it for the length of a
     /// lease.
     ///
-    /// A storage that fails is asked again, less and less often, up to once a minute, but told three times
-    /// in a lease that this engine is alive; what runs goes on meanwhile. A run that this engine has no
+    /// A storage that fails is asked again, less and less often, up to once a minute, but told all the
+    /// while that this engine is alive; what runs goes on meanwhile. A run that this engine has no
     /// executors for is left to others.
     ///
     /// # Errors
@@ -104,15 +104,17 @@ impl Engine {
                 }
                 Next::Due => round = Some(self.round(rest.is_some()).boxed()),
                 Next::Round(done) => {
-                    let again = done
-                        .unwrap_or_else(|error| Again::after(&error, pause, self.0.beat_every()));
-                    pause = match again.failed {
-                        true => (pause * 2).min(LEFT_ALONE_MAX),
-                        // It was only told that this engine is alive.
-                        false if rest.is_some() => pause,
-                        false => LEFT_ALONE,
-                    };
-                    rest = again.rests(&self.0.runtime).or(rest);
+                    let every = self.0.beat_every();
+                    let mut again = done.unwrap_or_else(|error| Again::after(&error, pause, every));
+                    if rest.is_some() {
+                        // It was only told that this engine is alive, and however that went, what rests
+                        // goes on when it would.
+                        again.rest = Duration::ZERO;
+                    } else {
+                        rest = again.rests(&self.0.runtime);
+                        pause =
+                            if again.failed { (pause * 2).min(LEFT_ALONE_MAX) } else { LEFT_ALONE };
+                    }
                     (round, timer) = (None, again.wait(&self.0.runtime));
                 }
             }
@@ -129,14 +131,15 @@ impl Engine {
         self.0.tend().await?;
         // Its first word may be on its way still, said for a purge.
         self.0.introduce().await?;
+        let mut rest = Duration::ZERO;
         if self.0.looks_for_lost() {
             let unheard = self.0.unheard();
-            self.find_lost().await?;
+            rest = self.find_lost().await?;
             unheard.heard();
         }
         let tends = || self.0.tends_at().saturating_sub(self.0.runtime.monotonic());
-        if rests {
-            return Ok(Again { due: None, tends: tends(), rest: Duration::ZERO, failed: false });
+        if rests || !rest.is_zero() {
+            return Ok(Again { due: None, tends: tends(), rest, failed: false });
         }
         let now = self.0.runtime.now();
         let (owner, gone) = (self.0.owner(), self.0.gone());
@@ -146,7 +149,6 @@ impl Engine {
         unheard.heard();
         // There may be more: the rest belongs to the others as much, if they are quicker.
         let more = claimed.len() == CLAIMED_AT_ONCE;
-        let mut rest = Duration::ZERO;
         for Claimed { run, .. } in claimed {
             rest = rest.max(self.begin_claimed(&run, now).await);
         }
@@ -155,20 +157,21 @@ impl Engine {
     }
 
     /// Loads runs that the storage says this engine holds, and that it does not know of: it has not
-    /// heard the answer when it took them.
-    async fn find_lost(&self) -> Result<()> {
+    /// heard the answer when it took them. How long to claim no more, if one could not be loaded.
+    async fn find_lost(&self) -> Result<Duration> {
+        let mut rest = Duration::ZERO;
         let mut after = None;
         loop {
             let held = self.0.storage.held(self.0.owner(), after, CLAIMED_AT_ONCE).await?;
             for id in &held {
                 let known = lock(&self.0.runs).contains_key(id);
                 if !known {
-                    self.take_over(id, self.0.runtime.now()).await;
+                    rest = rest.max(self.take_over(id, self.0.runtime.now()).await);
                 }
             }
             match held.into_iter().next_back() {
                 Some(last) => after = Some(last),
-                None => return Ok(()),
+                None => return Ok(rest),
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::{Either, select};
@@ -18,22 +18,37 @@ const BEATS_PER_LEASE: u32 = 3;
 const MAIL_AT_ONCE: usize = 1_000;
 
 /// Who this engine is to the others, made when it is built: somebody else each time that it has retired.
+///
+/// Who has retired is forgotten, and would count its beats from the beginning: somebody who has heard
+/// little of it could take its beats for those that they know, and it for silent since then.
 #[derive(Debug)]
 pub(crate) struct Incarnation {
     token: u128,
-    retired: AtomicU64,
+    /// How often it has retired.
+    number: AtomicU64,
+    /// Who it was, if the storage may not have heard that this one has retired.
+    former: Mutex<Option<Owner>>,
 }
 
 impl Incarnation {
     pub(crate) const fn new(token: u128) -> Self {
-        Self { token, retired: AtomicU64::new(0) }
+        Self { token, number: AtomicU64::new(0), former: Mutex::new(None) }
+    }
+
+    fn number(&self) -> u64 {
+        self.number.load(Ordering::Acquire)
+    }
+
+    fn owner(&self, number: u64) -> Owner {
+        Owner(self.token.wrapping_add(number.into()))
     }
 }
 
 /// When the next word is due, and whose last word came when.
 #[derive(Debug, Default)]
 pub(crate) struct Pulse {
-    introduced: AtomicBool,
+    /// The last incarnation that was heard of, counted from 1.
+    introduced: AtomicU64,
     heard: Mutex<Heard>,
 }
 
@@ -46,6 +61,8 @@ struct Heard {
     at: Duration,
     /// When that was asked for, and so when this engine was heard at the latest.
     asked_at: Duration,
+    /// Since when it was heard again and again, without a pause in which others might wonder.
+    unbroken_since: Duration,
     last: BTreeMap<Owner, (u64, Duration)>,
 }
 
@@ -60,12 +77,11 @@ impl Inner {
     }
 
     pub(crate) fn owner(&self) -> Owner {
-        let Incarnation { token, retired } = &self.incarnation;
-        Owner(token.wrapping_add(retired.load(Ordering::Acquire).into()))
+        self.incarnation.owner(self.incarnation.number())
     }
 
     pub(crate) fn is_introduced(&self) -> bool {
-        self.pulse.introduced.load(Ordering::Acquire)
+        self.pulse.introduced.load(Ordering::Acquire) > self.incarnation.number()
     }
 
     /// When something is to be said or asked next, by the clock that only goes forward.
@@ -155,6 +171,12 @@ impl Inner {
         until.saturating_sub(self.runtime.monotonic())
     }
 
+    /// Whether no other could take this engine for gone at that time.
+    pub(crate) fn was_heard_at(&self, then: Duration) -> bool {
+        let heard = lock(&self.pulse.heard);
+        heard.unbroken_since <= then && then.saturating_sub(heard.asked_at) < self.limits.lease / 2
+    }
+
     /// Whether the others may have taken this engine for gone, if it has slept since then: its last word
     /// may be a third of a lease older.
     pub(crate) fn may_be_gone_since(&self, then: Duration) -> bool {
@@ -173,8 +195,10 @@ impl Inner {
     async fn beat(&self) -> Result<()> {
         let every = self.beat_every();
         let asked_at = self.runtime.monotonic();
-        let owner = self.owner();
+        let number = self.incarnation.number();
+        let owner = self.incarnation.owner(number);
         lock(&self.pulse.heard).beat_at = asked_at + every;
+        self.leave_former().await?;
         let beats = match self.storage.beat(owner).await {
             Ok(beats) => beats,
             Err(error) => {
@@ -188,6 +212,9 @@ impl Inner {
         if !self.has_listened(&heard, now) {
             before.clear();
         }
+        if asked_at.saturating_sub(heard.asked_at) >= self.limits.lease / 2 {
+            heard.unbroken_since = asked_at;
+        }
         (heard.at, heard.asked_at) = (now, asked_at);
         heard.last = beats
             .into_iter()
@@ -198,9 +225,7 @@ impl Inner {
             })
             .collect();
         drop(heard);
-        if owner == self.owner() {
-            self.pulse.introduced.store(true, Ordering::Release);
-        }
+        self.pulse.introduced.fetch_max(number + 1, Ordering::AcqRel);
         if self.storage.has_given_up() {
             self.doubt();
         }
@@ -224,22 +249,29 @@ impl Inner {
         lock(&self.pulse.heard).last.is_empty()
     }
 
-    /// Who has not listened knows nothing of those who were silent meanwhile, or have begun anew since.
+    /// Who has not listened knows nothing of those who were silent meanwhile.
     fn has_listened(&self, heard: &Heard, now: Duration) -> bool {
         now.saturating_sub(heard.at) < self.limits.lease / 2
     }
 
     /// Lets go of everything at once, unless somebody still drives a run here.
     pub(crate) async fn retire(&self) -> Result<()> {
-        let owner = self.owner();
         if !self.is_introduced() {
             return Ok(());
         }
-        // Who has retired is forgotten, and counts from the beginning: somebody who has heard little of
-        // it could take its beats for those that they know, and it for silent since then.
-        self.incarnation.retired.fetch_add(1, Ordering::AcqRel);
-        self.pulse.introduced.store(false, Ordering::Release);
+        let number = self.incarnation.number.fetch_add(1, Ordering::AcqRel);
+        *lock(&self.incarnation.former) = Some(self.incarnation.owner(number));
         lock(&self.pulse.heard).beat_at = Duration::ZERO;
-        self.storage.retire(owner).await
+        self.leave_former().await
+    }
+
+    /// What it held under its former name is free, also if the storage did not answer when it retired.
+    async fn leave_former(&self) -> Result<()> {
+        let former = *lock(&self.incarnation.former);
+        if let Some(former) = former {
+            self.storage.retire(former).await?;
+            lock(&self.incarnation.former).take_if(|left| *left == former);
+        }
+        Ok(())
     }
 }

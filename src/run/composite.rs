@@ -48,12 +48,17 @@ pub(super) struct Tally {
 
 impl Tally {
     fn is_enough(&self) -> bool {
-        !self.lost && self.enough.is_some_and(|enough| self.well >= enough)
+        !self.is_lost() && self.has_enough()
+    }
+
+    fn has_enough(&self) -> bool {
+        self.enough.is_some_and(|enough| self.well >= enough)
     }
 
     /// Whether it cannot end well any more.
     pub(super) fn is_lost(&self) -> bool {
-        !self.is_enough() && self.badly > self.tolerated
+        // A live run may have been told meanwhile to tolerate more.
+        self.badly > self.tolerated && (self.lost || !self.has_enough())
     }
 }
 

@@ -3,14 +3,13 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
-use futures::future::{BoxFuture, Either, pending, poll_fn, select};
+use futures::future::{AbortHandle, BoxFuture, Either, abortable, pending, select};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -122,7 +121,7 @@ impl<S: Storage + Clone> CrashTest<S> {
                 if let Either::Left((output, _)) = select(pin!(program(engine)), end).await {
                     return output;
                 }
-                life.over.store(true, Ordering::Relaxed);
+                life.end();
                 self.crashed.fetch_add(1, Ordering::Relaxed);
                 let pause = chance.random_range(0..=PAUSE_MAX.as_secs());
                 self.time.sleep(Duration::from_secs(pause)).await;
@@ -134,7 +133,7 @@ impl<S: Storage + Clone> CrashTest<S> {
 
     /// An engine that is yet to be built, what it lives in, and when that ends.
     fn life(&self, chance: &mut StdRng) -> (EngineBuilder, Life, BoxFuture<'static, ()>) {
-        let life = Life { time: self.time.clone(), over: Arc::default() };
+        let life = Life { time: self.time.clone(), over: Arc::default(), spawned: Arc::default() };
         let (mut last, mut seconds) = (None, None);
         match chance.random_range(0..3) {
             0 => seconds = Some(up_to(chance, SECONDS_LOG_MAX)),
@@ -142,8 +141,11 @@ impl<S: Storage + Clone> CrashTest<S> {
         }
         let is_done = chance.random();
         let (dies, died) = oneshot::channel();
-        let mut dies = Some(dies);
+        let (mut dies, over) = (Some(dies), Arc::clone(&life.over));
         let storage = Faulty::new(self.storage.clone(), move |call| {
+            if over.load(Ordering::Relaxed) {
+                return Some(Fault::Hangs);
+            }
             let last = last.filter(|last| *last <= call.number)?;
             // Whatever is asked in its last moment, nothing comes of it.
             let _ = dies.take().map(|dies| dies.send(()));
@@ -174,6 +176,16 @@ fn up_to(chance: &mut StdRng, log_max: u32) -> u64 {
 struct Life {
     time: VirtualRuntime,
     over: Arc<AtomicBool>,
+    spawned: Arc<Mutex<Vec<AbortHandle>>>,
+}
+
+impl Life {
+    fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+        let spawned =
+            std::mem::take(&mut *self.spawned.lock().unwrap_or_else(PoisonError::into_inner));
+        spawned.iter().for_each(AbortHandle::abort);
+    }
 }
 
 impl Runtime for Life {
@@ -193,13 +205,10 @@ impl Runtime for Life {
         self.time.sleep(length)
     }
 
-    fn spawn(&self, mut future: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
-        let over = Arc::clone(&self.over);
-        let lives = poll_fn(move |context| match over.load(Ordering::Relaxed) {
-            true => Poll::Ready(()),
-            false => future.poll_unpin(context),
-        });
-        self.time.spawn(lives.boxed())
+    fn spawn(&self, future: BoxFuture<'static, ()>) -> Result<(), BoxFuture<'static, ()>> {
+        let (future, handle) = abortable(future);
+        self.spawned.lock().unwrap_or_else(PoisonError::into_inner).push(handle);
+        self.time.spawn(future.map(drop).boxed())
     }
 
     fn spawn_blocking(&self, work: BlockingWork) -> Result<(), BlockingWork> {

@@ -287,6 +287,17 @@ fn nothing_is_lost_whatever_goes_wrong() {
     seeds(2_000, |seed| drop(simulate(seed, Memory::new(), Mistake::None)));
 }
 
+/// Beyond the first ones.
+const SEEDS_THAT_FAILED: [u64; 10] =
+    [67837, 143780, 165524, 181658, 335458, 381914, 466484, 504619, 702775, 953837];
+
+#[test]
+fn seeds_that_failed_once_do_so_no_more() {
+    for seed in SEEDS_THAT_FAILED {
+        drop(simulate(seed, Memory::new(), Mistake::None));
+    }
+}
+
 #[test]
 fn a_seed_decides_all_of_it() {
     for seed in 0..40 {
