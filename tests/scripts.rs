@@ -6,6 +6,7 @@
 #![cfg(all(feature = "yaml", feature = "template", feature = "schema"))]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -24,11 +25,11 @@ fn every_script_does_what_it_says() {
     let mut files: Vec<_> =
         std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
-    let mut wrong = Vec::new();
+    let (mut wrong, mut explained) = (Vec::new(), BTreeSet::new());
     for file in &files {
         let text = std::fs::read_to_string(file).unwrap();
         let name = file.file_stem().unwrap().to_string_lossy();
-        let now = Script::run(&name, &text);
+        let now = Script::run(&name, &text, &mut explained);
         if now != text && std::env::var_os("UPDATE").is_some() {
             std::fs::write(file, &now).unwrap();
         } else if now != text {
@@ -37,6 +38,46 @@ fn every_script_does_what_it_says() {
     }
     assert!(files.len() >= 120, "only {} scripts", files.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // Those that are an engine's to give are tested with one.
+    let never: Vec<&&str> = EXPLAINED.iter().filter(|state| !explained.contains(**state)).collect();
+    assert!(never.is_empty(), "no script explains these states: {never:?}");
+}
+
+/// Each state that a step can be in, and that a run can, as far as the run itself knows.
+const EXPLAINED: [&str; 26] = [
+    "step RunNotStarted",
+    "step RunEnded",
+    "step WaitsFor",
+    "step WaitsForCompensation",
+    "step Paused",
+    "step Ready",
+    "step Running",
+    "step RetryDue",
+    "step OutcomeUnknown",
+    "step WaitsUntil",
+    "step WaitsForSignal",
+    "step WaitsForCondition",
+    "step WaitsForApproval",
+    "step WaitsForFirst",
+    "step Succeeded",
+    "step Failed",
+    "step ConditionFalse",
+    "step SkippedByOperator",
+    "step NotReached",
+    "step Cancelled",
+    "run NotStarted",
+    "run UnderWay",
+    "run Paused",
+    "run Quarantined",
+    "run Stopping",
+    "run Ended",
+];
+
+/// What of an enum this is.
+fn variant(of: &str, debug: &impl std::fmt::Debug) -> String {
+    let debug = format!("{debug:?}");
+    let name = debug.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+    format!("{of} {name}")
 }
 
 fn difference(expected: &str, found: &str) -> String {
@@ -54,11 +95,12 @@ struct Script {
     journal: Vec<Recorded>,
     /// Paths of steps whose scopes are gone by the time that they are printed.
     paths: std::collections::BTreeMap<StepKey, String>,
+    explained: BTreeSet<String>,
 }
 
 impl Script {
     /// The text again, with what happens now under each command.
-    fn run(name: &str, text: &str) -> String {
+    fn run(name: &str, text: &str, explained: &mut BTreeSet<String>) -> String {
         let (head, body) = text.split_once("\n----\n").unwrap_or_else(|| panic!("{name}: no ----"));
         let mut definitions = head.split("\n====\n");
         let first = definitions.next().unwrap();
@@ -91,6 +133,7 @@ impl Script {
             now: Timestamp::EPOCH,
             journal: Vec::new(),
             paths: Default::default(),
+            explained: BTreeSet::new(),
         };
         for command in body.lines().filter(|line| !line.starts_with("  ")) {
             let _ = writeln!(out, "{command}");
@@ -99,6 +142,7 @@ impl Script {
             }
         }
         script.check(name);
+        explained.append(&mut script.explained);
         out
     }
 
@@ -196,8 +240,14 @@ impl Script {
                 self.operate(Operation::Modify { workflow, linked, revision, mapping })
             }
             "set" => self.operate(Operation::set_variable(first, json(rest))),
+            "explain" if first.is_empty() => {
+                let why = self.state.explain_run();
+                self.explained.insert(variant("run", &why));
+                vec![why.to_string()]
+            }
             "explain" => {
                 let found = self.state.find(first).and_then(|step| self.state.explain(step));
+                self.explained.extend(found.iter().map(|why| variant("step", why)));
                 vec![found.map_or_else(|| "no such step".into(), |why| why.to_string())]
             }
             "name" => {
