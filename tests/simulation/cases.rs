@@ -8,7 +8,7 @@ use futures::future::{Either, join, join_all, select};
 use stepwell::engine::Retention;
 use stepwell::journal::{Operation, Reason, Signal};
 use stepwell::runtime::Runtime as _;
-use stepwell::storage::{Acquire, Claim, Holding, Memory, Message, Owner, Storage};
+use stepwell::storage::{Acquire, Holding, Memory, Message, Owner, Storage};
 use stepwell::testing::{Call, Fault, Faulty, VirtualRuntime};
 use stepwell::workflow::Lock;
 use stepwell::{
@@ -273,53 +273,35 @@ fn an_engine_that_has_retired_and_is_served_again_is_not_who_was_silent() {
 }
 
 #[test]
-fn an_engine_that_did_not_listen_takes_nobody_for_gone_who_began_anew() {
+fn an_engine_that_did_not_listen_takes_nobody_for_gone_who_slept_as_long() {
     let place = Place::new();
-    let storage = &place.memory;
-    let one = place.engine(|_| None);
-    let begun = place.time.block_on(async {
-        let two = place.engine(|_| None);
-        let stopped = AtomicBool::new(false);
-        let mut watching = Box::pin(async {
-            place.nap(3 * SECOND).await;
-            two.serve(place.nap(400 * SECOND)).await
+    let (one, two) = (place.engine(|_| None), place.engine(|_| None));
+    let asleep = [AtomicBool::new(false), AtomicBool::new(false)];
+    let recoveries = place.time.block_on(async {
+        let slow = Step::wait("w", Wait::For(300 * SECOND));
+        let run = one.start(&flow([work("a"), slow]), ()).await.unwrap();
+        let [first, second] = [(&one, &asleep[0]), (&two, &asleep[1])].map(|(engine, asleep)| {
+            let mut serving = Box::pin(engine.serve(place.nap(100 * SECOND)));
+            std::future::poll_fn(move |context| match asleep.load(Ordering::Relaxed) {
+                true => std::task::Poll::Pending,
+                false => serving.as_mut().poll(context),
+            })
         });
-        let watches = std::future::poll_fn(|context| match stopped.load(Ordering::Relaxed) {
-            true => std::task::Poll::Pending,
-            false => watching.as_mut().poll(context),
-        });
-        let story = async {
-            // It beats three times, is heard of, and goes.
-            one.serve(place.nap(28 * SECOND)).await.unwrap();
-            stopped.store(true, Ordering::Relaxed);
-            // Somebody tidies up behind it.
-            let claim = Claim {
-                owner: Owner(9),
-                now: place.time.now(),
-                gone: Vec::new(),
-                run: None,
-                limit: 10,
-            };
-            storage.claim(claim).await.unwrap();
+        let sleeps = async {
+            let sleep = |engine: usize, on| asleep[engine].store(on, Ordering::Relaxed);
+            place.nap(15 * SECOND).await;
+            (sleep(0, true), sleep(1, true));
+            // Both machines were suspended; who wakes first has heard nobody for as long.
             place.nap(40 * SECOND).await;
-            let slow = Step::wait("w", Wait::For(300 * SECOND));
-            let run = one.start(&flow([work("a"), slow]), ()).await.unwrap();
-            let wakes = async {
-                place.nap(22 * SECOND).await;
-                stopped.store(false, Ordering::Relaxed);
-                place.nap(SECOND).await;
-                place.nap(4 * SECOND).await;
-                storage.load(run.id()).await.unwrap().unwrap().recoveries
-            };
-            let served = one.serve(place.nap(30 * SECOND));
-            join(served, wakes).await.1
+            sleep(1, false);
+            place.nap(SECOND).await;
+            sleep(0, false);
         };
-        match select(Box::pin(watches), Box::pin(story)).await {
-            Either::Left(_) => panic!("it watches longer"),
-            Either::Right((recoveries, _)) => recoveries,
-        }
+        let served = join(join(first, second), sleeps).await.0;
+        (served.0.unwrap(), served.1.unwrap());
+        place.memory.load(run.id()).await.unwrap().unwrap().recoveries
     });
-    assert_eq!(begun.unwrap(), 0, "it was alive");
+    assert_eq!(recoveries.unwrap(), 0, "it was as silent as who listened");
 }
 
 #[test]
