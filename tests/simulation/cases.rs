@@ -290,7 +290,8 @@ fn an_engine_that_did_not_listen_takes_nobody_for_gone_who_slept_as_long() {
         let sleeps = async {
             let sleep = |engine: usize, on| asleep[engine].store(on, Ordering::Relaxed);
             place.nap(15 * SECOND).await;
-            (sleep(0, true), sleep(1, true));
+            sleep(0, true);
+            sleep(1, true);
             // Both machines were suspended; who wakes first has heard nobody for as long.
             place.nap(40 * SECOND).await;
             sleep(1, false);
@@ -298,7 +299,8 @@ fn an_engine_that_did_not_listen_takes_nobody_for_gone_who_slept_as_long() {
             sleep(0, false);
         };
         let served = join(join(first, second), sleeps).await.0;
-        (served.0.unwrap(), served.1.unwrap());
+        served.0.unwrap();
+        served.1.unwrap();
         place.memory.load(run.id()).await.unwrap().unwrap().recoveries
     });
     assert_eq!(recoveries.unwrap(), 0, "it was as silent as who listened");
