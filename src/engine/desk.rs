@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
@@ -483,6 +484,11 @@ impl Desk {
                 self.held.give_back(task);
             }
         }
+    }
+
+    /// How long ago what is not launched yet was decided.
+    pub(crate) fn decided_ago(&self, now: Timestamp) -> Duration {
+        self.launches.first().map_or(Duration::ZERO, |launch| now.since(launch.at))
     }
 
     /// Whether the start of this attempt was decided here, and nobody has begun it.

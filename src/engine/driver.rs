@@ -341,9 +341,10 @@ impl Driver {
             Ok(emptied) => emptied,
             Err(error) => {
                 // Somebody else may have decided the same at that very moment.
-                let engine = &self.site.engine;
-                let asked_at = asked_at.unwrap_or_else(|| engine.runtime.monotonic());
-                self.desk.may_be_gone |= !engine.was_heard_at(asked_at);
+                let Site { engine, .. } = &self.site;
+                let ago = || self.desk.decided_ago(engine.runtime.now());
+                let then = || engine.runtime.monotonic().saturating_sub(ago());
+                self.desk.may_be_gone |= !engine.was_heard_at(asked_at.unwrap_or_else(then));
                 return Err(error);
             }
         };
