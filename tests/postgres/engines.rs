@@ -74,7 +74,7 @@ fn shape() -> Workflow {
 }
 
 /// Does this until it goes well: only the storage may be at fault.
-fn insist<T>(mut work: impl FnMut() -> Result<T>) -> T {
+pub(super) fn insist<T>(mut work: impl FnMut() -> Result<T>) -> T {
     let mut done = None;
     wait_until("it goes well again", || match work() {
         Ok(work) => {
@@ -90,7 +90,7 @@ fn insist<T>(mut work: impl FnMut() -> Result<T>) -> T {
 }
 
 /// Looks now and then, and gives up some time.
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let mut end = Delay::new(DEADLINE);
     while !is_so() {
         block_on(Delay::new(Duration::from_millis(5)));

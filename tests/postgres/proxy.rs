@@ -8,12 +8,13 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
+use futures::{FutureExt, StreamExt};
 use futures_timer::Delay;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 
-use super::engines::World;
+use super::engines::{World, insist, wait_until};
 use super::server::Own;
 use super::*;
 
@@ -258,4 +259,48 @@ fn engines_go_on_where_each_word_takes_its_time() {
         world.let_work(4);
         proxies.iter().for_each(|proxy| proxy.set_delay(Duration::ZERO));
     });
+}
+
+/// A way to a server for a storage with a single connection, and little patience.
+fn single() -> Option<(Own, Proxy, Postgres)> {
+    let own = Own::start()?;
+    block_on(block_on(Postgres::connect(&own.url())).unwrap().migrate()).unwrap();
+    let proxy = Proxy::before(own.socket());
+    let options = PostgresOptions::new().connections(1).patience(Duration::from_millis(500));
+    let storage = block_on(options.connect(&proxy.url())).unwrap();
+    Some((own, proxy, storage))
+}
+
+#[test]
+fn a_connection_that_is_lost_while_it_goes_back_costs_no_place() {
+    let Some((_own, proxy, storage)) = single() else { return };
+    let ask = || block_on(storage.next_due());
+    assert!(insist(ask).is_none());
+    // Long enough for whatever is asked behind the answer.
+    proxy.set_delay(Duration::from_millis(30));
+    assert!(insist(ask).is_none());
+    proxy.lose(Way::Answers, true);
+    lose(Duration::from_secs(1));
+    proxy.lose(Way::Answers, false);
+    proxy.set_delay(Duration::ZERO);
+    assert!(insist(ask).is_none());
+}
+
+#[test]
+fn who_listens_on_a_connection_that_was_lost_without_a_word_listens_again() {
+    let Some((_own, proxy, storage)) = single() else { return };
+    let mut news = storage.news(A);
+    let mut hears = || {
+        let mut heard = false;
+        wait_until("something may be new", || {
+            heard = heard || news.next().now_or_never().is_some();
+            heard
+        });
+    };
+    hears();
+    proxy.set_deaf(true);
+    lose(Duration::from_millis(100));
+    proxy.set_deaf(false);
+    // It listens anew: something may have been missed.
+    hears();
 }

@@ -149,9 +149,17 @@ impl Access {
         self.fault.of(error)
     }
 
+    /// A connection as soon as one is free. Without tokio nobody overtakes in the line of a pool: a
+    /// future that stands first there and is not polled any more would hold up all others. So a task
+    /// stands there, and such a future keeps no more from others than the connection that it was given.
     async fn acquire(&self) -> Result<Held> {
-        let connection = wait(&self.pool).await.map_err(|error| self.fault.of(&error))?;
-        Ok(Held { connection: Some(connection), usable: true })
+        let (pool, patience) = (self.pool.clone(), self.patience);
+        let wait = async move {
+            let connection = Some(pool.acquire().await?);
+            Ok(Held { connection, usable: true, patience })
+        };
+        let held = if cfg!(feature = "tokio") { wait.await } else { smol::spawn(wait).await };
+        held.map_err(|error| self.fault.of(&error))
     }
 
     async fn inspect(&self, held: &mut Held) -> Result<Found> {
@@ -218,22 +226,21 @@ impl Access {
     }
 }
 
-async fn within<T>(limit: Duration, work: impl Future<Output = T> + Send) -> Option<T> {
+pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = T> + Send) -> Option<T> {
     match select(pin!(work), Delay::new(limit)).await {
         Either::Left((done, _)) => Some(done),
         Either::Right(((), _)) => None,
     }
 }
 
-/// A connection as soon as one is free. Without tokio nobody overtakes in the line of a pool: a future
-/// that stands first there and is not polled any more would hold up all others. So a task stands there,
-/// and such a future keeps no more from others than the connection that it was given.
-async fn wait(pool: &PgPool) -> sqlx::Result<PoolConnection<sqlx::Postgres>> {
-    if cfg!(feature = "tokio") {
-        return pool.acquire().await;
+/// Does something that nobody waits for, where connections do their own.
+pub(super) fn aside(work: impl Future<Output = ()> + Send + 'static) {
+    #[cfg(feature = "tokio")]
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        drop(runtime.spawn(work));
+        return;
     }
-    let pool = pool.clone();
-    smol::spawn(async move { pool.acquire().await }).await
+    smol::spawn(work).detach();
 }
 
 /// Something that has begun. What is dropped without being closed has not happened, unless it was a
@@ -280,6 +287,7 @@ impl DerefMut for Open<'_> {
 pub(super) struct Held {
     connection: Option<PoolConnection<sqlx::Postgres>>,
     usable: bool,
+    patience: Duration,
 }
 
 impl Held {
@@ -302,8 +310,19 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if let Some(connection) = self.connection.as_mut().filter(|_| !self.usable) {
+        let Some(mut connection) = self.connection.take() else { return };
+        if !self.usable {
             connection.close_on_drop();
+            return;
         }
+        // On its way back it is asked whether it still lives. By itself the pool would wait for the
+        // answer for as long as it takes, and with the place of the connection: a network that swallows
+        // what is said would have cost all places in time.
+        let back = connection.return_to_pool();
+        let patience = self.patience;
+        aside(async move {
+            // What does not answer is closed.
+            let _ = within(patience, back).await;
+        });
     }
 }

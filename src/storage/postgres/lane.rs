@@ -17,7 +17,7 @@ use rustc_hash::FxHashSet;
 use sqlx::PgConnection;
 use sqlx::error::DatabaseError;
 
-use super::access::{Access, Done, Held, Scope, Sql};
+use super::access::{self, Access, Done, Held, Scope, Sql};
 use super::create::{self, Numbers};
 use super::fault::again;
 use super::locks::{self, Asked};
@@ -195,7 +195,7 @@ impl Drop for Waiting {
         let begun = self.lane.flight.try_lock().is_some_and(|flight| flight.under_way.is_some());
         if begun {
             let lane = Arc::clone(&self.lane);
-            smol::spawn(async move { lane.drive().await }).detach();
+            access::aside(async move { lane.drive().await });
         }
     }
 }

@@ -10,8 +10,9 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use futures_timer::Delay;
 use sqlx::postgres::{PgListener, PgPoolOptions};
+use sqlx::{Acquire, Connection};
 
-use super::access::Access;
+use super::access::{Access, within};
 use crate::storage::Owner;
 
 /// How long it takes until somebody listens again after the connection was lost.
@@ -33,7 +34,7 @@ pub(super) fn news(access: Arc<Access>, owner: Owner) -> BoxStream<'static, ()> 
 /// Waits for the next word, or until somebody listens again: something may have been missed.
 async fn next(access: &Access, listener: Option<PgListener>, owner: Owner) -> PgListener {
     if let Some(mut listener) = listener {
-        if hears(&mut listener, owner).await {
+        if hears(access, &mut listener, owner).await {
             return listener;
         }
         drop(listener);
@@ -51,19 +52,28 @@ async fn next(access: &Access, listener: Option<PgListener>, owner: Owner) -> Pg
 }
 
 /// Whether there is a word, before the connection is lost.
-async fn hears(listener: &mut PgListener, owner: Owner) -> bool {
+async fn hears(access: &Access, listener: &mut PgListener, owner: Owner) -> bool {
     loop {
-        match listener.try_recv().await {
-            Ok(Some(word)) if is_for(owner, word.payload()) => {
+        match within(access.patience, listener.try_recv()).await {
+            Some(Ok(Some(word))) if is_for(owner, word.payload()) => {
                 // What is there already is looked for together.
                 while let Some(_heard) = listener.next_buffered() {}
                 return true;
             }
-            Ok(Some(_)) => {}
+            Some(Ok(Some(_))) => {}
             // It may listen again, or not.
-            Ok(None) | Err(_) => return false,
+            Some(Ok(None) | Err(_)) => return false,
+            // A network that has forgotten the connection says nothing either.
+            None => match within(access.patience, is_alive(listener)).await {
+                Some(Ok(())) => {}
+                Some(Err(_)) | None => return false,
+            },
         }
     }
+}
+
+async fn is_alive(listener: &mut PgListener) -> sqlx::Result<()> {
+    listener.acquire().await?.ping().await
 }
 
 /// Not one of the pool's connections: a host may have given it only a few.
