@@ -7,6 +7,13 @@
 mod files;
 mod polled;
 mod scenarios;
+#[cfg(feature = "postgres")]
+#[path = "../simulation/schema.rs"]
+mod schema;
+#[cfg(feature = "postgres")]
+#[path = "../postgres/server.rs"]
+#[allow(dead_code, reason = "no server is restarted here")]
+mod server;
 #[path = "../slow/mod.rs"]
 mod slow;
 mod sources;
@@ -18,6 +25,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use stepwell::storage::{Memory, Storage};
+#[cfg(feature = "postgres")]
+use stepwell::testing::Faulty;
 
 use polled::polled;
 use scenarios::{SCENARIOS, Scenario};
@@ -117,21 +126,34 @@ fn whatever_is_dropped_the_run_goes_on_in_memory() {
     assert!(trials > 1_000, "{trials}");
 }
 
-/// Files take their time: some functions, behind as a thread of its own can be.
-#[cfg(feature = "sqlite")]
-#[test]
-fn whatever_is_dropped_the_run_goes_on_in_a_file() {
-    let file = files::File::new();
-    let number = std::cell::Cell::new(0);
+/// Databases take their time: some functions, behind as a thread of its own can be.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn some(open: impl Fn() -> Arc<dyn Storage>) {
     let some = SCENARIOS.iter().filter(|scenario| {
         let of = (scenario.of, scenario.before);
         at_once() > 2
             || [("Engine::execute", Before::Nothing), ("RunHandle::signal", Before::LeftAtGo)]
                 .contains(&of)
     });
-    let trials = each(some, &[Effect::Behind], &[Rescue::Other], || {
+    let trials = each(some, &[Effect::Behind], &[Rescue::Other], open);
+    assert!(trials > 20, "{trials}");
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn whatever_is_dropped_the_run_goes_on_in_a_file() {
+    let file = files::File::new();
+    let number = std::cell::Cell::new(0);
+    some(|| {
         number.set(number.get() + 1);
         file.open_as(number.get())
     });
-    assert!(trials > 20, "{trials}");
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn whatever_is_dropped_the_run_goes_on_on_a_server() {
+    let Some(schema) = schema::Schema::new() else { return };
+    // It answers at once, so that virtual time does not pass meanwhile.
+    some(|| Arc::new(Faulty::new(schema.emptied(), |_| None)));
 }

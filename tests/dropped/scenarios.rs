@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use stepwell::engine::Retention;
-use stepwell::journal::{Operation, Signal, Vote};
+use futures::future::{BoxFuture, join};
+use futures::{StreamExt, TryStreamExt};
+use stepwell::engine::{Retention, RunMigration, Verdict};
+use stepwell::journal::{Mapping, Operation, Signal, Vote};
 use stepwell::storage::RunQuery;
-use stepwell::{Event, RunId, StartOptions};
+use stepwell::{Event, RunId, RunStatus, StartOptions};
 
-use super::world::{Before, SECOND, World, options, plain, reason, waits};
+use super::world::{Before, SECOND, World, more, options, plain, reason, waits};
 
 pub(crate) struct Scenario {
     /// The function, as `Type::name`.
@@ -82,6 +83,16 @@ fn reopens(event: &Event) -> bool {
 #[cfg(feature = "secrets")]
 fn reseals(event: &Event) -> bool {
     matches!(event, Event::SecretsResealed { .. })
+}
+
+fn modifies(event: &Event) -> bool {
+    matches!(event, Event::WorkflowModified(_))
+}
+
+async fn migrates(world: &World) {
+    let all = world.engine().migrate(&more(), Mapping::new(), reason()).unwrap();
+    let all: Vec<_> = all.try_collect().await.unwrap();
+    assert!(matches!(all[..], [RunMigration { verdict: Verdict::Moves(_), .. }]), "{all:?}");
 }
 
 fn id() -> RunId {
@@ -266,6 +277,41 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
             let events = world.handle().journal(0, 10).await.unwrap();
             assert!(matches!(events[0], (0, _)));
         },
+    ),
+    scenario(
+        "RunHandle::events",
+        Before::Started,
+        ends,
+        act! { world:
+            let handle = world.handle();
+            let mut events = handle.events();
+            let mut last = None;
+            let reads = async {
+                while let Some(event) = events.next().await {
+                    last = Some(event);
+                }
+            };
+            let (outcome, ()) = join(handle.outcome(), reads).await;
+            assert_eq!(outcome.unwrap().status(), RunStatus::Succeeded);
+            assert!(last.is_some(), "what has happened was said");
+        },
+    ),
+    scenario(
+        "Engine::preview_migration",
+        Before::LeftAtGo,
+        begins,
+        act! { world:
+            let all = world.engine().preview_migration(&more(), Mapping::new()).unwrap();
+            let all: Vec<_> = all.try_collect().await.unwrap();
+            assert!(matches!(all[..], [RunMigration { verdict: Verdict::Moves(_), .. }]), "{all:?}");
+        },
+    ),
+    scenario("Engine::migrate", Before::Go, modifies, act! { world: migrates(&world).await; }),
+    scenario(
+        "Engine::migrate",
+        Before::LeftAtGo,
+        modifies,
+        act! { world: migrates(&world).await; },
     ),
     scenario(
         "Engine::purge",

@@ -7,7 +7,8 @@ use std::path::Path;
 use super::scenarios::SCENARIOS;
 use super::{steps, storages};
 
-/// `Type::name` of every public function that is `async`, gives a future, or a `Reply` by a trait.
+/// `Type::name` of every public function that is `async`, gives a future or a stream, or a `Reply` by a
+/// trait.
 fn awaited() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     look(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
@@ -46,7 +47,8 @@ fn declared(source: &str, found: &mut BTreeSet<String>) {
             let signature = std::mem::take(&mut open);
             let result = signature.rsplit_once("->").map_or("", |(_, result)| result.trim());
             let is_awaited = signature.contains("async fn ")
-                || ["Reply<", "impl Future", "BoxFuture"].iter().any(|way| result.starts_with(way));
+                || ["Reply<", "impl Future", "BoxFuture"].iter().any(|way| result.starts_with(way))
+                || ["impl Stream", "BoxStream"].iter().any(|way| result.contains(way));
             if is_awaited {
                 found.insert(format!("{owner}::{}", name_of(&signature)));
             }
@@ -110,12 +112,12 @@ fn everything_that_is_awaited_is_dropped_here() {
 fn functions_are_found_however_they_are_written() {
     let source = "impl Engine {\n    pub async fn a(&self) {}\n    pub async fn b(\n        &self,\n    \
                   ) -> Result<()>\n    {\n    }\n    pub fn c(&self) -> impl Future<Output = ()> {\n    \
-                  }\n    pub fn d(&self) -> u32 { 1 }\n    async fn e() {}\n}\npub trait T {\n    fn \
+                  }\n    pub fn d(&self) -> u32 { 1 }\n    async fn e() {}\n    pub fn s(&self) -> Result<impl Stream<Item = ()>> {\n    }\n}\npub trait T {\n    fn \
                   f(&self) -> Reply<()>;\n    fn g(&self);\n    async \
                   fn i(&self);\n}\nimpl<T> X<T> {\n    pub async fn h() \
                   {}\n}\n";
     let mut found = BTreeSet::new();
     declared(source, &mut found);
     let names: Vec<&str> = found.iter().map(String::as_str).collect();
-    assert_eq!(names, ["Engine::a", "Engine::b", "Engine::c", "T::f", "T::i", "X::h"]);
+    assert_eq!(names, ["Engine::a", "Engine::b", "Engine::c", "Engine::s", "T::f", "T::i", "X::h"]);
 }

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
 
+use futures::StreamExt;
 use futures::executor::block_on;
 use stepwell::run::Want;
 use stepwell::storage::{
@@ -17,7 +18,7 @@ use stepwell::storage::{
 use stepwell::{RunId, RunStatus, Step, StepKey, Timestamp, Workflow};
 
 /// The functions that are dropped here, and by the cases of the contract.
-pub(crate) const FUNCTIONS: [&str; 21] = [
+pub(crate) const FUNCTIONS: [&str; 22] = [
     "BlobStore::delete_run",
     "BlobStore::get",
     "BlobStore::put",
@@ -34,6 +35,7 @@ pub(crate) const FUNCTIONS: [&str; 21] = [
     "Storage::list",
     "Storage::load",
     "Storage::mail",
+    "Storage::news",
     "Storage::next_due",
     "Storage::post",
     "Storage::purge",
@@ -159,6 +161,7 @@ fn whoever_drops_what_was_read_can_read_it_again() {
         drop_after(storage.inbox(&id("r")), polls);
         drop_after(storage.answer(&id("r"), 1), polls);
         drop_after(storage.mail(A, 10), polls);
+        drop_after(storage.news(A).next(), polls);
         drop_after(storage.held(A, None, 10), polls);
         drop_after(storage.next_due(), polls);
         drop_after(storage.list(RunQuery::default()), polls);

@@ -11,7 +11,7 @@ use stepwell::engine::EngineLimits;
 use stepwell::journal::{Reason, Vote};
 use stepwell::run::RunState;
 use stepwell::runtime::Runtime as _;
-use stepwell::storage::{BlobStore, Holding, MemoryBlobs, RunQuery, Storage, StoredRun};
+use stepwell::storage::{BlobStore, Holding, Memory, MemoryBlobs, RunQuery, Storage, StoredRun};
 use stepwell::testing::VirtualRuntime;
 use stepwell::workflow::{Approval, Lock, Variable, VariableType};
 use stepwell::{
@@ -87,13 +87,22 @@ pub(crate) fn plain() -> Workflow {
 
 /// Waits for a signal, and then for a vote.
 pub(crate) fn waits() -> Workflow {
+    waiting([])
+}
+
+/// The same with a step more.
+pub(crate) fn more() -> Workflow {
+    waiting([work("more").after("last")])
+}
+
+fn waiting(more: impl IntoIterator<Item = Step>) -> Workflow {
     let steps = [
         work("first"),
         Step::wait("go", Wait::signal("go")).after("first"),
         Step::wait("ok", Wait::approval(Approval::by(["ann"]))).after("go"),
         work("last").after("ok"),
     ];
-    let builder = Workflow::builder("waits").steps(steps);
+    let builder = Workflow::builder("waits").steps(steps).steps(more);
     let builder = builder.variable("v", Variable::of(VariableType::Integer).default_value(0));
     #[cfg(feature = "secrets")]
     let builder = builder.variable("token", Variable::of(VariableType::Secret).required());
@@ -121,7 +130,10 @@ impl World {
         let time = VirtualRuntime::new(7);
         let blobs: Arc<dyn BlobStore> = Arc::new(MemoryBlobs::new());
         let world = Self {
-            storage: Arc::new(Slow::new(storage, effect, &time)),
+            // No storage is asked more often than memory: each asking costs, and time is virtual.
+            storage: Arc::new(
+                Slow::new(storage, effect, &time).poll_every(Memory::new().poll_every()),
+            ),
             blobs: Slow::new(blobs, effect, &time),
             time,
             engine: Mutex::default(),
