@@ -250,6 +250,9 @@ fn texts_that_people_and_programs_say_have_a_limit() {
     let keyed = Signal::keyed("n", x(most - 2), ());
     too_long(ask(&mut state, Command::Signal(keyed)), most);
     ask(&mut state, signal(x(most))).unwrap();
+    let by = |bytes: usize| Command::Signal(Signal::new("n", ()).by(x(bytes)));
+    too_long(ask(&mut state, by(PERSON_BYTES_MAX + 1)), PERSON_BYTES_MAX);
+    ask(&mut state, by(PERSON_BYTES_MAX)).unwrap();
     let most = REASON_BYTES_MAX;
     too_long(ask(&mut state, vote("ann", &x(most + 1))), most);
     ask(&mut state, vote("ann", &x(most))).unwrap();

@@ -234,7 +234,7 @@ impl RunHandle {
     ///
     /// # Errors
     /// [`ErrorKind::Rejected`] when the run has ended, keeps too many signals, when the payload does
-    /// not fit what the step wants, for a name that is too long, and for a transient signal that nobody
+    /// not fit what the step wants, for names that are too long, and for a transient signal that nobody
     /// waits for;
     /// [`ErrorKind::Configuration`] for a payload that nests too deep; what the storage says.
     pub async fn signal_with(&self, signal: Signal) -> Result<()> {

@@ -346,7 +346,8 @@ impl Event {
                 suspended.suspension.prompt.bytes() + suspended.suspension.signal.len()
             }
             Self::SignalReceived { signal } | Self::SignalTaken { signal, .. } => {
-                signal.name.len() + signal.payload.bytes()
+                let by = signal.by.as_ref().map_or(0, String::len);
+                signal.name.len() + signal.payload.bytes() + by
             }
             Self::Voted { vote, .. } => vote.by.len() + vote.comment.len() + vote.payload.bytes(),
             Self::ItemsListed { items, .. } => items.bytes(),

@@ -153,12 +153,15 @@ pub struct Signal {
     /// The id of the one wait that it is for, if it is for one only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
+    /// Who sends it, if that was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 impl Signal {
     /// A signal that is kept until a step takes it.
     pub fn new(name: impl Into<String>, payload: impl Into<Value>) -> Self {
-        Self { name: name.into(), payload: payload.into(), transient: false, to: None }
+        Self { name: name.into(), payload: payload.into(), transient: false, to: None, by: None }
     }
 
     /// A signal for the step that waits for this name with this key: a text, a number or a boolean.
@@ -179,6 +182,13 @@ impl Signal {
     #[must_use]
     pub fn to(mut self, wait: impl Into<String>) -> Self {
         self.to = Some(wait.into());
+        self
+    }
+
+    /// Who sends it, for those who ask later what has happened to the run.
+    #[must_use]
+    pub fn by(mut self, who: impl Into<String>) -> Self {
+        self.by = Some(who.into());
         self
     }
 

@@ -5,7 +5,7 @@ use crate::journal::Reason;
 
 /// Bytes of a signal's name, together with its key.
 pub const SIGNAL_NAME_BYTES_MAX: usize = 512;
-/// Bytes of the name of somebody who votes or does something to a run.
+/// Bytes of the name of somebody who votes, sends a signal or does something to a run.
 pub const PERSON_BYTES_MAX: usize = 256;
 /// Bytes of a comment on a vote, and of why somebody does something to a run.
 pub const REASON_BYTES_MAX: usize = 64 << 10;
@@ -13,7 +13,10 @@ pub const REASON_BYTES_MAX: usize = 64 << 10;
 /// Whether no text in a command is longer than a journal is to keep.
 pub(super) fn check(command: &Command) -> Result<(), Rejection> {
     match command {
-        Command::Signal(signal) => signal_name(&signal.name),
+        Command::Signal(signal) => {
+            signal_name(&signal.name)?;
+            signal.by.as_deref().map_or(Ok(()), person)
+        }
         Command::Vote { vote, .. } => {
             person(&vote.by)?;
             fits("the comment", &vote.comment, REASON_BYTES_MAX)

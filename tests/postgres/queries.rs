@@ -1,7 +1,7 @@
 //! The queries that the documentation shows.
 
 use sqlx::Row;
-use stepwell::journal::{Mapping, Operation, Reason};
+use stepwell::journal::{Mapping, Operation, Reason, Vote};
 
 use super::runs::documented::{Schema, lists_exactly};
 use super::*;
@@ -19,8 +19,10 @@ fn order(storage: &Postgres) {
         Event::StepSucceeded { step, output },
         Event::StepReady { step: StepKey::root(1) },
         Event::StepReset { step, failed_items: false },
+        Event::Voted { step, vote: Box::new(Vote::approve("bob").comment("fine")) },
+        Event::SignalReceived { signal: Box::new(Signal::new("go", ()).by("eve")) },
     ];
-    let seconds = [1, 2, 5, 5, 6];
+    let seconds = [1, 2, 5, 5, 6, 7, 8];
     let journal = std::iter::once(started())
         .chain(seconds.into_iter().zip(events).map(|(s, event)| Recorded { at: at(s), event }));
     let failed = Commit { status: RunStatus::Failed, ..commit(A, 0, journal.collect()) };
@@ -67,12 +69,15 @@ fn the_queries_of_the_documentation_answer() {
         let rows = rows(server().unwrap(), &query);
         assert!(!rows.is_empty(), "{query}");
         if query.contains("AS who") {
-            let told = rows.iter().map(|row| [row.get("kind"), row.get("who"), row.get("why")]);
+            let why = |row| sqlx::Row::get::<Option<&str>, _>(row, "why").unwrap_or_default();
+            let told = rows.iter().map(|row| [row.get("kind"), row.get("who"), why(row)]);
             let mut told: Vec<[&str; 3]> = told.collect();
             told.sort_unstable();
             let of = |why| ["operated", "ann", why];
-            let why = ["version 2", "version 2", "version 3", "version 3"];
-            assert_eq!(told, why.map(of));
+            let mut expected =
+                ["version 2", "version 2", "version 3", "version 3"].map(of).to_vec();
+            expected.extend([["signal_received", "eve", ""], ["voted", "bob", "fine"]]);
+            assert_eq!(told, expected);
         }
         if query.contains("<> 2") {
             let runs: Vec<(String, i64)> =

@@ -133,14 +133,17 @@ use crate::time::Timestamp;
 /// FROM stepwell.events WHERE run = (SELECT run FROM stepwell.runs WHERE id = 'order-4711')
 /// ORDER BY position;
 /// ```
-/// Who has paused, resumed, cancelled, changed or decided what, and why:
+/// Who has paused, resumed, cancelled, changed, decided or sent what, and why; a signal that was kept
+/// until a step took it is listed twice:
 /// ```sql
 /// SELECT runs.id, stepwell.moment(events.at) AS at, events.kind,
-///   coalesce(events.data #>> '{by,by}', events.data #>> '{vote,by}') AS who,
+///   coalesce(events.data #>> '{by,by}', events.data #>> '{vote,by}',
+///     events.data #>> '{signal,by}') AS who,
 ///   coalesce(events.data #>> '{by,why}', events.data #>> '{vote,comment}') AS why,
-///   coalesce(events.data -> 'operation', events.data -> 'vote') AS what
+///   coalesce(events.data -> 'operation', events.data -> 'vote', events.data -> 'signal') AS what
 /// FROM stepwell.runs JOIN stepwell.events USING (run)
-/// WHERE events.kind IN ('run_paused', 'run_resumed', 'run_cancel_requested', 'operated', 'voted')
+/// WHERE events.kind IN ('run_paused', 'run_resumed', 'run_cancel_requested', 'operated', 'voted',
+///   'signal_received', 'signal_taken')
 /// ORDER BY events.at DESC LIMIT 100;
 /// ```
 /// Where its steps stand:
