@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use stepwell::storage::{Memory, Storage};
@@ -30,9 +31,14 @@ mod memory {
     stepwell::storage_conformance!(super::InMemory::default());
 }
 
+/// Of the sequences of random operations: so many, or as many as somebody wants.
+fn seeds(usual: u64) -> Range<u64> {
+    0..std::env::var("STEPWELL_TEST_DIFFERENTIAL").map_or(usual, |count| count.parse().unwrap())
+}
+
 #[test]
 fn random_operations_are_answered_as_the_contract_says() {
-    conformance::differential(&InMemory::default(), 0..300, 150);
+    conformance::differential(&InMemory::default(), seeds(300), 150);
 }
 
 #[test]
@@ -97,5 +103,5 @@ mod sqlite {
 #[cfg(feature = "sqlite")]
 #[test]
 fn random_operations_are_answered_by_sqlite_as_by_memory() {
-    conformance::differential(&InFiles::new(), 0..40, 120);
+    conformance::differential(&InFiles::new(), seeds(40), 120);
 }

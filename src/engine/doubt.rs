@@ -1,9 +1,19 @@
-//! Runs that an engine may hold and does not know of: nobody has heard the answer when it took them.
+//! Runs that an engine may hold and does not know of, as nobody has heard the answer when it took them; and
+//! those that it may not hold any more.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
+
+use super::slot::Slot;
 use super::{Inner, lock};
+use crate::error::Result;
+use crate::id::RunId;
+use crate::storage::Storage;
+
+/// Names of runs that are asked for at once.
+const HELD_AT_ONCE: usize = 1_000;
 
 /// When the storage is to be asked for them.
 #[derive(Debug, Default)]
@@ -22,8 +32,8 @@ struct Looks {
 pub(crate) struct Unheard<'a>(Option<&'a Inner>);
 
 impl Inner {
-    /// Has the storage asked for runs that this engine holds and does not know of, now and when a
-    /// storage that does not answer is taken for one that failed.
+    /// Has the storage asked which runs this engine holds, now and when a storage that does not answer is
+    /// taken for one that failed.
     pub(crate) fn doubt(&self) {
         let again = self.runtime.monotonic() + self.limits.lease;
         *lock(&self.doubts.0) = Looks { at_once: true, again: Some(again) };
@@ -33,6 +43,33 @@ impl Inner {
     /// To be told when the answer to a call that takes runs has come.
     pub(crate) const fn unheard(&self) -> Unheard<'_> {
         Unheard(Some(self))
+    }
+
+    /// Has the runs looked at that this engine takes for its own and the storage does not: others have
+    /// taken them while it was silent, and whoever waits for them here would wait without end.
+    pub(crate) async fn find_taken(&self) -> Result<()> {
+        let is_ours = |slot: &&Arc<Slot>| !slot.context.is_elsewhere() && !slot.context.has_ended();
+        let mut ours: FxHashMap<RunId, Arc<Slot>> = {
+            let runs = lock(&self.runs);
+            let ours = runs.values().filter(is_ours);
+            ours.map(|slot| (slot.context.id.clone(), Arc::clone(slot))).collect()
+        };
+        let mut after = None;
+        while !ours.is_empty() {
+            let held = self.storage.held(self.owner(), after, HELD_AT_ONCE).await?;
+            for id in &held {
+                ours.remove(id);
+            }
+            match held.into_iter().next_back() {
+                Some(last) => after = Some(last),
+                None => break,
+            }
+        }
+        for slot in ours.values() {
+            slot.context.doubt();
+            slot.context.wake_driver();
+        }
+        Ok(())
     }
 
     /// Whether it is time to ask.

@@ -50,6 +50,9 @@ pub(crate) struct Driver {
     snapshot_at: u64,
     /// A commit was begun and its answer not seen: the state may be ahead of the journal.
     uncertain: bool,
+    /// The storage has this engine for the one that holds the run; others go on only with what nobody
+    /// holds.
+    holds: bool,
     /// How often the run was taken from engines that were gone, since it got on.
     recoveries: u32,
     /// Attempts that were under way when it was taken over.
@@ -125,6 +128,7 @@ impl Driver {
             expected,
             snapshot_at,
             uncertain: false,
+            holds: true,
             recoveries: 0,
             taken_over: Vec::new(),
             lost: Vec::new(),
@@ -171,6 +175,9 @@ impl Driver {
             self.uncertain |= self.site.run.take_doubt();
             if self.uncertain && !Box::pin(self.come_by()).await? {
                 return Ok(());
+            }
+            if self.is_to_be_held() && !Box::pin(self.hold(&mut conflicts)).await? {
+                continue;
             }
             let has_ended = match self.turn().await {
                 Ok(has_ended) => has_ended,
@@ -297,7 +304,9 @@ impl Driver {
         if self.adopted {
             desk.forget_unwanted(site, &state);
         }
-        site.next(&state, false)
+        // Who only says something to a run that nobody has leaves it to whoever drives runs.
+        let leaves = !self.holds && !site.run.is_driven();
+        site.next(&state, if leaves { Keep::Leaves } else { Keep::Holds })
     }
 
     /// Tells the run what does not come from its own steps.
@@ -324,13 +333,14 @@ impl Driver {
     }
 
     fn next(&self, park: bool) -> (RunStatus, Holding) {
-        self.site.next(&self.site.run.state(), park)
+        self.site.next(&self.site.run.state(), if park { Keep::Parks } else { Keep::Holds })
     }
 
     /// Stores what was decided, and only then lets it have effects. Whether the answer came so late that
     /// the journal is to be looked at first.
     async fn commit(&mut self, next: (RunStatus, Holding)) -> Result<bool> {
         let asked_at = self.site.shared.then(|| self.site.engine.runtime.monotonic());
+        let holds = matches!(next.1, Holding::Held(_));
         let (reply, after) = self.store(next);
         let answer = match reply {
             // Taken without waiting, which costs as much as a small step.
@@ -348,6 +358,7 @@ impl Driver {
                 return Err(error);
             }
         };
+        self.holds = holds;
         if self.stored(emptied, after) {
             Box::pin(self.disturb()).await;
         }
@@ -590,6 +601,23 @@ impl Driver {
         .await;
     }
 
+    /// Whether the run is nobody's, and somebody here has it go on.
+    fn is_to_be_held(&self) -> bool {
+        let run = &self.site.run;
+        !self.holds && run.is_driven() && !run.state().status().is_end()
+    }
+
+    /// Takes a run in hand that nobody has: another engine might end it, and whoever waits here would
+    /// never hear of it. Whether that went well.
+    async fn hold(&mut self, conflicts: &mut u32) -> Result<bool> {
+        let next = self.next(false);
+        match self.commit(next).await {
+            Ok(is_late) => Ok(!is_late),
+            Err(error) if self.goes_on_after(&error, conflicts) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Gives the run out of hand. Not when mail has come meanwhile.
     async fn park(&mut self) -> Result<bool> {
         if self.site.run.has_mail.load(Ordering::Acquire) {
@@ -637,15 +665,27 @@ impl Drop for Driver {
 
 impl Site {
     /// What has become of the run, and who holds it from now on.
-    fn next(&self, state: &RunState, park: bool) -> (RunStatus, Holding) {
+    fn next(&self, state: &RunState, keep: Keep) -> (RunStatus, Holding) {
         let status = state.status();
-        let holding = match (status.is_end(), park) {
-            (true, _) => Holding::Finished,
-            (false, true) => Holding::Parked(state.next_due(self.engine.runtime.now())),
-            (false, false) => Holding::Held(self.engine.owner()),
+        let now = self.engine.runtime.now();
+        let holding = match keep {
+            _ if status.is_end() => Holding::Finished,
+            Keep::Holds => Holding::Held(self.engine.owner()),
+            Keep::Leaves if !state.is_parked() => Holding::Parked(Some(now)),
+            Keep::Leaves | Keep::Parks => Holding::Parked(state.next_due(now)),
         };
         (status, holding)
     }
+}
+
+/// What an engine does with a run that it writes to.
+#[derive(Clone, Copy, Debug)]
+enum Keep {
+    Holds,
+    /// Gives it out of hand, until something is due or said.
+    Parks,
+    /// Leaves it to others, also if there is something to do at once.
+    Leaves,
 }
 
 /// Takes in what has come down; whether anything has.

@@ -13,6 +13,7 @@ mod desk;
 mod doubt;
 mod driver;
 mod flight;
+mod giving;
 mod handle;
 mod known;
 mod migrate;
@@ -27,6 +28,7 @@ mod retrying;
 mod sampler;
 mod serve;
 mod slot;
+mod start;
 mod stored;
 mod tend;
 
@@ -51,12 +53,9 @@ use crate::executor::{ExecutorRegistry, Facilities, RunContext};
 use crate::id::RunId;
 use crate::journal::{Operation, Reason};
 use crate::retry::{ErrorClassifier, RetryBudget};
-use crate::run::{Command, RunState};
 use crate::runtime::Runtime;
-use crate::storage::{Created, Holding, NewRun, RunQuery, Storage, Summary};
-use crate::time::Timestamp;
-use crate::value::{NESTING_MAX, Value};
-use crate::workflow::{Program, Variables, Workflow, resolve};
+use crate::storage::{Holding, RunQuery, Storage, Summary};
+use crate::workflow::{Program, Workflow, resolve};
 use admission::{Slots, TypeState};
 use known::Known;
 use patient::Patient;
@@ -258,161 +257,6 @@ impl Engine {
         lock(&self.0.workflows).get(name)
     }
 
-    /// Starts a run and drives it to its end. Dropping the future drops what runs; the run stays, and
-    /// goes on when [`serve`](Self::serve) or a handle from [`run`](Self::run) drives it.
-    ///
-    /// # Errors
-    /// Only when the run could not be started or stored; a run that failed is an `Ok`.
-    pub async fn execute(&self, workflow: &Workflow, input: impl Into<Value>) -> Result<Run> {
-        let handle = self.start(workflow, input).await?;
-        handle.outcome().await?;
-        Ok(handle.snapshot())
-    }
-
-    /// Starts a run under a new id. Nothing of it runs before it is driven. Who may drop the future
-    /// gives the run an id, with [`start_with`](Self::start_with), to be able to ask for it again.
-    ///
-    /// # Errors
-    /// As [`start_with`](Self::start_with).
-    pub async fn start(&self, workflow: &Workflow, input: impl Into<Value>) -> Result<RunHandle> {
-        self.start_with(workflow, input, StartOptions::default()).await
-    }
-
-    /// Starts a run. Starting twice under one id is starting once.
-    ///
-    /// Dropping the future leaves the run there or not; starting it again under the same id gives it,
-    /// and [`serve`](Self::serve) drives it in any case.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`] for executors and workflows that nobody registered, naming the known
-    /// ones; [`ErrorKind::Configuration`] for configurations and variables that cannot work and
-    /// capabilities that the engine does not offer; [`ErrorKind::AlreadyExists`] for an id that a
-    /// run of another workflow has, and for a workflow whose version is known with another content.
-    pub async fn start_with(
-        &self,
-        workflow: &Workflow,
-        input: impl Into<Value>,
-        options: StartOptions,
-    ) -> Result<RunHandle> {
-        let input = input.into();
-        if input.nests_too_deep() || options.variables.values().any(Value::nests_too_deep) {
-            let message = format!("an input or a variable nests deeper than {NESTING_MAX}");
-            return Err(Error::new(ErrorKind::Configuration, message));
-        }
-        let (program, linked) = self.link(workflow)?;
-        let prepared = self.prepare(&program)?;
-        let unit = program.unit(0);
-        let refuse =
-            |wrong: crate::expr::Mismatch| Error::new(ErrorKind::Configuration, wrong.to_string());
-        if let Some(schema) = &unit.input {
-            schema.check(&input, "input").map_err(refuse)?;
-        }
-        let now = self.0.runtime.now();
-        let id = match &options.id {
-            Some(id) => {
-                RunId::new(id).map_err(|reason| Error::new(ErrorKind::Configuration, reason))?
-            }
-            None => self.new_id(now),
-        };
-        let given = self.given(&id, &unit.variables, &options)?;
-        let variables = unit.variables.complete(given).map_err(refuse)?;
-        let most = unit.limits.max_value_bytes;
-        if input.bytes().max(variables.bytes()) > most {
-            let message = format!(
-                "the input, or the variables, take more than {most} bytes (raise \
-                 `limits.max_value_bytes`)"
-            );
-            return Err(Error::new(ErrorKind::Configuration, message));
-        }
-        let mut state = RunState::new(id.clone(), program);
-        let mut journal = Vec::new();
-        let seed = self.0.runtime.random();
-        let grace = self.0.limits.cancel_grace;
-        let start = Command::Start { input, variables, seed, grace };
-        // A run that nothing has happened to cannot refuse to begin.
-        let _ = state.decide_into(start, now, &mut journal);
-        let status = state.status();
-        // Before it is said who holds it: the engine may have retired meanwhile.
-        self.0.introduce().await?;
-        let holding =
-            if status.is_end() { Holding::Finished } else { Holding::Held(self.0.owner()) };
-        let new = NewRun {
-            id: id.clone(),
-            holding,
-            workflow: workflow.clone(),
-            linked,
-            user: options.user.clone(),
-            metadata: options.metadata.clone(),
-            at: now,
-            journal,
-            status,
-        };
-        let unheard = self.0.unheard();
-        let created = self.0.storage.create(new).await?;
-        unheard.heard();
-        match created {
-            Created::New => {}
-            Created::Exists(other) if other == workflow.id() => {
-                return self.run(&id).await.map_err(being_removed);
-            }
-            Created::Exists(other) => {
-                let message = format!("the id belongs to a run of workflow `{other}`");
-                return Err(Error::new(ErrorKind::AlreadyExists, message).of_run(&id));
-            }
-        }
-        let context =
-            RunContext::new(state, options.user, options.metadata, Arc::clone(&self.0.facilities));
-        if status.is_end() {
-            context.set_ended();
-        }
-        Ok(self.keep(Slot::new(context, prepared, None)))
-    }
-
-    /// The variables that a run is started with, secrets sealed for it.
-    #[cfg(feature = "secrets")]
-    fn given(
-        &self,
-        id: &RunId,
-        known: &Variables,
-        options: &StartOptions,
-    ) -> Result<BTreeMap<String, Value>> {
-        let wrong = |name: &str, why: String| {
-            Error::new(ErrorKind::Configuration, format!("vars.{name}: {why}"))
-        };
-        let mut given = options.variables.clone();
-        for (name, secret) in &options.secrets {
-            if !known.secrets().any(|known| known == name) {
-                let why = "the workflow has no secret of this name";
-                return Err(wrong(name, why.into()));
-            }
-            let keys = self.0.facilities.keys.as_ref();
-            let keys = keys.ok_or_else(|| {
-                wrong(name, "the engine has no keys; give it some with EngineBuilder::keys".into())
-            })?;
-            let place = crate::secret::Place { run: id.as_str(), name: &format!("vars.{name}") };
-            let sealed = crate::secret::seal(&**keys, self.0.facilities.nonce(), place, secret);
-            let sealed = sealed.map_err(|error| wrong(name, error.to_string()))?;
-            given.insert(name.clone(), sealed.into());
-        }
-        Ok(given)
-    }
-
-    #[cfg(not(feature = "secrets"))]
-    fn given(
-        &self,
-        _: &RunId,
-        known: &Variables,
-        options: &StartOptions,
-    ) -> Result<BTreeMap<String, Value>> {
-        match known.secrets().next() {
-            Some(name) => {
-                let message = format!("vars.{name}: secrets need the feature `secrets`");
-                Err(Error::new(ErrorKind::Configuration, message))
-            }
-            None => Ok(options.variables.clone()),
-        }
-    }
-
     /// A handle for a run that was started before, here or elsewhere. Only one engine may drive a run
     /// at a time: what another one has begun and not ended is run again here. Dropping the future changes
     /// nothing.
@@ -467,8 +311,9 @@ impl Engine {
         let context =
             RunContext::new(state, stored.user, stored.metadata, Arc::clone(&self.0.facilities));
         context.wake_driver();
-        let elsewhere = matches!(stored.holding, Holding::Held(owner) if owner != self.0.owner());
-        let inherited = Inherited { elsewhere, recoveries: stored.recoveries };
+        let held = stored.holding == Holding::Held(self.0.owner());
+        let elsewhere = !held && matches!(stored.holding, Holding::Held(_));
+        let inherited = Inherited { elsewhere, held, recoveries: stored.recoveries };
         Ok((Slot::new(context, prepared, Some(inherited)), stored.holding))
     }
 
@@ -589,27 +434,6 @@ impl Engine {
         prepared.retain(|_, (program, _)| program.strong_count() > 0);
         prepared.insert(key, (Arc::downgrade(program), Arc::clone(&ready)));
         Ok(ready)
-    }
-
-    fn new_id(&self, now: Timestamp) -> RunId {
-        let runtime = &self.0.runtime;
-        let millis = u64::try_from(now.as_micros() / 1000).unwrap_or(0);
-        let mut random = [0; 10];
-        random[..8].copy_from_slice(&runtime.random().to_le_bytes());
-        random[8..].copy_from_slice(&runtime.random().to_le_bytes()[..2]);
-        RunId::generated(millis, random)
-    }
-}
-
-/// The error of who starts a run under an id that somebody has just removed.
-fn being_removed(error: Error) -> Error {
-    match error.kind() {
-        ErrorKind::NotFound => {
-            let message = "the id is taken as long as blobs of the run that had it are removed; start it \
-                           again in a while";
-            Error::new(ErrorKind::AlreadyExists, message).because(error)
-        }
-        _ => error,
     }
 }
 

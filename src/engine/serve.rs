@@ -134,6 +134,7 @@ impl Engine {
         let mut rest = Duration::ZERO;
         if self.0.looks_for_lost() {
             let unheard = self.0.unheard();
+            self.0.find_taken().await?;
             rest = self.find_lost().await?;
             unheard.heard();
         }
@@ -230,18 +231,12 @@ impl Engine {
 
     /// Gives everything that nobody here has a handle for to whoever wants it, at once.
     async fn hand_over(&self) -> Result<()> {
-        let left = {
-            let mut runs = lock(&self.0.runs);
-            let unwanted = |slot: &Slot| slot.context.handles.load(Ordering::SeqCst) == 0;
-            let gone: Vec<_> = runs.extract_if(|_, slot| unwanted(slot)).collect();
-            let left = !runs.is_empty();
-            drop(runs);
-            drop(gone);
-            left
-        };
         // Others would take what it is just removing for theirs, or is about to.
         let removes_nothing = self.0.purging.try_lock();
-        if left || removes_nothing.is_none() { Ok(()) } else { self.0.retire().await }
+        if removes_nothing.is_some() && self.0.drop_all_unwanted() {
+            return self.0.retire().await;
+        }
+        self.0.give_unwanted().await
     }
 
     /// Takes a run out of memory, unless it goes on and somebody has a handle for it, or somebody who
@@ -306,5 +301,8 @@ impl Drop for Served<'_> {
         self.0.is_served.store(false, Ordering::SeqCst);
         let fresh = std::mem::take(&mut *lock(&self.0.fresh));
         drop(fresh);
+        // Those that somebody waits for say from now on that the engine is alive.
+        let left: Vec<Arc<Slot>> = lock(&self.0.runs).values().cloned().collect();
+        left.iter().for_each(|slot| slot.context.wake_for_room());
     }
 }

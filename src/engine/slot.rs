@@ -57,6 +57,8 @@ enum Drive {
 pub(crate) struct Inherited {
     /// Another engine held it.
     pub(crate) elsewhere: bool,
+    /// This engine held it.
+    pub(crate) held: bool,
     pub(crate) recoveries: u32,
 }
 

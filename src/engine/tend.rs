@@ -212,7 +212,8 @@ impl Inner {
         if !self.has_listened(&heard, now) {
             before.clear();
         }
-        if asked_at.saturating_sub(heard.asked_at) >= self.limits.lease / 2 {
+        let was_silent = asked_at.saturating_sub(heard.asked_at) >= self.limits.lease / 2;
+        if was_silent {
             heard.unbroken_since = asked_at;
         }
         (heard.at, heard.asked_at) = (now, asked_at);
@@ -225,8 +226,9 @@ impl Inner {
             })
             .collect();
         drop(heard);
-        self.pulse.introduced.fetch_max(number + 1, Ordering::AcqRel);
-        if self.storage.has_given_up() {
+        let knows_it = self.pulse.introduced.fetch_max(number + 1, Ordering::AcqRel) > number;
+        // The others may have taken what it had.
+        if was_silent && knows_it || self.storage.has_given_up() {
             self.doubt();
         }
         Ok(())

@@ -148,6 +148,22 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         },
     ),
     scenario(
+        "Engine::enqueue",
+        Before::Nothing,
+        begins,
+        act! { world:
+            world.engine().enqueue(&waits(), (), options()).await.unwrap();
+        },
+    ),
+    scenario(
+        "Engine::enqueue",
+        Before::LeftAtGo,
+        begins,
+        act! { world:
+            world.engine().enqueue(&waits(), (), options()).await.unwrap();
+        },
+    ),
+    scenario(
         "Engine::run",
         Before::LeftAtGo,
         begins,

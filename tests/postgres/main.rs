@@ -105,7 +105,9 @@ mod contract {
 
 #[test]
 fn random_operations_are_answered_by_postgres_as_by_memory() {
-    conformance::differential(&InSchemas::new(), 0..20, 100);
+    let sequences = std::env::var("STEPWELL_TEST_DIFFERENTIAL");
+    let sequences = sequences.map_or(20, |count| count.parse().unwrap());
+    conformance::differential(&InSchemas::new(), 0..sequences, 100);
 }
 
 /// A storage in a schema of its own, and the name of that.

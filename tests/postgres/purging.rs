@@ -1,5 +1,6 @@
 //! Removing runs while others add some, and while others hold tables.
 
+use futures::future::join_all;
 use stepwell::storage::Purge;
 
 use super::*;
@@ -196,4 +197,108 @@ fn runs_that_were_removed_are_counted() {
         (runs, removed.iter().map(|row| (row.get(0), row.get(1))).collect())
     };
     runs::counted::none_is_unaccounted_for(&storage, &counts);
+}
+
+/// How many definitions there are, and how many sub-workflows of runs.
+fn definitions(schema: &str) -> (i64, i64) {
+    let count = |table: &str| {
+        let count = format!("SELECT count(*) FROM {schema}.{table}");
+        number(server().unwrap(), &count)
+    };
+    (count("workflows"), count("run_workflows"))
+}
+
+fn another(schema: &str) -> Postgres {
+    let options = PostgresOptions::new().schema(schema);
+    block_on(options.connect(&server().unwrap().url())).unwrap()
+}
+
+#[test]
+fn no_definition_outlives_the_runs_that_name_it() {
+    let Some((storage, schema)) = opened("outlives") else { return };
+    runs::definitions::none_outlives_its_runs(&storage, &|| definitions(&schema));
+}
+
+#[test]
+fn a_definition_that_a_run_names_stays() {
+    let Some((storage, schema)) = opened("named") else { return };
+    runs::definitions::one_that_is_named_stays(&storage, &|| definitions(&schema));
+}
+
+#[test]
+fn a_definition_that_was_removed_is_written_again() {
+    let Some((one, schema)) = opened("written_again") else { return };
+    let two = another(&schema);
+    let rows = || definitions(&schema);
+    runs::definitions::one_that_was_removed_is_written_again(&one, &two, &rows);
+}
+
+#[test]
+fn many_runs_that_are_added_at_once_of_definitions_that_were_removed_are_all_added() {
+    let Some((storage, schema)) = opened("many_again") else { return };
+    let names: Vec<String> = (0..100).map(|number| format!("r{number:02}")).collect();
+    for turn in 0..3 {
+        let run = |(place, name): (usize, &String)| {
+            let linked = vec![workflow(&format!("inner{}", place % 3))];
+            let of = workflow(&format!("w{}", place % 10));
+            NewRun { linked, ..new_run(name, &of, Holding::Finished) }
+        };
+        let creates: Vec<_> = names.iter().enumerate().map(run).collect();
+        let creates = creates.into_iter().map(|run| storage.create(run)).collect::<Vec<_>>();
+        for created in block_on(join_all(creates)) {
+            assert!(matches!(created, Ok(Created::New)), "{turn}: {created:?}");
+        }
+        assert_eq!(definitions(&schema), (13, 100));
+        let other = another(&schema);
+        let removed = block_on(other.purge(all())).unwrap();
+        assert_eq!(removed.len(), 100);
+        block_on(other.clear(A, removed)).unwrap();
+        assert_eq!(definitions(&schema), (0, 0));
+    }
+}
+
+#[test]
+fn runs_are_added_while_their_definitions_are_removed_again_and_again() {
+    let Some((storage, schema)) = opened("again_and_again") else { return };
+    let add = |adder: usize| {
+        // Half of them share what they know of definitions.
+        let storage = if adder.is_multiple_of(2) { storage.clone() } else { another(&schema) };
+        std::thread::spawn(move || {
+            for number in 0..200 {
+                // So many that often one has no run.
+                let of = |number: usize| workflow(&format!("w{}", number % 40));
+                let run = new_run(&format!("r{adder}_{number}"), &of(number), Holding::Finished);
+                let run = NewRun { linked: vec![of(number + 1)], ..run };
+                let created = block_on(storage.create(run));
+                assert!(matches!(created, Ok(Created::New)), "{adder} {number}: {created:?}");
+            }
+        })
+    };
+    let adding: Vec<_> = (0..4).map(add).collect();
+    let mut removed = 0;
+    loop {
+        let is_over = adding.iter().all(std::thread::JoinHandle::is_finished);
+        let runs = block_on(storage.purge(all())).unwrap();
+        if is_over && runs.is_empty() {
+            break;
+        }
+        removed += runs.len();
+        block_on(storage.clear(A, runs)).unwrap();
+    }
+    adding.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!((removed, definitions(&schema)), (800, (0, 0)));
+}
+
+#[test]
+fn a_definition_that_somebody_names_by_hand_at_the_same_moment_stays() {
+    let Some((storage, schema)) = opened("by_hand") else { return };
+    assert!(end(&storage, "r"));
+    let copy = "INSERT INTO s.runs (id, workflow, status, created_at, changed_at, events, state)
+                SELECT 'hand', workflow, status, created_at, changed_at, events, state FROM s.runs";
+    let somebody = Other::begin(&schema, copy);
+    assert_eq!(purged(&storage).unwrap(), ["r"]);
+    somebody.ends();
+    assert_eq!((storage_names(&storage), definitions(&schema)), (vec!["hand".into()], (1, 0)));
+    assert_eq!(purged(&storage).unwrap(), ["hand", "r"]);
+    assert_eq!(definitions(&schema), (0, 0));
 }

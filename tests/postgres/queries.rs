@@ -1,11 +1,16 @@
 //! The queries that the documentation shows.
 
+#[path = "../runs/asked.rs"]
+mod asked;
+
 use sqlx::Row;
-use stepwell::journal::{Mapping, Operation, Reason, Vote};
+use stepwell::journal::Vote;
+use stepwell::{ErrorClass, Failure};
 
 use super::runs::documented::{Schema, lists_exactly};
 use super::*;
 
+/// What has happened to the run that the documentation asks for by its name.
 fn order(storage: &Postgres) {
     let run = new_run("order-4711", &workflow("w"), Holding::Held(A));
     // A user and a value that PostgreSQL has no text for.
@@ -19,13 +24,19 @@ fn order(storage: &Postgres) {
         Event::StepSucceeded { step, output },
         Event::StepReady { step: StepKey::root(1) },
         Event::StepReset { step, failed_items: false },
+        Event::StepOutcomeUnknown {
+            step: StepKey::root(1),
+            failure: Box::new(Failure::new(ErrorClass::OutcomeUnknown, "who knows")),
+        },
         Event::Voted { step, vote: Box::new(Vote::approve("bob").comment("fine")) },
         Event::SignalReceived { signal: Box::new(Signal::new("go", ()).by("eve")) },
+        asked::failed("a", "no stock"),
     ];
-    let seconds = [1, 2, 5, 5, 6, 7, 8];
+    let seconds = [1, 2, 5, 5, 6, 7, 8, 9, 10];
     let journal = std::iter::once(started())
         .chain(seconds.into_iter().zip(events).map(|(s, event)| Recorded { at: at(s), event }));
-    let failed = Commit { status: RunStatus::Failed, ..commit(A, 0, journal.collect()) };
+    let (status, holding) = (RunStatus::Failed, Holding::Finished);
+    let failed = Commit { status, holding, ..commit(A, 0, journal.collect()) };
     write(storage, "order-4711", failed).unwrap();
 }
 
@@ -50,65 +61,28 @@ fn the_documentation_lists_the_tables_and_columns_that_there_are() {
 fn the_queries_of_the_documentation_answer() {
     let Some((storage, schema)) = opened("queries") else { return };
     order(&storage);
-    create(&storage, "order-4712");
-    write(&storage, "order-4712", commit(A, 0, vec![changed(2), changed(3)])).unwrap();
-    create(&storage, "order-4713");
-    write(&storage, "order-4713", commit(A, 0, vec![changed(3), changed(2)])).unwrap();
-    let page = include_str!("../../src/storage/postgres/mod.rs");
-    let lines = page.lines().filter_map(|line| line.strip_prefix("///"));
-    let page: String = lines.map(|line| format!("{}\n", line.trim())).collect();
-    let queries: Vec<&str> = page
-        .split("```sql\n")
-        .skip(1)
-        .flat_map(|part| part.split("```").next().unwrap().split(";\n"))
-        .filter(|query| !query.trim().is_empty())
-        .collect();
-    assert!(queries.len() >= 7, "{queries:?}");
-    for query in queries {
+    asked::add(&storage);
+    let cell = |row: &PgRow, column: &str| {
+        let text: Option<String> = row.get_unchecked(column);
+        let text = text.unwrap_or_else(|| "-".into());
+        text.strip_suffix("+00").unwrap_or(&text).to_string()
+    };
+    asked::are_answered(include_str!("../../src/storage/postgres/mod.rs"), |query, columns| {
         let query = query.replace("stepwell.", &format!("{schema}."));
-        let rows = rows(server().unwrap(), &query);
-        assert!(!rows.is_empty(), "{query}");
-        if query.contains("AS who") {
-            let why = |row| sqlx::Row::get::<Option<&str>, _>(row, "why").unwrap_or_default();
-            let told = rows.iter().map(|row| [row.get("kind"), row.get("who"), why(row)]);
-            let mut told: Vec<[&str; 3]> = told.collect();
-            told.sort_unstable();
-            let of = |why| ["operated", "ann", why];
-            let mut expected =
-                ["version 2", "version 2", "version 3", "version 3"].map(of).to_vec();
-            expected.extend([["signal_received", "eve", ""], ["voted", "bob", "fine"]]);
-            assert_eq!(told, expected);
-        }
-        if query.contains("<> 2") {
-            let runs: Vec<(String, i64)> =
-                rows.iter().map(|row| (row.get("run"), row.get("latest"))).collect();
-            assert_eq!(runs, [("order-4712".to_string(), 3)], "the other is at version 2");
-        }
-    }
-    let states = format!(
-        "SELECT name, status FROM {schema}.step_states WHERE run = 'order-4711' ORDER BY step"
-    );
-    let states: Vec<(String, String)> =
-        rows(server().unwrap(), &states).iter().map(|row| (row.get(0), row.get(1))).collect();
-    let expected = [("a", "pending"), ("b", "ready")];
-    assert_eq!(states, expected.map(|(name, status)| (name.to_string(), status.to_string())));
-}
-
-/// A run goes over to another definition.
-fn changed(version: u32) -> Recorded {
-    let workflow = Workflow::builder("w").version(version).step(Step::task("a", "t"));
-    let (workflow, linked) = (Box::new(workflow.build().unwrap()), Vec::new());
-    let mapping = Some(Mapping::new());
-    let operation = Operation::Modify { workflow, linked, revision: 0, mapping }.into();
-    let by = Reason::new("ann", format!("version {version}")).into();
-    Recorded { at: at(9), event: Event::Operated { operation, by } }
+        let line = |row: &PgRow| {
+            let cells = columns.iter().map(|column| cell(row, column));
+            cells.collect::<Vec<_>>().join(" | ")
+        };
+        raw(server().unwrap(), &query).iter().map(line).collect()
+    });
 }
 
 #[test]
 fn the_changes_of_a_definition_are_told() {
     let Some((storage, schema)) = opened("changes") else { return };
     create(&storage, "r");
-    write(&storage, "r", commit(A, 0, vec![changed(3)])).unwrap();
+    let changed = Recorded { at: at(9), event: asked::changed(3) };
+    write(&storage, "r", commit(A, 0, vec![changed])).unwrap();
     let told =
         format!("SELECT run, position, version, changed_by, why FROM {schema}.definition_changes");
     let told = rows(server().unwrap(), &told);
@@ -132,6 +106,8 @@ fn what_is_asked_often_is_found_without_reading_everything() {
         "SELECT owner FROM s.runs WHERE owner IS NOT NULL ORDER BY owner LIMIT 1",
         "SELECT id FROM s.runs ORDER BY created_at DESC, id DESC LIMIT 1",
         "DELETE FROM s.events WHERE run = 1",
+        "SELECT FROM s.runs WHERE workflow = 1",
+        "SELECT FROM s.run_workflows WHERE workflow = 1",
     ] {
         let query = query.replace("s.", &format!("{schema}."));
         // Few rows as there are, it would read them all if it could do so only.

@@ -65,6 +65,10 @@ fn the_first_schema_becomes_the_newest_and_what_is_there_stays() {
             ),
         );
     }
+    // That of a run that was removed.
+    let left = "OVERRIDING SYSTEM VALUE VALUES (77, 'w', 'x', '{}')";
+    let left = format!("INSERT INTO {schema}.workflows (workflow, id, hash, definition) {left}");
+    sql(server, &left);
     let options = PostgresOptions::new().schema(&schema);
     let storage = block_on(options.connect(&server.url())).unwrap();
     let run = RunId::new("r").unwrap();
@@ -74,6 +78,7 @@ fn the_first_schema_becomes_the_newest_and_what_is_there_stays() {
     let (found, expected) = (block_on(storage.load(&run)), block_on(other.load(&run)));
     let (found, expected) = (found.unwrap().unwrap(), expected.unwrap().unwrap());
     assert_eq!((found.journal, found.snapshot), (expected.journal, None));
+    assert_eq!(number(server, &format!("SELECT count(*) FROM {schema}.workflows")), 1);
     let newest = number(server, &format!("SELECT max(version)::bigint FROM {schema}.migrations"));
     assert!(newest > 1, "{newest}");
 }

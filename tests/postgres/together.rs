@@ -141,27 +141,23 @@ fn one_connection_is_enough_for_everything() {
 fn whoever_listens_hears_of_messages_and_of_engines_that_go() {
     let Some((storage, _)) = opened("news") else { return };
     create(&storage, "r");
-    let hears = async |owner: Owner, says: &dyn Fn() -> stepwell::storage::Reply<Result<()>>| {
-        let mut news = storage.news(owner);
-        // Nobody can tell when the server knows of the listener; until then words are lost.
-        let speaks = async {
-            for _ in 0..1_000 {
-                says().await.unwrap();
-                futures_timer::Delay::new(Duration::from_millis(10)).await;
-            }
-        };
-        match futures::future::select(news.next(), Box::pin(speaks)).await {
-            futures::future::Either::Left((said, _)) => said.is_some(),
-            futures::future::Either::Right(_) => false,
-        }
-    };
-    let post = || {
-        let posted = storage.post(&id("r"), Message::Signal(Signal::new("s", 1)));
-        stepwell::storage::Reply::later(async { posted.await.map(drop) })
-    };
-    assert!(block_on(hears(A, &post)), "the run is held by this one");
-    let retire = || storage.retire(B);
-    assert!(block_on(hears(Owner(3), &retire)), "everybody is told");
+    let mut both = [A, Owner(3)].map(|owner| storage.news(owner));
+    for news in &mut both {
+        assert_eq!(block_on(news.next()), Some(()), "it listens");
+    }
+    block_on(storage.post(&id("r"), Message::Signal(Signal::new("s", 1)))).unwrap();
+    assert_eq!(block_on(both[0].next()), Some(()), "it holds the run");
+    create(&storage, "held");
+    assert_eq!(both.each_mut().map(|news| news.next().now_or_never()), [None, None]);
+    let due = Holding::Parked(Some(at(1)));
+    block_on(storage.create(new_run("free", &workflow("w"), due))).unwrap();
+    for news in &mut both {
+        assert_eq!(block_on(news.next()), Some(()), "a run is nobody's");
+    }
+    block_on(storage.retire(B)).unwrap();
+    for news in &mut both {
+        assert_eq!(block_on(news.next()), Some(()), "somebody is gone");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Runs, and what is done with them, for tests of a storage.
 
 pub(crate) mod counted;
+pub(crate) mod definitions;
 pub(crate) mod documented;
 pub(crate) mod together;
 #[cfg(feature = "testing")]

@@ -49,6 +49,7 @@ mod schema;
 #[allow(dead_code, reason = "no server is restarted here")]
 mod server;
 mod shapes;
+mod single;
 #[path = "../slow/mod.rs"]
 mod slow;
 mod tape;

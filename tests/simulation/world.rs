@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -23,7 +23,8 @@ use super::client::Said;
 use super::clocks::Clocks;
 use super::grown::{Ends, inner};
 use super::mistakes::Mistake;
-use super::tape::{Begun, Tape, Watched, What, can_be_damaged};
+use super::single::Single;
+use super::tape::{Begun, Tape, Watched, What, at_once, can_be_damaged};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
@@ -40,9 +41,8 @@ pub(crate) struct World<S> {
     pub(crate) storage: S,
     pub(crate) tape: Tape,
     mistake: Mistake,
-    /// What happens to one call, if only one fails.
-    single: Option<(u64, Fault)>,
-    pub(crate) calls: AtomicU64,
+    /// The one thing that happens, if there is only one.
+    pub(crate) single: Option<Single>,
     dice: Mutex<StdRng>,
     engines: AtomicUsize,
     pub(crate) said: Mutex<Vec<Said>>,
@@ -94,7 +94,7 @@ impl<S: Storage + Clone> World<S> {
         seed: u64,
         storage: S,
         mistake: Mistake,
-        single: Option<(u64, Fault)>,
+        single: Option<Single>,
     ) -> Arc<Self> {
         let time = VirtualRuntime::new(seed);
         Arc::new(Self {
@@ -103,13 +103,12 @@ impl<S: Storage + Clone> World<S> {
             time,
             storage,
             mistake,
-            single,
-            calls: AtomicU64::new(0),
             dice: Mutex::new(StdRng::seed_from_u64(seed ^ 0x5eed)),
             engines: AtomicUsize::new(0),
             said: Mutex::default(),
             ends: Mutex::default(),
             is_calm: AtomicBool::new(single.is_some()),
+            single,
             clocks: Clocks::default(),
             flying_until: Mutex::default(),
             all_done: AtomicBool::new(false),
@@ -122,6 +121,11 @@ impl<S: Storage + Clone> World<S> {
 
     pub(crate) fn seconds(&self, least: u32, more: u32) -> Duration {
         Duration::from_secs(u64::from(least + self.dice(more)))
+    }
+
+    pub(crate) fn has_ended(&self, run: &RunId) -> bool {
+        let stored = at_once(self.storage.load(run)).unwrap();
+        stored.is_some_and(|stored| stored.status.is_end())
     }
 
     pub(crate) fn is_calm(&self) -> bool {
@@ -174,7 +178,7 @@ impl<S: Storage + Clone> World<S> {
         }
     }
 
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.all_done.load(Ordering::Relaxed)
     }
 
@@ -184,9 +188,8 @@ impl<S: Storage + Clone> World<S> {
     }
 
     fn fault(&self, engine: usize, call: Call, often: u32) -> Option<Fault> {
-        if let Some((number, fault)) = self.single {
-            let is_it = self.calls.fetch_add(1, Ordering::Relaxed) + 1 == number;
-            let fault = is_it.then_some(fault)?;
+        if let Some(single) = &self.single {
+            let fault = self.single_fault(single, call.method)?;
             return Some(self.note(engine, call.method, fault));
         }
         if self.is_calm() || self.dice(1_000) >= often {

@@ -113,3 +113,55 @@ fn runs_that_were_removed_are_counted() {
     };
     runs::counted::none_is_unaccounted_for(&storage, &counts);
 }
+
+/// How many definitions there are, and how many sub-workflows of runs.
+fn definitions(plain: &rusqlite::Connection) -> (i64, i64) {
+    let counts = "SELECT (SELECT count(*) FROM workflows), (SELECT count(*) FROM run_workflows)";
+    plain.query_row(counts, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+}
+
+#[test]
+fn no_definition_outlives_the_runs_that_name_it() {
+    let folder = Folder::new("outlives");
+    let (storage, plain) = (folder.open(), folder.plain());
+    runs::definitions::none_outlives_its_runs(&storage, &|| definitions(&plain));
+}
+
+#[test]
+fn a_definition_that_a_run_names_stays() {
+    let folder = Folder::new("named");
+    let (storage, plain) = (folder.open(), folder.plain());
+    runs::definitions::one_that_is_named_stays(&storage, &|| definitions(&plain));
+}
+
+#[test]
+fn a_definition_that_was_removed_is_written_again() {
+    let folder = Folder::new("written-again");
+    let (one, two, plain) = (folder.open(), folder.open(), folder.plain());
+    let rows = || definitions(&plain);
+    runs::definitions::one_that_was_removed_is_written_again(&one, &two, &rows);
+}
+
+#[test]
+fn definitions_that_earlier_programs_have_left_behind_are_removed_when_the_file_is_opened() {
+    let folder = Folder::new("left-behind");
+    let plain = folder.plain();
+    plain.execute_batch(include_str!("../../src/storage/sqlite/schema.sql")).unwrap();
+    plain.pragma_update(None, "application_id", 0x7374_6570).unwrap();
+    plain.pragma_update(None, "user_version", 1).unwrap();
+    let put = "INSERT INTO workflows (id, hash, definition) VALUES ('w', ?1, '{}')";
+    for hash in ["named", "linked", "left"] {
+        plain.execute(put, [hash]).unwrap();
+    }
+    let run = "INSERT INTO runs (id, workflow, status, created_at, changed_at, events, state)
+               SELECT 'r', workflow, 'pending', 1, 1, 0, 'parked' FROM workflows WHERE hash = 'named'";
+    plain.execute(run, []).unwrap();
+    let linked = "INSERT INTO run_workflows
+                  SELECT run, 0, workflows.workflow FROM runs, workflows WHERE hash = 'linked'";
+    plain.execute(linked, []).unwrap();
+    drop(plain);
+    drop(folder.open());
+    let left = "SELECT group_concat(hash) FROM (SELECT hash FROM workflows ORDER BY hash)";
+    let left: String = folder.plain().query_row(left, [], |row| row.get(0)).unwrap();
+    assert_eq!(left, "linked,named");
+}

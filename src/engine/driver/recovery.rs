@@ -28,6 +28,7 @@ impl Driver {
     pub(in crate::engine) fn inherit(&mut self, inherited: Inherited) {
         let under_way = |(_, status): (StepKey, StepStatus)| status == StepStatus::Running;
         self.uncertain |= inherited.elsewhere || self.site.run.state().steps().any(under_way);
+        self.holds = inherited.held;
         self.recoveries = inherited.recoveries;
     }
 
@@ -112,6 +113,7 @@ impl Driver {
             // What is still held is given again.
             self.desk.locks.clear();
             self.recoveries = stored.recoveries;
+            self.holds = stored.holding == Holding::Held(owner);
             if !is_ours || seized.is_some() || stored.holding != Holding::Held(owner) {
                 self.desk.forget_unbegun();
             }
@@ -223,7 +225,17 @@ impl Driver {
         {
             return;
         }
-        if let Err(error) = Box::pin(engine.tend()).await {
+        let tend = async {
+            engine.tend().await?;
+            if engine.looks_for_lost() {
+                let unheard = engine.unheard();
+                engine.find_taken().await?;
+                unheard.heard();
+            }
+            // What stands still here the others may go on with, which wait for this engine to be gone.
+            if engine.is_alone() { Ok(()) } else { engine.give_unwanted().await }
+        };
+        if let Err(error) = Box::pin(tend).await {
             tracing::warn!(target: "stepwell", %error, "the storage did not hear this engine");
         }
     }

@@ -71,7 +71,8 @@ WITH settled AS (
   ON CONFLICT (id) DO NOTHING
   RETURNING run, id
 ), placed AS MATERIALIZED (
-  SELECT made.run, given.place FROM made JOIN given USING (id)
+  SELECT made.run, given.place, given.state = 'parked' AND given.due IS NOT NULL AS is_due
+  FROM made JOIN given USING (id)
 ), linked AS (
   INSERT INTO stepwell.run_workflows (run, position, workflow)
   SELECT placed.run, link.position, link.workflow
@@ -85,7 +86,7 @@ WITH settled AS (
     $21::text[]
   ) AS event (place, position, at, kind, scope, step, data) ON event.place = placed.place
 )
-SELECT place::bigint FROM placed";
+SELECT place::bigint, CASE WHEN is_due THEN pg_notify($22, '')::text END FROM placed";
 
 /// Whether each was added; their ids differ.
 pub(super) async fn create(
@@ -105,6 +106,18 @@ pub(super) async fn create(
         None => Err(conflict(&run.id).transient()),
     });
     Ok(Ok(answers.collect()))
+}
+
+/// The same in a transaction, within which nobody removes a definition: no number is known beforehand,
+/// and none that was looked up is wrong when it is used.
+pub(super) async fn create_settled(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    runs: &[Box<NewRows>],
+) -> Done<Vec<Result<Created>>> {
+    let settle = sql.query("LOCK TABLE stepwell.purged IN ROW SHARE MODE");
+    settle.execute(&mut *connection).await?;
+    create(connection, sql, &Numbers::default(), runs).await
 }
 
 /// The numbers of the definitions that runs need.
@@ -166,7 +179,8 @@ async fn insert(
         .bind(workflows.position)
         .bind(workflows.linked);
     let mut made = vec![false; runs.len()];
-    for row in events.bind(query).fetch_all(connection).await? {
+    let query = events.bind(query).bind(sql.name().to_owned());
+    for row in query.fetch_all(connection).await? {
         let place = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
         if let Some(made) = made.get_mut(place.wrapping_sub(1)) {
             *made = true;

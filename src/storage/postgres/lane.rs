@@ -215,6 +215,9 @@ type Together<W, T> = for<'c> fn(
     &'c [W],
 ) -> BoxFuture<'c, Done<Vec<Result<T>>>>;
 
+/// The same with what it needs of the database.
+type Way<W, T> = (Scope, Together<W, T>);
+
 impl Write {
     /// Gives the connection back, if it can be used again and is to be kept.
     async fn all(self, connection: Option<Held>, batch: Vec<Piece>) -> Option<Held> {
@@ -234,20 +237,23 @@ impl Write {
         let creating: Together<Box<NewRows>, Created> = |connection, sql, numbers, runs| {
             Box::pin(create::create(connection, sql, numbers, runs))
         };
+        let settled: Together<Box<NewRows>, Created> =
+            |connection, sql, _, runs| Box::pin(create::create_settled(connection, sql, runs));
         let committing: Together<Box<Change>, ()> =
             |connection, sql, _, changes| Box::pin(write::commit(connection, sql, changes));
         let posting: Together<Letter, u64> =
             |connection, sql, _, letters| Box::pin(write::post(connection, sql, letters));
         let acquiring: Together<Box<Asked>, Option<Denied>> =
             |connection, sql, _, asked| Box::pin(locks::all(connection, sql, asked));
-        self.group(&mut held, Scope::One, sorted.creates, creating).await;
-        self.group(&mut held, Scope::One, sorted.commits, committing).await;
+        let (one, whole) = (Scope::One, Scope::Whole);
+        self.group(&mut held, sorted.creates, (one, creating), (whole, settled)).await;
+        self.group(&mut held, sorted.commits, (one, committing), (one, committing)).await;
         for change in sorted.alone {
-            self.group(&mut held, Scope::Whole, vec![change], committing).await;
+            self.group(&mut held, vec![change], (whole, committing), (whole, committing)).await;
         }
-        self.group(&mut held, Scope::One, sorted.posts, posting).await;
+        self.group(&mut held, sorted.posts, (one, posting), (one, posting)).await;
         for asked in sorted.acquires {
-            self.group(&mut held, Scope::Whole, vec![asked], acquiring).await;
+            self.group(&mut held, vec![asked], (whole, acquiring), (whole, acquiring)).await;
         }
         (self.keep && held.is_usable()).then_some(held)
     }
@@ -256,20 +262,20 @@ impl Write {
     async fn group<W: Send + Sync, T: Send>(
         &self,
         held: &mut Held,
-        scope: Scope,
         pieces: Vec<(W, Sender<T>)>,
-        write: Together<W, T>,
+        together: Way<W, T>,
+        alone: Way<W, T>,
     ) {
         if pieces.is_empty() {
             return;
         }
         let (pieces, senders): (Vec<W>, Vec<Sender<T>>) = pieces.into_iter().unzip();
-        let answers = match self.once(held, scope, &pieces, write).await {
+        let answers = match self.once(held, &pieces, together).await {
             Ok(answers) => answers,
             Err(failed) if (pieces.len() > 1 || failed.again) && held.is_usable() => {
                 let mut answers = Vec::with_capacity(pieces.len());
                 for piece in pieces.chunks(1) {
-                    let one = self.once(held, scope, piece, write).await;
+                    let one = self.once(held, piece, alone).await;
                     answers
                         .push(one.map_err(|failed| failed.error).and_then(|mut one| one.remove(0)));
                 }
@@ -288,9 +294,8 @@ impl Write {
     async fn once<W: Send + Sync, T: Send>(
         &self,
         held: &mut Held,
-        scope: Scope,
         pieces: &[W],
-        write: Together<W, T>,
+        (scope, write): Way<W, T>,
     ) -> Result<Vec<Result<T>>, Failed> {
         let writing = async {
             let mut open = self.access.open(held, scope).await?;

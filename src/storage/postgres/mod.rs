@@ -107,18 +107,70 @@ use crate::time::Timestamp;
 /// Where `run_overview` says that something is `forgotten`, `events` lacks what happened before, and
 /// `step_states` the steps that have not moved since.
 ///
-/// What failed last, and why:
+/// What failed last, at which step, and why:
 /// ```sql
-/// SELECT run, workflow, changed_at, problem FROM stepwell.run_overview
-/// WHERE status = 'failed' ORDER BY changed_at DESC LIMIT 20;
+/// SELECT runs.id, workflows.id AS workflow, stepwell.moment(events.at) AS at,
+///   events.data #>> '{outcome,failed,step}' AS step,
+///   events.data #>> '{outcome,failed,failure,message}' AS why
+/// FROM stepwell.runs JOIN stepwell.workflows USING (workflow) JOIN stepwell.events USING (run)
+/// WHERE runs.status = 'failed' AND events.kind = 'run_finished'
+///   AND events.data #> '{outcome,failed}' IS NOT NULL
+/// ORDER BY events.at DESC LIMIT 20;
+/// ```
+/// Which runs are set aside, since no engine could go on with them, until when, and why:
+/// ```sql
+/// SELECT run, workflow, due, problem FROM stepwell.run_overview WHERE state = 'aside';
+/// ```
+/// Which are in quarantine, since when, and how often they were taken from engines that were gone:
+/// ```sql
+/// SELECT runs.id, stepwell.moment(events.at) AS since, events.data ->> 'recoveries' AS recoveries
+/// FROM stepwell.runs JOIN stepwell.events USING (run)
+/// WHERE runs.status IN ('paused', 'cancelling') AND events.kind = 'run_quarantined'
+///   AND NOT EXISTS (SELECT 1 FROM stepwell.events AS later WHERE later.run = events.run
+///     AND later.position > events.position AND later.kind IN ('run_resumed', 'run_reopened'));
+/// ```
+/// Of which steps somebody has to say what became of them, and what is known:
+/// ```sql
+/// SELECT runs.id, events.scope, events.step, stepwell.moment(events.at) AS since,
+///   events.data #>> '{failure,message}' AS why
+/// FROM stepwell.runs JOIN stepwell.events USING (run)
+/// WHERE runs.status IN ('running', 'paused', 'cancelling') AND events.kind = 'step_outcome_unknown'
+///   AND NOT EXISTS (SELECT 1 FROM stepwell.events AS later WHERE later.run = events.run
+///     AND later.position > events.position AND (later.scope, later.step) = (events.scope, events.step));
+/// ```
+/// Which decisions wait for whose vote, or for anybody's, where it names nobody:
+/// ```sql
+/// SELECT runs.id, stepwell.moment(events.at) AS since,
+///   events.data #>> '{wait,approval,id}' AS approval, voter.who AS waits_for
+/// FROM stepwell.runs JOIN stepwell.events USING (run)
+/// LEFT JOIN LATERAL json_array_elements_text(events.data #> '{wait,approval,approvers}')
+///   AS voter (who) ON true
+/// WHERE runs.status IN ('running', 'paused', 'cancelling') AND events.kind = 'wait_started'
+///   AND events.data #> '{wait,approval}' IS NOT NULL
+///   AND NOT EXISTS (SELECT 1 FROM stepwell.events AS later WHERE later.run = events.run
+///     AND later.position > events.position AND (later.scope, later.step) = (events.scope, events.step)
+///     AND (later.kind <> 'voted' OR later.data #>> '{vote,by}' = voter.who));
+/// ```
+/// Who holds which lock, and when one with a rate could be taken at an even pace:
+/// ```sql
+/// SELECT lock, run, scope, step, workflow, status, stepwell.moment(next) AS next
+/// FROM stepwell.lock_holders JOIN stepwell.run_overview USING (run)
+/// LEFT JOIN stepwell.locks USING (lock) ORDER BY lock, run;
+/// ```
+/// How many runs each engine holds:
+/// ```sql
+/// SELECT owners.owner AS engine, owners.state, count(run) AS held
+/// FROM stepwell.owners LEFT JOIN stepwell.runs USING (owner)
+/// GROUP BY owners.owner ORDER BY held DESC;
 /// ```
 /// How many runs of which workflow are in which state:
 /// ```sql
-/// SELECT workflow, version, status, count(*) FROM stepwell.run_overview GROUP BY 1, 2, 3;
+/// SELECT workflow, version, status, count(*) AS runs FROM stepwell.run_overview GROUP BY 1, 2, 3;
 /// ```
 /// How many runs there have ever been:
 /// ```sql
-/// SELECT (SELECT count(*) FROM stepwell.runs) + (SELECT coalesce(sum(runs), 0) FROM stepwell.removed);
+/// SELECT (SELECT count(*) FROM stepwell.runs)
+///   + (SELECT coalesce(sum(runs), 0) FROM stepwell.removed) AS runs;
 /// ```
 /// Which live runs are not at version 2 of a workflow:
 /// ```sql

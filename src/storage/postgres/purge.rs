@@ -1,4 +1,4 @@
-//! Removing runs that have ended.
+//! Removing runs that have ended, and the definitions that only they have named.
 
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
@@ -40,8 +40,10 @@ pub(super) async fn purge(
         // Most of the work, while others still add runs.
         delete(connection, sql, &["events", "messages", "answers", "snapshots"], &keys).await?;
         keep_out(connection, sql).await?;
+        let definitions = definitions(connection, sql, &keys).await?;
         remove(connection, sql, &gone, which.owner).await?;
         delete(connection, sql, &["runs"], &keys).await?;
+        remove_unnamed(connection, sql, definitions).await?;
     }
     let mut named = take(connection, sql, left, which.owner).await?;
     named.extend(gone.into_iter().map(|run| run.id));
@@ -52,7 +54,8 @@ pub(super) async fn purge(
 }
 
 /// Whoever adds a run takes a weak lock on this table before it reads it, and waits from here on: under
-/// no id is one added that is just removed. Whoever only reads it, as a backup does, does not wait.
+/// no id is one added that is just removed, and none of a definition that is. Whoever only reads it, as a
+/// backup does, does not wait.
 async fn keep_out(connection: &mut PgConnection, sql: &Sql) -> sqlx::Result<()> {
     let lock = sql.query("LOCK TABLE stepwell.purged IN EXCLUSIVE MODE");
     lock.execute(connection).await.map(drop)
@@ -152,6 +155,38 @@ async fn over(
     let find = find.bind(which.workflow.as_deref()).bind(integer(keep));
     let found = find.fetch_optional(connection).await?;
     found.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose()
+}
+
+/// The definitions that these runs name, locked: nobody can name them meanwhile, not even by hand. Those
+/// that somebody is just naming so are left out.
+async fn definitions(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    keys: &[i64],
+) -> sqlx::Result<Vec<i64>> {
+    let find = sql.query(
+        "SELECT workflow FROM stepwell.workflows WHERE workflow IN (
+           SELECT workflow FROM stepwell.runs WHERE run = ANY ($1)
+           UNION SELECT workflow FROM stepwell.run_workflows WHERE run = ANY ($1)
+         ) FOR UPDATE SKIP LOCKED",
+    );
+    find.bind(keys.to_vec()).fetch_all(connection).await?.iter().map(|row| row.try_get(0)).collect()
+}
+
+/// Removes those of these definitions that no run names any more: after they were locked, as a statement
+/// sees what there was when it began.
+async fn remove_unnamed(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    definitions: Vec<i64>,
+) -> sqlx::Result<()> {
+    let remove = sql.query(
+        "DELETE FROM stepwell.workflows WHERE workflow = ANY ($1)
+           AND NOT EXISTS (SELECT FROM stepwell.runs WHERE runs.workflow = workflows.workflow)
+           AND NOT EXISTS (SELECT FROM stepwell.run_workflows
+                           WHERE run_workflows.workflow = workflows.workflow)",
+    );
+    remove.bind(definitions).execute(connection).await.map(drop)
 }
 
 /// Has their ids stay taken, and no lock held by them, and counts them.

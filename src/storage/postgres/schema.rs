@@ -10,8 +10,12 @@ use super::fault::Fault;
 use crate::error::Result;
 
 /// Each takes the schema from its place to the next; none is ever changed.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("schema.sql"), include_str!("snapshots.sql"), include_str!("removed.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("schema.sql"),
+    include_str!("snapshots.sql"),
+    include_str!("removed.sql"),
+    include_str!("definitions.sql"),
+];
 
 /// The version that this program knows.
 pub(super) const NEWEST: i32 = MIGRATIONS.len() as i32;

@@ -96,18 +96,67 @@ use crate::time::Timestamp;
 /// Where `run_overview` says that something is `forgotten`, `events` lacks what happened before, and
 /// `step_states` the steps that have not moved since.
 ///
-/// What failed last, and why:
+/// What failed last, at which step, and why:
 /// ```sql
-/// SELECT run, workflow, changed_at, problem FROM run_overview
-/// WHERE status = 'failed' ORDER BY changed_at DESC LIMIT 20;
+/// SELECT runs.id, workflows.id AS workflow, datetime(events.at / 1e6, 'unixepoch') AS at,
+///   events.data ->> '$.outcome.failed.step' AS step,
+///   events.data ->> '$.outcome.failed.failure.message' AS why
+/// FROM runs JOIN workflows USING (workflow) JOIN events USING (run)
+/// WHERE runs.status = 'failed' AND events.kind = 'run_finished'
+///   AND events.data -> '$.outcome.failed' IS NOT NULL
+/// ORDER BY events.at DESC LIMIT 20;
+/// ```
+/// Which runs are set aside, since no engine could go on with them, until when, and why:
+/// ```sql
+/// SELECT run, workflow, due, problem FROM run_overview WHERE state = 'aside';
+/// ```
+/// Which are in quarantine, since when, and how often they were taken from engines that were gone:
+/// ```sql
+/// SELECT runs.id, datetime(events.at / 1e6, 'unixepoch') AS since,
+///   events.data ->> '$.recoveries' AS recoveries
+/// FROM runs JOIN events USING (run)
+/// WHERE runs.status IN ('paused', 'cancelling') AND events.kind = 'run_quarantined'
+///   AND NOT EXISTS (SELECT 1 FROM events AS later WHERE later.run = events.run
+///     AND later.position > events.position AND later.kind IN ('run_resumed', 'run_reopened'));
+/// ```
+/// Of which steps somebody has to say what became of them, and what is known:
+/// ```sql
+/// SELECT runs.id, events.scope, events.step, datetime(events.at / 1e6, 'unixepoch') AS since,
+///   events.data ->> '$.failure.message' AS why
+/// FROM runs JOIN events USING (run)
+/// WHERE runs.status IN ('running', 'paused', 'cancelling') AND events.kind = 'step_outcome_unknown'
+///   AND NOT EXISTS (SELECT 1 FROM events AS later WHERE later.run = events.run
+///     AND later.position > events.position AND (later.scope, later.step) = (events.scope, events.step));
+/// ```
+/// Which decisions wait for whose vote, or for anybody's, where it names nobody:
+/// ```sql
+/// SELECT runs.id, datetime(events.at / 1e6, 'unixepoch') AS since,
+///   events.data ->> '$.wait.approval.id' AS approval, voter.value AS waits_for
+/// FROM runs JOIN events USING (run)
+/// LEFT JOIN json_each(events.data, '$.wait.approval.approvers') AS voter
+/// WHERE runs.status IN ('running', 'paused', 'cancelling') AND events.kind = 'wait_started'
+///   AND events.data -> '$.wait.approval' IS NOT NULL
+///   AND NOT EXISTS (SELECT 1 FROM events AS later WHERE later.run = events.run
+///     AND later.position > events.position AND (later.scope, later.step) = (events.scope, events.step)
+///     AND (later.kind <> 'voted' OR later.data ->> '$.vote.by' = voter.value));
+/// ```
+/// Who holds which lock, and when one with a rate could be taken at an even pace:
+/// ```sql
+/// SELECT lock, run, scope, step, workflow, status, datetime(next / 1e6, 'unixepoch') AS next
+/// FROM lock_holders JOIN run_overview USING (run) LEFT JOIN locks USING (lock) ORDER BY lock, run;
+/// ```
+/// How many runs each engine holds:
+/// ```sql
+/// SELECT hex(owner) AS engine, owners.state, count(run) AS held
+/// FROM owners LEFT JOIN runs USING (owner) GROUP BY owner ORDER BY held DESC;
 /// ```
 /// How many runs of which workflow are in which state:
 /// ```sql
-/// SELECT workflow, version, status, count(*) FROM run_overview GROUP BY 1, 2, 3;
+/// SELECT workflow, version, status, count(*) AS runs FROM run_overview GROUP BY 1, 2, 3;
 /// ```
 /// How many runs there have ever been:
 /// ```sql
-/// SELECT (SELECT count(*) FROM runs) + (SELECT coalesce(sum(runs), 0) FROM removed);
+/// SELECT (SELECT count(*) FROM runs) + (SELECT coalesce(sum(runs), 0) FROM removed) AS runs;
 /// ```
 /// Which live runs are not at version 2 of a workflow:
 /// ```sql

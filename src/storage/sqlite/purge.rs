@@ -1,8 +1,11 @@
-//! Removing runs that have ended.
+//! Removing runs that have ended, and the definitions that only they have named.
+
+use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::locks;
+use super::workflows;
 use super::writer::Done;
 use crate::id::RunId;
 use crate::storage::rows::{integer, owner_bytes};
@@ -16,14 +19,17 @@ pub(super) fn purge(connection: &Connection, which: &Purge) -> Done<Vec<RunId>> 
     let mut named = left(connection, which)?;
     let room = which.limit.saturating_sub(named.len());
     let mut events = 0;
+    let mut definitions = BTreeSet::new();
     for run in goes(connection, which, room)? {
         if events > 0 && events + run.events > EVENTS_AT_ONCE {
             break;
         }
         events += run.events;
+        definitions.extend(workflows::of_run(connection, run.run)?);
         remove(connection, &run, which.owner)?;
         named.push(run.id);
     }
+    workflows::remove_unnamed(connection, &definitions)?;
     // What nobody can name nobody has put there.
     let mut named: Vec<RunId> = named.into_iter().filter_map(|run| RunId::new(run).ok()).collect();
     named.sort_unstable();

@@ -1,9 +1,10 @@
 //! What runs made of messages.
 
 use super::given::{A, B, commit};
+use super::kinds::there_is_one_of_each;
 use super::trial::Trial;
 use crate::error::{Problem, Problems};
-use crate::journal::{SkipReason, StepStatus};
+use crate::journal::{STATUS_SLOTS, SkipReason, StepStatus};
 use crate::run::Rejection;
 use crate::storage::{ANSWERS_KEPT, Answer, Commit, Holding};
 
@@ -34,7 +35,8 @@ fn place(rejection: &Rejection) -> usize {
 }
 const PLACES: usize = 20;
 
-fn rejections() -> Vec<Rejection> {
+/// Rejections, at least one of each kind.
+pub fn rejections() -> Vec<Rejection> {
     use Rejection as R;
     use StepStatus as S;
     let statuses = [
@@ -43,6 +45,7 @@ fn rejections() -> Vec<Rejection> {
         S::Running,
         S::Waiting,
         S::Retrying,
+        S::OutcomeUnknown,
         S::Succeeded,
         S::Failed,
         S::Skipped(SkipReason::Condition),
@@ -50,6 +53,7 @@ fn rejections() -> Vec<Rejection> {
         S::Skipped(SkipReason::Operator),
         S::Cancelled,
     ];
+    there_is_one_of_each(statuses.into_iter().map(StepStatus::slot), STATUS_SLOTS);
     let mut problems = Problems::default();
     problems.push(Problem::error("a/b", "it is running: ü").hint("stop it"));
     problems.push(Problem::warning("", "odd"));
@@ -76,6 +80,7 @@ fn rejections() -> Vec<Rejection> {
     ];
     all.extend(statuses.map(R::NotReady));
     all.extend(statuses.map(R::NotRunning));
+    there_is_one_of_each(all.iter().map(place), PLACES);
     all
 }
 
@@ -100,10 +105,6 @@ pub(super) fn every_rejection_comes_back_as_it_was(on: &Trial<'_>) {
     for (number, answer) in numbers.into_iter().zip(answers) {
         assert_eq!(on.answer("r", number), Some(answer));
     }
-    let mut places: Vec<usize> = rejections().iter().map(place).collect();
-    places.sort_unstable();
-    places.dedup();
-    assert_eq!(places.len(), PLACES, "there is one of each kind");
 }
 
 pub(super) fn a_message_that_waits_has_no_answer(on: &Trial<'_>) {

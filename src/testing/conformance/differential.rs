@@ -361,13 +361,25 @@ impl<'a> Pair<'a> {
     }
 
     fn reopen(&mut self) -> Result<(), String> {
-        if self.tested.factory.survives_reopen() && !self.tested.factory.forgets_owners() {
-            // Dropped before it is opened again: two may not be open at once.
-            self.tested.storage = Arc::new(Memory::new());
-            self.tested.storage = self.tested.factory.open(&self.name);
-            return self.compare_all();
+        if !self.tested.factory.survives_reopen() {
+            return Ok(());
         }
-        Ok(())
+        // Dropped before it is opened again: two may not be open at once.
+        self.tested.storage = Arc::new(Memory::new());
+        self.tested.storage = self.tested.factory.open(&self.name);
+        if self.tested.factory.forgets_owners() {
+            self.forget_owners()?;
+        }
+        self.compare_all()
+    }
+
+    /// `Memory` is not opened again: a claim that takes nothing says to it that all owners are gone.
+    fn forget_owners(&mut self) -> Result<(), String> {
+        let alive = std::mem::take(&mut self.alive).into_iter();
+        let gone = alive.map(|owner| Beat { owner, count: self.beats[&owner] }).collect();
+        let claim = Claim { owner: self.owners[0], now: at(0), gone, run: None, limit: 0 };
+        let taken = self.model.ask(|storage| storage.claim(claim));
+        taken.map(drop).map_err(|error| failed(&error))
     }
 
     fn commit(&self, operation: &Operation) -> Result<(), String> {

@@ -1,9 +1,11 @@
-//! Every kind of event, message and definition comes back as it was.
+//! Every kind of event, message and definition comes back as it was. What is public here is for the
+//! test of what earlier programs have stored, which wants the same kinds.
 
 use std::time::Duration;
 
 use serde_json::json;
 
+pub use super::answers::rejections;
 use super::given::{A, at, commit, event, run, started, workflow};
 use super::trial::Trial;
 use crate::error::{ErrorClass, Failure, StepError, Suspension};
@@ -44,19 +46,44 @@ fn reason() -> Reason {
     Reason::new("ann 🦀", "it's \"needed\"")
 }
 
+/// One of each, so that a new one has to be put here.
+fn outcome_place(outcome: &Outcome) -> usize {
+    match outcome {
+        Outcome::Succeeded(_) => 0,
+        Outcome::Failed { .. } => 1,
+        Outcome::Cancelled => 2,
+        Outcome::TimedOut => 3,
+    }
+}
+const OUTCOME_PLACES: usize = 4;
+
 fn outcomes() -> Vec<Outcome> {
-    vec![
+    let all = vec![
         Outcome::Succeeded(value()),
         Outcome::Succeeded(Value::NULL),
         Outcome::Failed { step: "a/b".into(), failure: failure() },
         Outcome::Cancelled,
         Outcome::TimedOut,
-    ]
+    ];
+    there_is_one_of_each(all.iter().map(outcome_place), OUTCOME_PLACES);
+    all
 }
 
 fn vote() -> Vote {
     Vote::reject("bob").comment("no\n").payload(value())
 }
+
+/// One of each, as above.
+fn wait_place(wait: &Waiting) -> usize {
+    match wait {
+        Waiting::Until(_) => 0,
+        Waiting::Signal(..) => 1,
+        Waiting::Condition(_) => 2,
+        Waiting::Approval(_) => 3,
+        Waiting::First(_) => 4,
+    }
+}
+const WAIT_PLACES: usize = 5;
 
 fn waits() -> Vec<Waiting> {
     let mut open = OpenApproval::new("a#2".into(), vec!["ann".into(), "bob".into()], 2);
@@ -75,11 +102,29 @@ fn waits() -> Vec<Waiting> {
     ];
     let named = |(place, wait): (usize, &Waiting)| (format!("w{place}"), wait.clone());
     let first = Waiting::First(plain.iter().enumerate().map(named).collect());
-    plain.into_iter().chain([first]).collect()
+    let all: Vec<Waiting> = plain.into_iter().chain([first]).collect();
+    there_is_one_of_each(all.iter().map(wait_place), WAIT_PLACES);
+    all
 }
 
+/// One of each, as above.
+fn operation_place(operation: &Operation) -> usize {
+    match operation {
+        Operation::Rerun { .. } => 0,
+        Operation::RetryFailed => 1,
+        Operation::Skip { .. } => 2,
+        Operation::Succeed { .. } => 3,
+        Operation::Fail { .. } => 4,
+        Operation::Modify { .. } => 5,
+        Operation::Cancel { .. } => 6,
+        Operation::Reseal { .. } => 7,
+        Operation::SetVariables { .. } => 8,
+    }
+}
+const OPERATION_PLACES: usize = 9;
+
 fn operations() -> Vec<Operation> {
-    vec![
+    let all = vec![
         Operation::rerun("a"),
         Operation::rerun_alone("a/b[1]/c"),
         Operation::rerun_failed_items("each"),
@@ -98,7 +143,9 @@ fn operations() -> Vec<Operation> {
         Operation::cancel(["a"]),
         Operation::Reseal { replaced: [("old".to_string(), "new".to_string())].into() },
         Operation::set_variable("v", value()),
-    ]
+    ];
+    there_is_one_of_each(all.iter().map(operation_place), OPERATION_PLACES);
+    all
 }
 
 /// A definition with something of most that there is.
@@ -126,7 +173,7 @@ fn rich(id: &str) -> Workflow {
         .unwrap_or_else(|error| panic!("cases use good workflows: {error}"))
 }
 
-/// One of each, so that a new one has to be put here.
+/// One of each, as above.
 fn place(event: &Event) -> usize {
     match event {
         Event::RunStarted(_) => 0,
@@ -167,6 +214,34 @@ fn place(event: &Event) -> usize {
 }
 const PLACES: usize = 34;
 
+/// One of each, as above.
+fn skip_place(reason: SkipReason) -> usize {
+    match reason {
+        SkipReason::Condition => 0,
+        SkipReason::Upstream => 1,
+        SkipReason::Operator => 2,
+    }
+}
+const SKIPS: [SkipReason; 3] = [SkipReason::Condition, SkipReason::Upstream, SkipReason::Operator];
+
+/// One of each, as above.
+fn cancel_place(reason: CancelReason) -> usize {
+    match reason {
+        CancelReason::Rest => 0,
+        CancelReason::Stopping => 1,
+        CancelReason::Run => 2,
+        CancelReason::TimedOut => 3,
+        CancelReason::Operator => 4,
+    }
+}
+const CANCELS: [CancelReason; 5] = [
+    CancelReason::Rest,
+    CancelReason::Stopping,
+    CancelReason::Run,
+    CancelReason::TimedOut,
+    CancelReason::Operator,
+];
+
 fn step_events(step: StepKey) -> Vec<Event> {
     let signal = Box::new(Signal::keyed("paid", 42, value()).transient());
     let failed = FailedAttempt {
@@ -183,9 +258,6 @@ fn step_events(step: StepKey) -> Vec<Event> {
         Event::AttemptFailed { step, failed: Box::new(failed) },
         Event::StepFailed { step, failure: Box::new(failure()) },
         Event::StepOutcomeUnknown { step, failure: Box::new(failure()) },
-        Event::StepSkipped { step, reason: SkipReason::Condition },
-        Event::StepSkipped { step, reason: SkipReason::Upstream },
-        Event::StepSkipped { step, reason: SkipReason::Operator },
         Event::StepSuspended { step, suspended: suspended(Some(at(5)), None) },
         Event::StepSuspended { step, suspended: suspended(None, Some(Duration::from_secs(9))) },
         Event::VariablesSet { step: Some(step), values: value() },
@@ -234,17 +306,15 @@ fn run_events() -> Vec<Event> {
     ]
 }
 
-fn events() -> Vec<Event> {
+/// Events, at least one of each kind.
+pub fn events() -> Vec<Event> {
     let step = StepKey { scope: u32::MAX, step: u32::MAX };
     let mut all = run_events();
     all.extend(step_events(step));
-    for reason in [
-        CancelReason::Rest,
-        CancelReason::Stopping,
-        CancelReason::Run,
-        CancelReason::TimedOut,
-        CancelReason::Operator,
-    ] {
+    there_is_one_of_each(SKIPS.into_iter().map(skip_place), SKIPS.len());
+    all.extend(SKIPS.map(|reason| Event::StepSkipped { step, reason }));
+    there_is_one_of_each(CANCELS.into_iter().map(cancel_place), CANCELS.len());
+    for reason in CANCELS {
         all.push(Event::StepCancelRequested { step, deadline: at(6), reason });
         all.push(Event::StepCancelled { step, reason });
     }
@@ -257,6 +327,7 @@ fn events() -> Vec<Event> {
     let operated =
         |operation| Event::Operated { operation: Box::new(operation), by: Box::new(reason()) };
     all.extend(operations().into_iter().map(operated));
+    there_is_one_of_each(all.iter().map(place), PLACES);
     all
 }
 
@@ -274,7 +345,8 @@ fn message_place(message: &Message) -> usize {
 }
 const MESSAGE_PLACES: usize = 7;
 
-fn messages() -> Vec<Message> {
+/// Messages, at least one of each kind.
+pub fn messages() -> Vec<Message> {
     let mut all = vec![
         Message::Signal(Signal::new("s", value())),
         Message::Signal(Signal::new("s", ()).transient()),
@@ -288,17 +360,17 @@ fn messages() -> Vec<Message> {
     ];
     let operate = |operation| Message::Operate { operation, by: reason() };
     all.extend(operations().into_iter().map(operate));
+    there_is_one_of_each(all.iter().map(message_place), MESSAGE_PLACES);
     all
 }
 
 #[track_caller]
-fn there_is_one_of_each(places: impl Iterator<Item = usize>, count: usize) {
+pub(super) fn there_is_one_of_each(places: impl Iterator<Item = usize>, count: usize) {
     let all: std::collections::BTreeSet<usize> = places.collect();
     assert_eq!(all.len(), count, "there is one of each kind");
 }
 
 pub(super) fn every_event_comes_back_from_a_commit(on: &Trial<'_>) {
-    there_is_one_of_each(events().iter().map(place), PLACES);
     on.held("r", A);
     let events: Vec<Recorded> = events().into_iter().map(|kind| event(5, kind)).collect();
     on.commit("r", Commit { events: events.clone(), ..commit(A, 0) });
@@ -315,7 +387,6 @@ pub(super) fn every_event_comes_back_from_the_beginning(on: &Trial<'_>) {
 }
 
 pub(super) fn every_message_comes_back(on: &Trial<'_>) {
-    there_is_one_of_each(messages().iter().map(message_place), MESSAGE_PLACES);
     on.held("r", A);
     let sent = messages();
     let numbers: Vec<u64> = sent.iter().map(|message| on.post("r", message.clone())).collect();

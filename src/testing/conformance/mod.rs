@@ -55,7 +55,8 @@ mod due;
 mod fence;
 mod given;
 mod held;
-mod kinds;
+#[doc(hidden)]
+pub mod kinds;
 mod list;
 mod locks;
 mod mail;
@@ -102,7 +103,8 @@ pub trait StorageFactory: Sync {
     }
 
     /// Whether the storage takes all owners for gone when it is opened again and was open nowhere else.
-    /// The contract leaves that to it; one case of the group `reopen` asks nothing of such ones.
+    /// The contract leaves that to it; one case of the group `reopen` asks nothing of such ones, and
+    /// [`differential`] expects it of them.
     fn forgets_owners(&self) -> bool {
         false
     }

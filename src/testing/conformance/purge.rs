@@ -37,6 +37,10 @@ fn removes(on: &Trial<'_>, which: Purge) -> Vec<String> {
 /// A run of this workflow that ended at this time.
 fn ended_of(on: &Trial<'_>, name: &str, of: &str, seconds: i64) {
     on.create(NewRun { workflow: workflow(of), ..run(name) });
+    ends(on, name, seconds);
+}
+
+fn ends(on: &Trial<'_>, name: &str, seconds: i64) {
     let outcome = Outcome::Cancelled.into();
     let events = vec![begun(), event(seconds, Event::RunFinished { outcome })];
     let (status, holding) = (RunStatus::Cancelled, Holding::Finished);
@@ -224,6 +228,49 @@ pub(super) fn a_new_run_has_nothing_of_the_one_before(on: &Trial<'_>) {
     assert_eq!((on.inbox("r"), on.ask(on.storage().events(&id("r"), 0, 9))), (vec![], vec![]));
     on.commit("r", Commit { events: vec![begun()], ..commit(A, 0) });
     assert_eq!(on.load("r").journal, [begun()]);
+}
+
+pub(super) fn a_workflow_whose_runs_were_removed_can_run_again(on: &Trial<'_>) {
+    let linked = ["inner", "w", "inner"].map(workflow);
+    for _ in 0..3 {
+        on.create(NewRun { linked: linked.to_vec(), ..run("r") });
+        let stored = on.load("r");
+        assert_eq!((stored.workflow, stored.linked), (workflow("w"), linked.to_vec()));
+        ends(on, "r", 10);
+        assert_eq!(removes(on, all()), ["r"]);
+    }
+}
+
+pub(super) fn a_workflow_whose_runs_another_has_removed_can_run_again(on: &Trial<'_>) {
+    let Some(other) = on.beside() else { return };
+    for turn in 0..5 {
+        let (here, there) = if turn % 2 == 0 { (on, &other) } else { (&other, on) };
+        here.create(NewRun { linked: vec![workflow("inner")], ..run("r") });
+        let stored = there.load("r");
+        assert_eq!((stored.workflow, stored.linked), (workflow("w"), vec![workflow("inner")]));
+        ends(there, "r", 10);
+        // What is added next is not to be taken for one of those that were removed.
+        here.create(NewRun { workflow: workflow(&format!("v{turn}")), ..run("other") });
+        assert_eq!(removes(there, all()), ["r"]);
+        here.create(NewRun { workflow: workflow("new"), ..run("r") });
+        assert_eq!(here.load("r").workflow, workflow("new"));
+        for name in ["r", "other"] {
+            ends(here, name, 10);
+        }
+        assert_eq!(removes(there, all()), ["other", "r"]);
+    }
+}
+
+pub(super) fn a_workflow_that_another_run_has_stays(on: &Trial<'_>) {
+    let linked = ["inner", "w"].map(workflow);
+    on.create(NewRun { linked: linked.to_vec(), ..run("other") });
+    let before = on.dump();
+    for of in ["w", "inner"] {
+        on.create(NewRun { workflow: workflow(of), linked: linked.to_vec(), ..run("r") });
+        ends(on, "r", 10);
+        assert_eq!(removes(on, all()), ["r"]);
+        on.is_as(&before, "another run was removed");
+    }
 }
 
 pub(super) fn what_is_not_cleared_is_named_again(on: &Trial<'_>) {

@@ -1,0 +1,309 @@
+//! Runs that go to other engines while the one that began them lives on: in virtual time.
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+#[path = "slow/mod.rs"]
+mod slow;
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::future::{join, select};
+use slow::{Effect, Slow};
+use stepwell::runtime::Runtime as _;
+use stepwell::storage::{Holding, Memory, Storage, StoredRun};
+use stepwell::testing::{Fault, Faulty, VirtualRuntime};
+
+use stepwell::{
+    Engine, ErrorKind, RunId, RunStatus, StartOptions, Step, Timestamp, Wait, Workflow, executor_fn,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// How often the storage is looked at.
+const POLL: Duration = SECOND;
+const LEASE: Duration = Duration::from_secs(30);
+
+struct World {
+    time: VirtualRuntime,
+    /// One that other processes may be on, so that it is looked at every second.
+    storage: Slow<dyn Storage>,
+    /// Which engine began which step.
+    begun: Arc<Mutex<Vec<(&'static str, String)>>>,
+}
+
+impl World {
+    fn new() -> Self {
+        let time = VirtualRuntime::new(7);
+        let memory: Arc<dyn Storage> = Arc::new(Memory::new());
+        let storage = Slow::new(memory, Effect::AtOnce, &time).poll_every(POLL);
+        Self { time, storage, begun: Arc::default() }
+    }
+
+    /// One that can run nothing.
+    fn bare(&self) -> Engine {
+        let builder = Engine::builder().runtime(self.time.clone());
+        builder.storage(self.storage.clone()).build().unwrap()
+    }
+
+    fn engine(&self, name: &'static str) -> Engine {
+        self.engine_on(name, self.storage.clone())
+    }
+
+    fn engine_on(&self, name: &'static str, storage: impl Storage) -> Engine {
+        let begun = Arc::clone(&self.begun);
+        let work = executor_fn(move |ctx| {
+            begun.lock().unwrap().push((name, ctx.step().to_string()));
+            async move {
+                ctx.sleep(Duration::from_secs(ctx.input("seconds")?)).await;
+                Ok(())
+            }
+        });
+        let builder = Engine::builder().runtime(self.time.clone());
+        builder.storage(storage).executor("work", work).build().unwrap()
+    }
+
+    async fn nap(&self, length: Duration) {
+        self.time.sleep_until(self.time.now() + length).await;
+    }
+
+    async fn stored(&self, id: &RunId) -> StoredRun {
+        self.storage.load(id).await.unwrap().unwrap()
+    }
+
+    async fn ended_at(&self, id: &RunId) -> Timestamp {
+        let run = self.stored(id).await;
+        assert_eq!((run.status, run.recoveries), (RunStatus::Succeeded, 0), "nobody has crashed");
+        run.journal.last().unwrap().at
+    }
+
+    fn who_began(&self, step: &str) -> Vec<&'static str> {
+        let begun = self.begun.lock().unwrap();
+        begun.iter().filter(|(_, began)| began == step).map(|(engine, _)| *engine).collect()
+    }
+}
+
+fn flow(id: &str, seconds: u32) -> Workflow {
+    let work = Step::task(id, "work").input("seconds", seconds.to_string());
+    Workflow::builder(id).step(work).build().unwrap()
+}
+
+/// Serves an engine until this is dropped.
+fn serve(world: &World, engine: Engine) -> oneshot::Sender<()> {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let serving = async move { engine.serve(stopped.map(drop)).await.unwrap() };
+    assert!(world.time.spawn(Box::pin(serving)).is_ok());
+    stop
+}
+
+#[test]
+fn who_serves_no_more_keeps_what_somebody_waits_for_and_gives_the_rest_at_once() {
+    let world = World::new();
+    let begins = world.time.now();
+    world
+        .time
+        .block_on(async {
+            let first = world.engine("first");
+            let _serving = serve(&world, world.engine("second"));
+            let kept = first.start(&flow("kept", 300), ()).await.unwrap();
+            let id = first.start(&flow("given", 20), ()).await.unwrap().id().clone();
+            let (outcome, ()) = join(kept.outcome(), async {
+                first.serve(world.nap(5 * SECOND)).await.unwrap();
+            })
+            .await;
+            assert!(outcome.unwrap().output().is_some());
+            let took = world.ended_at(&id).await.since(begins);
+            assert!(took <= 25 * SECOND + POLL, "{took:?}");
+        })
+        .unwrap();
+    assert_eq!(world.who_began("given"), ["first", "second"]);
+    assert_eq!(world.who_began("kept"), ["first"]);
+}
+
+#[test]
+fn a_run_that_nobody_wants_where_it_was_begun_goes_to_who_serves() {
+    let world = World::new();
+    world
+        .time
+        .block_on(async {
+            let first = world.engine("first");
+            let _serving = serve(&world, world.engine("second"));
+            // What somebody waits for has the engine live on.
+            let long = first.start(&flow("long", 300), ()).await.unwrap();
+            let id = first.start(&flow("dropped", 1), ()).await.unwrap().id().clone();
+            let began = world.time.now();
+            assert!(long.outcome().await.unwrap().output().is_some());
+            let took = world.ended_at(&id).await.since(began);
+            assert!(took <= LEASE / 3 + 2 * POLL, "{took:?}");
+        })
+        .unwrap();
+    assert_eq!(world.who_began("dropped"), ["second"]);
+    assert_eq!(world.who_began("long"), ["first"]);
+}
+
+#[test]
+fn a_run_stays_where_it_was_begun_if_there_is_no_other_engine() {
+    let world = World::new();
+    world
+        .time
+        .block_on(async {
+            let only = world.engine("only");
+            let long = only.start(&flow("long", 300), ()).await.unwrap();
+            let id = only.start(&flow("later", 1), ()).await.unwrap().id().clone();
+            assert!(long.outcome().await.unwrap().output().is_some());
+            assert!(matches!(world.stored(&id).await.holding, Holding::Held(_)));
+            let later = only.run(&id).await.unwrap();
+            assert!(later.outcome().await.unwrap().output().is_some());
+        })
+        .unwrap();
+}
+
+/// A run that waits for a signal, on an engine that nobody hears for longer than a lease; what its outcome
+/// is to who has waited for it all the while, and when.
+fn silent_for_a_while(is_served: bool) {
+    let world = World::new();
+    let is_cut = Arc::new(AtomicBool::new(false));
+    let cut = Arc::clone(&is_cut);
+    let fails = move |_| cut.load(Ordering::Relaxed).then_some(Fault::Before);
+    let first = world.engine_on("first", Faulty::new(world.storage.clone(), fails));
+    world
+        .time
+        .block_on(async {
+            let go = Step::wait("go", Wait::signal("go"));
+            let workflow = Workflow::builder("w").step(go).build().unwrap();
+            let run = first.start(&workflow, ()).await.unwrap();
+            let _serving = is_served.then(|| serve(&world, first.clone()));
+            let second = world.engine("second");
+            let _other = serve(&world, second.clone());
+            let others = async {
+                world.nap(SECOND).await;
+                is_cut.store(true, Ordering::Relaxed);
+                world.nap(3 * LEASE).await;
+                is_cut.store(false, Ordering::Relaxed);
+                let stored = world.stored(run.id()).await;
+                assert!(matches!(stored.holding, Holding::Parked(_)), "the other one had it");
+                // The first one is heard again before anything happens to the run.
+                world.nap(2 * LEASE).await;
+                second.run(run.id()).await.unwrap().signal("go", 7).await.unwrap();
+                world.nap(2 * LEASE).await;
+            };
+            let mut outcome = None;
+            let waits = async {
+                outcome = Some(run.outcome().await.unwrap());
+                std::future::pending::<()>().await;
+            };
+            select(pin!(waits), pin!(others)).await;
+            assert_eq!(**outcome.unwrap().output().unwrap(), 7);
+        })
+        .unwrap();
+}
+
+#[test]
+fn who_was_silent_and_waits_hears_of_what_others_have_done_since() {
+    silent_for_a_while(true);
+    silent_for_a_while(false);
+}
+
+#[test]
+fn who_waits_for_a_parked_run_hears_of_what_others_do_with_it() {
+    for is_served in [true, false] {
+        let world = World::new();
+        world
+            .time
+            .block_on(async {
+                let (first, second) = (world.engine("first"), world.engine("second"));
+                let _serving = is_served.then(|| serve(&world, first.clone()));
+                let _other = serve(&world, second.clone());
+                let go = Step::wait("go", Wait::signal("go"));
+                let workflow = Workflow::builder("w").step(go).build().unwrap();
+                let id = second.start(&workflow, ()).await.unwrap().id().clone();
+                world.nap(SECOND).await;
+                assert!(matches!(world.stored(&id).await.holding, Holding::Parked(_)));
+                let run = first.run(&id).await.unwrap();
+                let others = async {
+                    world.nap(LEASE).await;
+                    second.run(&id).await.unwrap().signal("go", 7).await.unwrap();
+                    world.nap(2 * LEASE).await;
+                };
+                let mut outcome = None;
+                let waits = async {
+                    outcome = Some(run.outcome().await.unwrap());
+                    std::future::pending::<()>().await;
+                };
+                select(pin!(waits), pin!(others)).await;
+                assert_eq!(**outcome.unwrap().output().unwrap(), 7, "served: {is_served}");
+            })
+            .unwrap();
+    }
+}
+
+#[test]
+fn who_can_run_nothing_leaves_runs_to_whoever_serves() {
+    let world = World::new();
+    world
+        .time
+        .block_on(async {
+            let web = world.bare();
+            let missing = web.start(&flow("a", 1), ()).await.map(drop).unwrap_err();
+            assert_eq!(missing.kind(), ErrorKind::NotFound);
+            let id = web.enqueue(&flow("a", 1), (), StartOptions::id("r")).await.unwrap();
+            let held = world.stored(&id).await.holding;
+            assert_eq!(held, Holding::Parked(Some(world.time.now())), "nobody's, and due");
+            let again = web.enqueue(&flow("a", 1), (), StartOptions::id("r")).await.unwrap();
+            assert_eq!(again, id, "it is started once");
+            let other = web.enqueue(&flow("b", 1), (), StartOptions::id("r")).await.unwrap_err();
+            assert_eq!(other.kind(), ErrorKind::AlreadyExists);
+            let began = world.time.now();
+            let _serving = serve(&world, world.engine("worker"));
+            world.nap(POLL).await;
+            assert!(world.ended_at(&id).await.since(began) <= 2 * SECOND);
+            // While it serves, it looks as often as any.
+            let began = world.time.now();
+            let id = web.enqueue(&flow("b", 1), (), StartOptions::default()).await.unwrap();
+            world.nap(2 * POLL).await;
+            assert!(world.ended_at(&id).await.since(began) <= POLL + SECOND);
+        })
+        .unwrap();
+    assert_eq!(world.who_began("a"), ["worker"]);
+}
+
+#[test]
+fn who_serves_takes_what_it_enqueues_at_once_if_it_can_run_it() {
+    let world = World::new();
+    world
+        .time
+        .block_on(async {
+            let engine = world.engine("only");
+            let _serving = serve(&world, engine.clone());
+            world.nap(SECOND).await;
+            let began = world.time.now();
+            let id = engine.enqueue(&flow("a", 1), (), StartOptions::default()).await.unwrap();
+            world.nap(5 * SECOND).await;
+            assert_eq!(world.ended_at(&id).await.since(began), SECOND);
+        })
+        .unwrap();
+}
+
+#[test]
+fn what_cannot_begin_is_not_enqueued() {
+    let world = World::new();
+    world
+        .time
+        .block_on(async {
+            let web = world.bare();
+            let sub = Workflow::builder("w").step(Step::workflow("s", "nowhere")).build().unwrap();
+            let unknown = web.enqueue(&sub, (), StartOptions::default()).await.unwrap_err();
+            assert_eq!(unknown.kind(), ErrorKind::InvalidWorkflow, "{unknown}");
+            let options = StartOptions::default().variable("none", 1);
+            let variable = web.enqueue(&flow("a", 1), (), options).await.unwrap_err();
+            assert_eq!(variable.kind(), ErrorKind::Configuration, "{variable}");
+            let bad = StartOptions::id("");
+            let id = web.enqueue(&flow("a", 1), (), bad).await.unwrap_err();
+            assert_eq!(id.kind(), ErrorKind::Configuration, "{id}");
+            assert!(world.storage.list(Default::default()).await.unwrap().is_empty());
+        })
+        .unwrap();
+}
