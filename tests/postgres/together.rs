@@ -161,6 +161,35 @@ fn whoever_listens_hears_of_messages_and_of_engines_that_go() {
 }
 
 #[test]
+fn statements_are_as_isolated_as_they_are_meant_to_be_whatever_the_role_has() {
+    let Some(server) = server() else { return };
+    let role = fresh("serial");
+    sql(server, &format!("CREATE ROLE {role} LOGIN SUPERUSER"));
+    sql(server, &format!("ALTER ROLE {role} SET default_transaction_isolation = 'serializable'"));
+    let url = server.url().replace("postgres@", &format!("{role}@"));
+    let options = || PostgresOptions::new().schema(role.clone());
+    let storage = block_on(options().connect(&url)).unwrap();
+    block_on(storage.migrate()).unwrap();
+    let posts = |number: usize| {
+        let storage = storage.clone();
+        std::thread::spawn(move || {
+            let name = format!("r{}", number % 2);
+            (0..20).try_for_each(|_| block_on(storage.post(&id(&name), signal("s"))).map(drop))
+        })
+    };
+    create(&storage, "r0");
+    create(&storage, "r1");
+    let posting: Vec<_> = (0..8).map(posts).collect();
+    posting.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+    // What the host's own sessions have is the host's.
+    let pool = block_on(sqlx::PgPool::connect(&url)).unwrap();
+    let refused = block_on(options().with_pool(pool.clone())).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Configuration);
+    assert!(refused.to_string().contains("`serializable`"), "{refused}");
+    block_on(options().behind_a_pooler().with_pool(pool)).unwrap();
+}
+
+#[test]
 fn nothing_is_new_as_long_as_nobody_can_listen_and_something_may_be_when_somebody_can() {
     let Some(server) = server() else { return };
     let role = fresh("listener");

@@ -92,6 +92,29 @@ fn a_file_with_a_newer_schema_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_program_that_is_running_writes_nothing_to_a_newer_schema() {
+    let folder = Folder::new("overtaken");
+    let storage = folder.open();
+    create(&storage, "r");
+    alive(&storage, A);
+    let version = folder.plain().pragma_query_value(None, "user_version", |row| row.get(0));
+    let version: i64 = version.unwrap();
+    folder.plain().pragma_update(None, "user_version", 99).unwrap();
+    let is_refused = |error: stepwell::Error| {
+        assert!(error.kind() == ErrorKind::Storage && !error.is_transient(), "{error:?}");
+        assert!(error.to_string().contains("version 99"), "{error}");
+    };
+    is_refused(block_on(storage.beat(A)).unwrap_err());
+    is_refused(write(&storage, "r", commit(A, 0, vec![started()])).unwrap_err());
+    // Also in place, as for who writes to one run after the other.
+    is_refused(write(&storage, "r", commit(A, 0, vec![started()])).unwrap_err());
+    is_refused(block_on(storage.post(&id("r"), pause())).unwrap_err());
+    folder.plain().pragma_update(None, "user_version", version).unwrap();
+    write(&storage, "r", commit(A, 0, vec![started()])).unwrap();
+    assert_eq!(load(&storage, "r").journal, [started()]);
+}
+
+#[test]
 fn a_file_of_another_program_is_refused_and_left_alone() {
     let folder = Folder::new("foreign");
     folder.plain().execute_batch("CREATE TABLE bookmarks (url TEXT)").unwrap();

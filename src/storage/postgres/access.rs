@@ -14,7 +14,7 @@ use sqlx::error::DatabaseError;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgArguments;
 use sqlx::query::Query;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Transaction};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row, Transaction};
 
 use super::fault::Fault;
 use super::schema::{self, Found};
@@ -178,9 +178,27 @@ impl Access {
         self.patiently(async {
             let mut held = self.acquire().await?;
             let found = self.inspect(&mut held).await?;
-            schema::must_not_be_newer(found, &self.fault)
+            schema::must_not_be_newer(found, &self.fault)?;
+            if self.sql.is_pooled() { Ok(()) } else { self.must_read_committed(&mut held).await }
         })
         .await
+    }
+
+    /// A single statement has the isolation that sessions begin with, and is to see what was committed
+    /// while it waited for a row.
+    async fn must_read_committed(&self, held: &mut Held) -> Result<()> {
+        let look = async {
+            let mut open = self.open(held, Scope::One).await?;
+            let look = self.sql.query("SELECT current_setting('default_transaction_isolation')");
+            let level: String = look.fetch_one(&mut *open).await?.try_get(0)?;
+            open.close(Ok(level)).await
+        };
+        let done = look.await;
+        held.settle(&done);
+        match done.map_err(|error| self.fault.of(&error))??.as_str() {
+            "read committed" => Ok(()),
+            level => Err(self.fault.isolated(level)),
+        }
     }
 
     /// Makes the schema the newest.

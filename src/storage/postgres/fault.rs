@@ -116,6 +116,16 @@ impl Fault {
         ))
     }
 
+    /// Statements of our own would be refused whenever somebody else changes the same row.
+    pub(super) fn isolated(&self, level: &str) -> Error {
+        let message = format!(
+            "the sessions of this pool have the isolation level `{level}`, and stepwell's single \
+             statements need `read committed`; set `default_transaction_isolation` for the pool's \
+             role, or with its options, or have another pool made by `PostgresOptions::connect`"
+        );
+        Error::new(ErrorKind::Configuration, format!("the database {}: {message}", self.database))
+    }
+
     pub(super) fn migrating(&self, patience: Duration) -> Error {
         let (schema, seconds) = (&self.schema, patience.as_secs_f64());
         self.error(format!(

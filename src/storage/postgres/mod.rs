@@ -25,7 +25,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use rustc_hash::FxBuildHasher;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{ConnectOptions, PgPool};
+use sqlx::{ConnectOptions, Executor, PgPool};
 
 use self::access::{Access, PATIENCE_MAX, Scope, Sql};
 use self::create::rows_of;
@@ -257,6 +257,9 @@ pub const SCHEMA_BYTES_MAX: usize = 63;
 /// Writes that are under way at once: while the server writes one batch, the next is put together.
 const LANES: usize = 2;
 
+const READ_COMMITTED: &str =
+    "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED";
+
 /// Connections of a pool from which on each lane keeps one: enough are left for everything else.
 const KEEP_FROM: u32 = 4;
 
@@ -329,13 +332,18 @@ impl PostgresOptions {
             Error::new(ErrorKind::Configuration, message)
         })?;
         let mut options = options.disable_statement_logging();
+        let mut pool = PgPoolOptions::new()
+            .max_connections(self.connections.max(1))
+            .acquire_timeout(self.patience.min(PATIENCE_MAX));
         if self.pooled {
             options = options.statement_cache_capacity(0).extra_float_digits(None);
+        } else {
+            // Whatever the role or the database has for others.
+            pool = pool.after_connect(|connection, _| {
+                Box::pin(async { connection.execute(READ_COMMITTED).await.map(drop) })
+            });
         }
-        let pool = PgPoolOptions::new()
-            .max_connections(self.connections.max(1))
-            .acquire_timeout(self.patience.min(PATIENCE_MAX))
-            .connect_lazy_with(options);
+        let pool = pool.connect_lazy_with(options);
         self.with_pool(pool).await
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rusqlite::ErrorCode;
 
 use super::guests::carried;
+use super::schema::Another;
 use crate::error::{Error, ErrorKind};
 
 /// Makes errors that name the file.
@@ -31,6 +32,11 @@ impl Fault {
         if let Some(refused) = carried(&error) {
             return refused.clone().into_error();
         }
+        if let rusqlite::Error::ToSqlConversionFailure(inner) = &*error
+            && let Some(another) = inner.downcast_ref()
+        {
+            return self.another(another, tried);
+        }
         let (advice, passes) = match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 ("another program has held it for longer than the busy timeout; try again", true)
@@ -52,6 +58,10 @@ impl Fault {
         };
         let failed = self.error(format!("cannot {tried}"), advice).because(error);
         if passes { failed.transient() } else { failed }
+    }
+
+    pub(super) fn another(&self, schema: &Another, tried: &str) -> Error {
+        self.error(format!("cannot {tried}"), &schema.to_string())
     }
 
     pub(super) fn thread(&self, error: io::Error) -> Error {

@@ -100,19 +100,29 @@ fn inspect(connection: &Connection, fault: &Fault) -> Result<Found> {
     match (application, usize::try_from(version)) {
         (0, Ok(0)) if things == 0 => Ok(Found::Nothing),
         (APPLICATION, Ok(version @ 1..=MIGRATIONS_MAX)) => Ok(Found::Ours(version)),
-        (APPLICATION, _) => {
-            let newest = MIGRATIONS.len();
-            let advice = format!(
-                "its schema has version {version}, and this program knows versions up to {newest}; \
-                 use a newer version of the program"
-            );
-            Err(fault.error("cannot open", &advice))
-        }
+        (APPLICATION, _) => Err(fault.another(&Another(version), "open")),
         _ => Err(fault.error("cannot open", "it belongs to another program; choose another file")),
     }
 }
 
 const MIGRATIONS_MAX: usize = MIGRATIONS.len();
+
+/// A file whose schema this program does not know, or does not know any more.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "its schema has version {0}, and this program knows versions up to {MIGRATIONS_MAX}; use a newer \
+     version of the program"
+)]
+pub(super) struct Another(i64);
+
+/// Nothing is written to a file that a newer program has opened meanwhile: asked within a transaction.
+pub(super) fn must_be_known(connection: &Connection) -> rusqlite::Result<()> {
+    let mut look = connection.prepare_cached("PRAGMA user_version")?;
+    match look.query_row([], |row| row.get(0))? {
+        version if version == MIGRATIONS_MAX as i64 => Ok(()),
+        version => Err(rusqlite::Error::ToSqlConversionFailure(Box::new(Another(version)))),
+    }
+}
 
 /// Ends the transaction in which the schema was inspected.
 fn migrate(connection: &Connection, found: Found, alive: &Alive) -> rusqlite::Result<()> {

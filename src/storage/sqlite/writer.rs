@@ -12,6 +12,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::fault::Fault;
 use super::guests::{at_the_end, carried};
+use super::schema;
 use super::worker::Worker;
 use crate::error::{Error, Result};
 use crate::id::RunId;
@@ -153,7 +154,8 @@ fn begin(connection: &Connection) -> rusqlite::Result<()> {
         undo(connection);
     }
     // Immediate: what it reads it decides on, and nobody may write in between.
-    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
+    connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+    schema::must_be_known(connection)
 }
 
 fn commit(connection: &Connection) -> rusqlite::Result<()> {
