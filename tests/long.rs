@@ -352,7 +352,7 @@ fn a_run_that_cannot_be_read_is_named_and_others_go_on() {
         damage(&storage, &id).await;
         let engine = engine(&time, storage.clone(), limits());
         let error = engine.run(&id).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Storage);
+        assert_eq!(error.kind(), ErrorKind::Damaged);
         let text = error.to_string();
         assert!(text.contains("run r: ") && text.contains("form 7"), "{text}");
         assert!(text.contains("forgotten"), "{text}");

@@ -161,6 +161,36 @@ fn a_run_stays_where_it_was_begun_if_there_is_no_other_engine() {
         .unwrap();
 }
 
+#[test]
+fn after_an_outage_however_long_work_goes_on_within_part_of_a_lease() {
+    let world = World::new();
+    let is_cut = Arc::new(AtomicBool::new(false));
+    let cut = Arc::clone(&is_cut);
+    let fails = move |_| cut.load(Ordering::Relaxed).then_some(Fault::Before);
+    let engine = world.engine_on("only", Faulty::new(world.storage.clone(), fails));
+    world
+        .time
+        .block_on(async {
+            let _serving = serve(&world, engine.clone());
+            // One that has its step under way, and one that is parked.
+            let under_way = engine.start(&flow("a", 60), ()).await.unwrap().id().clone();
+            let nap = Step::wait("nap", Wait::For(60 * SECOND));
+            let nap = Workflow::builder("nap").step(nap).build().unwrap();
+            let parked = engine.start(&nap, ()).await.unwrap().id().clone();
+            world.nap(SECOND).await;
+            is_cut.store(true, Ordering::Relaxed);
+            world.nap(Duration::from_secs(1_801)).await;
+            is_cut.store(false, Ordering::Relaxed);
+            let healed = world.time.now();
+            world.nap(LEASE).await;
+            for id in [under_way, parked] {
+                let took = world.ended_at(&id).await.since(healed);
+                assert!(took <= LEASE / 2, "{id}: {took:?}");
+            }
+        })
+        .unwrap();
+}
+
 /// A run that waits for a signal, on an engine that nobody hears for longer than a lease; what its outcome
 /// is to who has waited for it all the while, and when.
 fn silent_for_a_while(is_served: bool) {

@@ -22,9 +22,9 @@ use crate::time::Timestamp;
 
 /// Runs taken over at once, so that one engine does not grab everything after another's death.
 const CLAIMED_AT_ONCE: usize = 100;
-/// How long a run is left alone after its storage failed; twice as long each time.
+/// How long a storage is left alone after it failed; twice as long each time, as long as it is told more
+/// often than that, anyway, that the engine is alive.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
-const LEFT_ALONE_MAX: Duration = Duration::from_secs(60);
 
 impl Engine {
     /// Drives every run of this engine, and takes over those that nobody holds: parked ones that are
@@ -36,8 +36,8 @@ impl Engine {
     /// goes on when it is served again, or when others have heard nothing of it for the length of a
     /// lease.
     ///
-    /// A storage that fails is asked again, less and less often, up to once a minute, but told all the
-    /// while that this engine is alive; what runs goes on meanwhile. A run that this engine has no
+    /// A storage that fails is asked again, less and less often, up to once in a third of a lease, and told
+    /// all the while that this engine is alive; what runs goes on meanwhile. A run that this engine has no
     /// executors for is left to others.
     ///
     /// # Errors
@@ -112,8 +112,7 @@ impl Engine {
                         again.rest = Duration::ZERO;
                     } else {
                         rest = again.rests(&self.0.runtime);
-                        pause =
-                            if again.failed { (pause * 2).min(LEFT_ALONE_MAX) } else { LEFT_ALONE };
+                        pause = if again.failed { self.longer(pause) } else { LEFT_ALONE };
                     }
                     (round, timer) = (None, again.wait(&self.0.runtime));
                 }
@@ -193,6 +192,11 @@ impl Engine {
         // The handle goes at once; the run stays among the fresh ones.
         let Err(error) = self.load(id).await.map(drop) else { return Duration::ZERO };
         tracing::warn!(target: "stepwell", run_id = %id, %error, "cannot take the run over");
+        self.set_aside(id, now, &error).await
+    }
+
+    /// Leaves a run to the others that this engine cannot go on with. How long to claim no more then.
+    async fn set_aside(&self, id: &RunId, now: Timestamp, error: &Error) -> Duration {
         let (monotonic, every) = (self.0.runtime.monotonic(), self.0.storage.poll_every());
         let (until, rest) = self.0.aside.set(id, now, monotonic, every, self.0.is_alone());
         let why = error.to_string();
@@ -203,7 +207,8 @@ impl Engine {
         rest
     }
 
-    /// Drives one run to its end or until it is parked, however often its storage fails.
+    /// Drives one run to its end or until it is parked, however often its storage fails. One of which
+    /// something cannot be read is set aside.
     async fn drive(&self, served: slot::Served) {
         let slot = &served.0;
         let mut pause = LEFT_ALONE;
@@ -224,9 +229,21 @@ impl Engine {
                 self.lets_go_unwanted(slot);
                 return;
             }
-            self.0.runtime.sleep(pause).await;
-            pause = (pause * 2).min(LEFT_ALONE_MAX);
+            if error.kind() == ErrorKind::Damaged && self.lets_go_unwanted(slot) {
+                drop(driving);
+                self.set_aside(run_id, self.0.runtime.now(), &error).await;
+                return;
+            }
+            // Not all runs at the same moment.
+            let percent = 100 + (self.0.runtime.random() % 25) as u32;
+            self.0.runtime.sleep(pause * percent / 100).await;
+            pause = self.longer(pause);
         }
+    }
+
+    /// How long to leave a storage alone that has failed again after so long.
+    fn longer(&self, pause: Duration) -> Duration {
+        (pause * 2).min(self.0.beat_every()).max(LEFT_ALONE)
     }
 
     /// Gives everything that nobody here has a handle for to whoever wants it, at once.

@@ -58,7 +58,7 @@ impl Inner {
                     "its snapshot cannot be read: {why}; and of its journal the beginning is \
                      forgotten. Use the version of the program that wrote it, or a backup"
                 );
-                return Err(Error::new(ErrorKind::Storage, message).of_run(id));
+                return Err(Error::new(ErrorKind::Damaged, message).of_run(id));
             }
             state.follow(&page);
         }

@@ -56,6 +56,9 @@ pub enum ErrorKind {
     RunFailed,
     /// The storage failed; see `source`.
     Storage,
+    /// What is kept of a run cannot be read: its rows were changed by something else, or are of a newer
+    /// program.
+    Damaged,
     /// The storage refused what a step writes itself, and nothing has changed; see `source`.
     WriteRefused,
 }

@@ -118,7 +118,7 @@ pub(super) fn corrupt(run: &RunId, what: impl Into<String>) -> Error {
         "what is kept of it is damaged: {}; restore the database from a backup, or remove the run",
         what.into()
     );
-    Error::new(ErrorKind::Storage, message).of_run(run)
+    Error::new(ErrorKind::Damaged, message).of_run(run)
 }
 
 pub(super) fn to_json<T: serde::Serialize + ?Sized>(value: &T) -> Result<String> {

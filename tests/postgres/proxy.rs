@@ -254,7 +254,7 @@ fn engines_go_on_where_each_word_takes_its_time() {
     };
     world.goes_on(|_| {
         proxies.iter().for_each(|proxy| proxy.set_delay(Duration::from_millis(100)));
-        world.let_work(8 * rounds());
+        (0..rounds()).for_each(|_| world.let_work(8));
         proxies.iter().for_each(Proxy::cut);
         world.let_work(4);
         proxies.iter().for_each(|proxy| proxy.set_delay(Duration::ZERO));

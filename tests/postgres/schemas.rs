@@ -311,7 +311,7 @@ fn a_damaged_run_is_an_error_that_names_it_and_others_are_not_touched() {
         let damage = damage.replace('?', &find).replace("s.", &format!("{schema}."));
         sql(server().unwrap(), &damage);
         let error = block_on(storage.load(&id(name))).unwrap_err();
-        assert_eq!((error.kind(), error.run()), (ErrorKind::Storage, Some(&id(name))), "{name}");
+        assert_eq!((error.kind(), error.run()), (ErrorKind::Damaged, Some(&id(name))), "{name}");
         assert!(!error.is_transient());
     }
     assert_eq!(load(&storage, "whole").status, RunStatus::Pending);

@@ -306,7 +306,7 @@ impl<S: Storage> Storage for Watched<S> {
     fn load(&self, run: &RunId) -> Reply<Result<Option<StoredRun>>> {
         self.count();
         if self.is_damaged.as_ref().is_some_and(|is_damaged| is_damaged(run)) {
-            return Reply::ready(Err(Error::new(ErrorKind::Storage, DAMAGE).of_run(run)));
+            return Reply::ready(Err(Error::new(ErrorKind::Damaged, DAMAGE).of_run(run)));
         }
         let stored = self.inner.load(run);
         match self.tape {

@@ -13,7 +13,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What is done to the rows of a run.
-const DAMAGES: [&str; 10] = [
+const DAMAGES: [&str; 11] = [
     "UPDATE events SET kind = 'nonsense' WHERE run = ?1 AND position = 1",
     "UPDATE events SET data = '{]' WHERE run = ?1 AND position = 0",
     "UPDATE events SET data = substr(data, 1, 9) WHERE run = ?1 AND position = 0",
@@ -24,6 +24,7 @@ const DAMAGES: [&str; 10] = [
     "UPDATE events SET position = position + 7 WHERE run = ?1 AND position > 0",
     "UPDATE runs SET events = events + 1 WHERE run = ?1",
     "UPDATE runs SET metadata = '[]' WHERE run = ?1",
+    "UPDATE messages SET message = '{]' WHERE run = ?1",
 ];
 
 fn engine(storage: &Sqlite, time: &VirtualRuntime) -> Engine {
@@ -61,6 +62,9 @@ fn what_is_damaged_is_left_aside_and_all_others_end() {
     drop(first);
     for (number, turn) in all.clone() {
         if let Some(damage) = DAMAGES.get(number) {
+            if damage.contains("messages") {
+                block_on(storage.post(&id(&name(number, turn)), signal("s"))).unwrap();
+            }
             let find = "(SELECT run FROM runs WHERE id = ?1)";
             let changed = folder.plain().execute(&damage.replace("?1", find), [name(number, turn)]);
             assert!(changed.unwrap() > 0, "{damage}");

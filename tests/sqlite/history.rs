@@ -56,7 +56,7 @@ fn what_is_missing_behind_a_snapshot_is_an_error_that_names_the_run() {
     assert_eq!(load(&storage, "r").journal, [ready(1), ready(2)]);
     folder.plain().execute("DELETE FROM events WHERE position = 2", []).unwrap();
     let error = block_on(storage.load(&id("r"))).unwrap_err();
-    assert_eq!((error.kind(), error.run()), (ErrorKind::Storage, Some(&id("r"))));
+    assert_eq!((error.kind(), error.run()), (ErrorKind::Damaged, Some(&id("r"))));
     assert!(error.to_string().contains("from 2 on"), "{error}");
 }
 
