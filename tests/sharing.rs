@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
-use futures::future::{join, select};
+use futures::future::{Either, join, select};
 use slow::{Effect, Slow};
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{Holding, Memory, Storage, StoredRun};
-use stepwell::testing::{Fault, Faulty, VirtualRuntime};
+use stepwell::testing::{Call, Fault, Faulty, VirtualRuntime};
 
 use stepwell::{
     Engine, ErrorKind, RunId, RunStatus, StartOptions, Step, Timestamp, Wait, Workflow, executor_fn,
@@ -142,6 +142,72 @@ fn a_run_that_nobody_wants_where_it_was_begun_goes_to_who_serves() {
         .unwrap();
     assert_eq!(world.who_began("dropped"), ["second"]);
     assert_eq!(world.who_began("long"), ["first"]);
+}
+
+#[test]
+fn a_run_that_somebody_has_looked_into_and_does_not_wait_for_goes_on_elsewhere() {
+    let world = World::new();
+    world
+        .time
+        .block_on(async {
+            let (first, second) = (world.engine("first"), world.engine("second"));
+            let _serving = serve(&world, second.clone());
+            // What somebody waits for has the engine live on.
+            let long = first.start(&flow("long", 300), ()).await.unwrap();
+            let nap = Step::wait("nap", Wait::For(60 * SECOND));
+            let nap = Workflow::builder("nap").step(nap).build().unwrap();
+            let id = second.start(&nap, ()).await.unwrap().id().clone();
+            let began = world.time.now();
+            world.nap(SECOND).await;
+            // Taken in hand by who waits for it, for a while, and kept in sight.
+            let run = first.run(&id).await.unwrap();
+            let looks = select(Box::pin(run.outcome()), Box::pin(world.nap(SECOND)));
+            assert!(matches!(looks.await, Either::Right(_)));
+            assert!(matches!(world.stored(&id).await.holding, Holding::Held(_)));
+            assert!(long.outcome().await.unwrap().output().is_some());
+            let took = world.ended_at(&id).await.since(began);
+            assert!(took <= 60 * SECOND + 2 * POLL, "{took:?}");
+            assert!(run.outcome().await.unwrap().output().is_some());
+        })
+        .unwrap();
+}
+
+#[test]
+fn what_could_not_be_given_is_given_again() {
+    let world = World::new();
+    let (calls, lost) = (Arc::new(Mutex::new(0)), Arc::new(AtomicBool::new(false)));
+    let (count, loses) = (Arc::clone(&calls), Arc::clone(&lost));
+    // One is not done, the next is done and its answer lost.
+    let fails = move |call: Call| {
+        let mut count = count.lock().unwrap();
+        *count += u32::from(loses.load(Ordering::Relaxed) && call.method == "commit");
+        match (call.method, *count) {
+            ("commit", 1) => Some(Fault::Before),
+            ("commit", 2) => Some(Fault::After),
+            _ => None,
+        }
+    };
+    let first = world.engine_on("first", Faulty::new(world.storage.clone(), fails));
+    world
+        .time
+        .block_on(async {
+            let _serving = serve(&world, world.engine("second"));
+            let long = first.start(&flow("long", 300), ()).await.unwrap();
+            let driving = async { assert!(long.outcome().await.unwrap().output().is_some()) };
+            let others = async {
+                world.nap(SECOND).await;
+                let id = first.start(&flow("dropped", 1), ()).await.unwrap().id().clone();
+                lost.store(true, Ordering::Relaxed);
+                let began = world.time.now();
+                world.nap(2 * LEASE).await;
+                let took = world.ended_at(&id).await.since(began);
+                assert!(took <= LEASE, "{took:?}");
+            };
+            join(driving, others).await;
+        })
+        .unwrap();
+    assert!(*calls.lock().unwrap() >= 2);
+    assert_eq!(world.who_began("dropped"), ["second"]);
 }
 
 #[test]

@@ -234,6 +234,8 @@ impl EngineBuilder {
             retention: self.retention,
             purge_at: Mutex::default(),
             purging: futures::lock::Mutex::default(),
+            giving: futures::lock::Mutex::default(),
+            looks_soon: AtomicBool::new(false),
             runs: Mutex::default(),
             lock_waiters: Mutex::default(),
             lock_releases: AtomicU64::default(),

@@ -94,7 +94,13 @@ const DEPOSITS_MAX: u64 = 10_000;
 impl Desk {
     /// Tells the run how attempts ended, frees their room, and starts what is ready as far as there
     /// is room now.
-    pub(crate) fn turn(&mut self, site: &Site, state: &mut RunState, now: Timestamp) {
+    pub(crate) fn turn(
+        &mut self,
+        site: &Site,
+        state: &mut RunState,
+        now: Timestamp,
+        is_driven: bool,
+    ) {
         self.report(site, state, now);
         if state.is_due(now) {
             self.tick(site, state, now);
@@ -104,7 +110,7 @@ impl Desk {
             self.locks.retain(|step, locks| !locks.are_granted() || !state.has_released(*step));
         }
         let was_full = self.full.take().is_some();
-        if !site.run.is_driven() {
+        if !is_driven {
             // Somebody only says something to it; what is started now nobody would go on with.
         } else if self.held.yields(&site.engine) && state.first_ready().is_some() {
             self.full = Some(Full::Others);

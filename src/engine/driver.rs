@@ -27,7 +27,7 @@ use crate::executor::{Attempt, Begun, RunContext, RunEvent};
 use crate::id::StepKey;
 use crate::journal::{Event, Recorded, RunStatus, Snapshot};
 use crate::run::{Command, RunState};
-use crate::storage::{Commit, Holding, Message, RefusedWrite, Reply, Storage};
+use crate::storage::{Commit, Holding, Message, Owner, RefusedWrite, Reply, Storage};
 use crate::time::Timestamp;
 use crate::value::Value;
 
@@ -50,9 +50,9 @@ pub(crate) struct Driver {
     snapshot_at: u64,
     /// A commit was begun and its answer not seen: the state may be ahead of the journal.
     uncertain: bool,
-    /// The storage has this engine for the one that holds the run; others go on only with what nobody
-    /// holds.
-    holds: bool,
+    /// Who the storage has for the one that holds the run, if it is this engine: others go on with what it
+    /// does not hold, or held by a name that it had.
+    held: Option<Owner>,
     /// How often the run was taken from engines that were gone, since it got on.
     recoveries: u32,
     /// Attempts that were under way when it was taken over.
@@ -128,7 +128,7 @@ impl Driver {
             expected,
             snapshot_at,
             uncertain: false,
-            holds: true,
+            held: None,
             recoveries: 0,
             taken_over: Vec::new(),
             lost: Vec::new(),
@@ -176,7 +176,10 @@ impl Driver {
             if self.uncertain && !Box::pin(self.come_by()).await? {
                 return Ok(());
             }
-            if self.is_to_be_held() && !Box::pin(self.hold(&mut conflicts)).await? {
+            // Who holds nothing is given no locks, and begins nothing again.
+            let needs_it = self.site.prepared.has_locks || !self.desk.launches.is_empty();
+            let first = needs_it && self.is_to_be_held();
+            if first && !Box::pin(self.hold(&mut conflicts)).await? {
                 continue;
             }
             let has_ended = match self.turn().await {
@@ -216,6 +219,9 @@ impl Driver {
             let idle = self.in_air.is_empty() && self.site.run.state().is_parked();
             if unwanted && idle && Box::pin(self.park()).await? {
                 return Ok(());
+            }
+            if self.is_to_be_held() && !Box::pin(self.hold(&mut conflicts)).await? {
+                continue;
             }
             self.rest(idle).await;
             self.tend().await;
@@ -298,14 +304,16 @@ impl Driver {
         if watched || !mail.is_empty() || !self.lost.is_empty() || self.is_poisoned {
             self.say(mail, now);
         }
+        let holds = self.holds();
         let Self { site, desk, .. } = self;
         let mut state = site.run.state();
-        desk.turn(site, &mut state, now);
+        let is_driven = site.run.is_driven();
+        desk.turn(site, &mut state, now, is_driven);
         if self.adopted {
             desk.forget_unwanted(site, &state);
         }
-        // Who only says something to a run that nobody has leaves it to whoever drives runs.
-        let leaves = !self.holds && !site.run.is_driven();
+        // Who only says something to a run that nobody had leaves it to whoever drives runs.
+        let leaves = !is_driven && (!holds || site.run.is_taken());
         site.next(&state, if leaves { Keep::Leaves } else { Keep::Holds })
     }
 
@@ -340,7 +348,10 @@ impl Driver {
     /// the journal is to be looked at first.
     async fn commit(&mut self, next: (RunStatus, Holding)) -> Result<bool> {
         let asked_at = self.site.shared.then(|| self.site.engine.runtime.monotonic());
-        let holds = matches!(next.1, Holding::Held(_));
+        let held = match next.1 {
+            Holding::Held(owner) => Some(owner),
+            _ => None,
+        };
         let (reply, after) = self.store(next);
         let answer = match reply {
             // Taken without waiting, which costs as much as a small step.
@@ -358,7 +369,7 @@ impl Driver {
                 return Err(error);
             }
         };
-        self.holds = holds;
+        self.held = held;
         if self.stored(emptied, after) {
             Box::pin(self.disturb()).await;
         }
@@ -601,10 +612,14 @@ impl Driver {
         .await;
     }
 
+    fn holds(&self) -> bool {
+        self.held == Some(self.site.engine.owner())
+    }
+
     /// Whether the run is nobody's, and somebody here has it go on.
     fn is_to_be_held(&self) -> bool {
         let run = &self.site.run;
-        !self.holds && run.is_driven() && !run.state().status().is_end()
+        !self.holds() && run.is_driven() && !run.state().status().is_end()
     }
 
     /// Takes a run in hand that nobody has: another engine might end it, and whoever waits here would
@@ -612,7 +627,10 @@ impl Driver {
     async fn hold(&mut self, conflicts: &mut u32) -> Result<bool> {
         let next = self.next(false);
         match self.commit(next).await {
-            Ok(is_late) => Ok(!is_late),
+            Ok(is_late) => {
+                self.site.run.set_taken(true);
+                Ok(!is_late)
+            }
             Err(error) if self.goes_on_after(&error, conflicts) => Ok(false),
             Err(error) => Err(error),
         }
@@ -623,8 +641,10 @@ impl Driver {
         if self.site.run.has_mail.load(Ordering::Acquire) {
             return Ok(false);
         }
-        let next = self.next(true);
-        self.commit(next).await?;
+        if self.holds() {
+            let next = self.next(true);
+            self.commit(next).await?;
+        }
         // This engine may have claimed it again before the answer came; then it is this driver's.
         Ok(!self.site.run.has_mail.load(Ordering::Acquire))
     }

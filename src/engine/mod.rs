@@ -106,6 +106,10 @@ pub(crate) struct Inner {
     purge_at: Mutex<Duration>,
     /// Held by who removes runs.
     purging: futures::lock::Mutex<()>,
+    /// Held by who gives runs away.
+    giving: futures::lock::Mutex<()>,
+    /// Something was put there that this engine may take.
+    looks_soon: AtomicBool,
     pub(crate) runs: Mutex<FxHashMap<RunId, Arc<Slot>>>,
     /// Runs that wait for a lock.
     lock_waiters: Mutex<Vec<Arc<RunContext>>>,
@@ -311,10 +315,11 @@ impl Engine {
         let context =
             RunContext::new(state, stored.user, stored.metadata, Arc::clone(&self.0.facilities));
         context.wake_driver();
-        let held = stored.holding == Holding::Held(self.0.owner());
-        let elsewhere = !held && matches!(stored.holding, Holding::Held(_));
+        let owner = self.0.owner();
+        let held = (stored.holding == Holding::Held(owner)).then_some(owner);
+        let elsewhere = held.is_none() && matches!(stored.holding, Holding::Held(_));
         let inherited = Inherited { elsewhere, held, recoveries: stored.recoveries };
-        Ok((Slot::new(context, prepared, Some(inherited)), stored.holding))
+        Ok((Slot::new(context, prepared, inherited), stored.holding))
     }
 
     /// Does something to a run that has ended, so that it goes on, or to one that has not. Nothing of

@@ -83,6 +83,9 @@ impl Engine {
                 }
                 // Who fails is left alone, whatever is new.
                 let looks = round.is_none() && rest.is_none();
+                if looks && self.0.looks_soon.swap(false, Ordering::AcqRel) {
+                    moved = true;
+                }
                 if looks && news.poll_next_unpin(context) == Poll::Ready(Some(())) {
                     self.0.ask_soon();
                     moved = true;
@@ -253,7 +256,7 @@ impl Engine {
         if removes_nothing.is_some() && self.0.drop_all_unwanted() {
             return self.0.retire().await;
         }
-        self.0.give_unwanted().await
+        self.0.while_heard(self.0.give_unwanted(usize::MAX)).await
     }
 
     /// Takes a run out of memory, unless it goes on and somebody has a handle for it, or somebody who

@@ -18,6 +18,7 @@ use super::prepare::Prepared;
 use super::{Inner, lock};
 use crate::error::Result;
 use crate::executor::RunContext;
+use crate::storage::Owner;
 
 /// A run in memory.
 pub(crate) struct Slot {
@@ -43,8 +44,8 @@ impl Drop for Served {
 }
 
 enum Drive {
-    /// Nobody has driven it yet; how it was found in the storage, if it was begun before.
-    Fresh(Option<Inherited>),
+    /// Nobody has driven it yet; how it was found in the storage, or put there.
+    Fresh(Inherited),
     /// Driving ended with an error, or by parking.
     Idle(Box<Driver>),
     Going(BoxFuture<'static, (Option<Box<Driver>>, Result<()>)>),
@@ -57,8 +58,8 @@ enum Drive {
 pub(crate) struct Inherited {
     /// Another engine held it.
     pub(crate) elsewhere: bool,
-    /// This engine held it.
-    pub(crate) held: bool,
+    /// This engine held it, by this name.
+    pub(crate) held: Option<Owner>,
     pub(crate) recoveries: u32,
 }
 
@@ -66,7 +67,7 @@ impl Slot {
     pub(crate) fn new(
         context: RunContext,
         prepared: Arc<Prepared>,
-        inherited: Option<Inherited>,
+        inherited: Inherited,
     ) -> Arc<Self> {
         Arc::new(Self {
             context: Arc::new(context),
@@ -118,9 +119,7 @@ impl Slot {
             Drive::Idle(driver) => go(*driver),
             Drive::Fresh(inherited) => {
                 let mut driver = self.driver(engine);
-                if let Some(inherited) = inherited {
-                    driver.inherit(inherited);
-                }
+                driver.inherit(inherited);
                 go(driver)
             }
             Drive::Gone => {

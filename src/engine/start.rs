@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use super::slot::Slot;
+use super::slot::{Inherited, Slot};
 use super::{Engine, Run, RunHandle, StartOptions};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::RunContext;
@@ -67,9 +66,8 @@ impl Engine {
         let run = self.begin(program, input.into(), &options)?;
         // Before it is said who holds it: the engine may have retired meanwhile.
         self.0.introduce().await?;
-        let id = run.id.clone();
-        let holding = Holding::Held(self.0.owner());
-        let (new, state) = run.stored(workflow, linked, &options, holding);
+        let (id, owner) = (run.id.clone(), self.0.owner());
+        let (new, state) = run.stored(workflow, linked, &options, Holding::Held(owner));
         let unheard = self.0.unheard();
         let created = self.0.storage.create(new).await?;
         unheard.heard();
@@ -82,20 +80,22 @@ impl Engine {
         if has_ended {
             context.set_ended();
         }
-        Ok(self.keep(Slot::new(context, prepared, None)))
+        let begun = Inherited { elsewhere: false, held: Some(owner), recoveries: 0 };
+        Ok(self.keep(Slot::new(context, prepared, begun)))
     }
 
     /// Starts a run and leaves it to whoever [serves](Self::serve), on this storage, an engine that can
-    /// run it: this one, if it can and is served, or any other, within a second or so. For programs that
-    /// start runs and drive none: they need no executors, only the workflows that sub-workflow steps
-    /// name. Starting twice under one id is starting once.
+    /// run it: this one, if it is served, at once, or any other, as soon as it looks, which on databases is
+    /// within a second or so. For programs that start runs and drive none: they need no executors, only the
+    /// workflows that sub-workflow steps name. Starting twice under one id is starting once.
     ///
-    /// A run that is [started](Self::start_with) instead belongs to the engine that has started it, and
-    /// others take it only when that one is gone.
+    /// A run that is [started](Self::start_with) instead belongs to the engine that has started it; others
+    /// take it when that one is gone, or gives it away because nobody there wants it.
     ///
     /// # Errors
-    /// As [`start_with`](Self::start_with), but for executors and capabilities, which nobody asks for
-    /// before the run begins.
+    /// As [`start_with`](Self::start_with), but for executors, what steps configure them with, and
+    /// capabilities: nobody asks for those before the run begins. An engine that lacks them leaves it to
+    /// others, and its summary says why.
     ///
     /// ```
     /// use stepwell::{Engine, StartOptions, Step, Workflow};
@@ -117,11 +117,6 @@ impl Engine {
         options: StartOptions,
     ) -> Result<RunId> {
         let (program, linked) = self.link(workflow)?;
-        let can_run = self.0.is_served.load(Ordering::SeqCst) && self.prepare(&program).is_ok();
-        if can_run {
-            let handle = self.start_with(workflow, input, options).await?;
-            return Ok(handle.id().clone());
-        }
         let run = self.begin(program, input.into(), &options)?;
         let (id, holding) = (run.id.clone(), Holding::Parked(Some(run.at)));
         let (new, _) = run.stored(workflow, linked, &options, holding);
@@ -130,6 +125,7 @@ impl Engine {
             let gone = Error::new(ErrorKind::NotFound, "there is no run of this id");
             return Err(being_removed(gone.of_run(&id)));
         }
+        self.0.look_soon();
         Ok(id)
     }
 

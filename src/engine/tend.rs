@@ -188,6 +188,12 @@ impl Inner {
         lock(&self.pulse.heard).mail_at = Duration::ZERO;
     }
 
+    /// Something was put there that this engine may take, if it is served.
+    pub(crate) fn look_soon(&self) {
+        self.looks_soon.store(true, Ordering::Release);
+        self.serving.wake();
+    }
+
     pub(crate) fn beat_every(&self) -> Duration {
         self.limits.lease / BEATS_PER_LEASE
     }

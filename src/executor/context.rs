@@ -13,10 +13,11 @@ use futures::task::AtomicWaker;
 use serde::de::DeserializeOwned;
 
 use super::facilities::Facilities;
+use super::observed::{LogLevel, RunEvent};
 use super::writes::Pending;
 use crate::error::{ErrorClass, StepError};
 use crate::id::{RunId, StepKey};
-use crate::journal::{Recorded, StepStatus};
+use crate::journal::StepStatus;
 use crate::plan::ExecutionPlan;
 use crate::run::{AttemptRecord, RunState};
 use crate::runtime::Runtime;
@@ -57,6 +58,8 @@ pub(crate) struct RunContext {
     pub(crate) revivers: AtomicUsize,
     /// The run's end is stored.
     ended: AtomicBool,
+    /// It was begun elsewhere, and this engine took it when somebody here wanted it.
+    taken: AtomicBool,
     /// Why ready steps wait, as the driver last saw it.
     waits: Mutex<Option<Box<Waits>>>,
 }
@@ -96,6 +99,7 @@ impl RunContext {
             drivers: AtomicUsize::new(0),
             revivers: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
+            taken: AtomicBool::new(false),
             waits: Mutex::default(),
             state: Mutex::new(state),
         }
@@ -201,6 +205,15 @@ impl RunContext {
     }
 
     /// Whether somebody drives it, so that what is started goes on.
+    /// This engine has taken it over, and may leave it to the others as it stands.
+    pub(crate) fn set_taken(&self, is_taken: bool) {
+        self.taken.store(is_taken, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_taken(&self) -> bool {
+        self.taken.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn is_driven(&self) -> bool {
         self.drivers.load(Ordering::Acquire) > 0
     }
@@ -255,54 +268,6 @@ pub(crate) struct NoRoom {
     pub(crate) reason: String,
     /// Whether it waits for what runs.
     pub(crate) is_held: bool,
-}
-
-/// Something that a run's observers see.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum RunEvent {
-    /// An event of the journal, stored already.
-    Journal {
-        /// The path of the step that it is about; empty when it is about the run.
-        step: String,
-        /// The event.
-        recorded: Recorded,
-    },
-    /// A step says how far it is.
-    Progress {
-        /// The path of the step.
-        step: String,
-        /// From 0 to 1.
-        fraction: f64,
-        /// What it is at.
-        message: String,
-    },
-    /// A step says something.
-    Log {
-        /// The path of the step.
-        step: String,
-        /// Which attempt.
-        attempt: u32,
-        /// When.
-        at: Timestamp,
-        /// How important it is.
-        level: LogLevel,
-        /// What it says.
-        message: String,
-    },
-}
-
-/// How important a log line is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    /// For finding mistakes.
-    Debug,
-    /// For following along.
-    Info,
-    /// Something is odd.
-    Warning,
-    /// Something is wrong.
-    Error,
 }
 
 #[cfg(feature = "secrets")]

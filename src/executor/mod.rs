@@ -19,6 +19,7 @@ mod closure;
 mod context;
 pub(crate) mod facilities;
 mod filled;
+mod observed;
 #[cfg(feature = "request")]
 mod redirect;
 mod registry;
@@ -32,9 +33,10 @@ pub use builtin::{Ai, AiModel, AiRequest, ScriptedModel};
 #[cfg(feature = "schema")]
 pub use builtin::{SchemaViolation, validate_schema};
 pub use closure::{ExecutorFn, TypedFn, executor_fn, typed_fn};
+pub use context::ExecutionContext;
 pub(crate) use context::{Attempt, Begun, NoRoom, RunContext};
-pub use context::{ExecutionContext, LogLevel, RunEvent};
 pub(crate) use facilities::Facilities;
+pub use observed::{LogLevel, RunEvent};
 pub use registry::ExecutorRegistry;
 #[cfg(feature = "request")]
 pub use request::{ANSWER_BYTES_MAX, HttpRequest};

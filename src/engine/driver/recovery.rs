@@ -22,13 +22,16 @@ const ASIDES_MAX: u32 = 3;
 /// is believed.
 const LATE_MAX: u32 = 3;
 
+/// Runs that are given to the others between two turns of one that goes on.
+const GIVEN_AT_ONCE: usize = 16;
+
 impl Driver {
     /// Goes on with what was begun before. If attempts were under way, the journal is looked at once
     /// more before they are begun again: it may have been loaded a while ago.
     pub(in crate::engine) fn inherit(&mut self, inherited: Inherited) {
         let under_way = |(_, status): (StepKey, StepStatus)| status == StepStatus::Running;
         self.uncertain |= inherited.elsewhere || self.site.run.state().steps().any(under_way);
-        self.holds = inherited.held;
+        self.held = inherited.held;
         self.recoveries = inherited.recoveries;
     }
 
@@ -45,6 +48,8 @@ impl Driver {
                 return Ok(false);
             }
             self.wait_elsewhere().await;
+            // What it holds besides is not this one's to keep from the others.
+            self.tend().await;
         }
     }
 
@@ -113,7 +118,10 @@ impl Driver {
             // What is still held is given again.
             self.desk.locks.clear();
             self.recoveries = stored.recoveries;
-            self.holds = stored.holding == Holding::Held(owner);
+            self.held = (stored.holding == Holding::Held(owner)).then_some(owner);
+            if seized == Some(true) {
+                run.set_taken(true);
+            }
             if !is_ours || seized.is_some() || stored.holding != Holding::Held(owner) {
                 self.desk.forget_unbegun();
             }
@@ -233,10 +241,10 @@ impl Driver {
                 unheard.heard();
             }
             // What stands still here the others may go on with, which wait for this engine to be gone.
-            if engine.is_alone() { Ok(()) } else { engine.give_unwanted().await }
+            if engine.is_alone() { Ok(()) } else { engine.give_unwanted(GIVEN_AT_ONCE).await }
         };
         if let Err(error) = Box::pin(tend).await {
-            tracing::warn!(target: "stepwell", %error, "the storage did not hear this engine");
+            tracing::warn!(target: "stepwell", %error, "the storage fails what an engine owes the others");
         }
     }
 

@@ -251,16 +251,6 @@ pub(super) async fn within<T>(limit: Duration, work: impl Future<Output = T> + S
     }
 }
 
-/// Does something that nobody waits for, where connections do their own.
-pub(super) fn aside(work: impl Future<Output = ()> + Send + 'static) {
-    #[cfg(feature = "tokio")]
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        drop(runtime.spawn(work));
-        return;
-    }
-    smol::spawn(work).detach();
-}
-
 /// Something that has begun. What is dropped without being closed has not happened, unless it was a
 /// single statement.
 pub(super) enum Open<'c> {
@@ -338,9 +328,8 @@ impl Drop for Held {
         // what is said would have cost all places in time.
         let back = connection.return_to_pool();
         let patience = self.patience;
-        aside(async move {
-            // What does not answer is closed.
-            let _ = within(patience, back).await;
-        });
+        // What does not answer is closed.
+        let back = async move { within(patience, back).await };
+        smol::spawn(back).detach();
     }
 }

@@ -17,7 +17,7 @@ use rustc_hash::FxHashSet;
 use sqlx::PgConnection;
 use sqlx::error::DatabaseError;
 
-use super::access::{self, Access, Done, Held, Scope, Sql};
+use super::access::{Access, Done, Held, Scope, Sql};
 use super::create::{self, Numbers};
 use super::fault::again;
 use super::locks::{self, Asked};
@@ -195,7 +195,7 @@ impl Drop for Waiting {
         let begun = self.lane.flight.try_lock().is_some_and(|flight| flight.under_way.is_some());
         if begun {
             let lane = Arc::clone(&self.lane);
-            access::aside(async move { lane.drive().await });
+            smol::spawn(async move { lane.drive().await }).detach();
         }
     }
 }
@@ -270,9 +270,13 @@ impl Write {
             return;
         }
         let (pieces, senders): (Vec<W>, Vec<Sender<T>>) = pieces.into_iter().unzip();
-        let answers = match self.once(held, &pieces, together).await {
+        let mut done = self.once(held, &pieces, together).await;
+        if done.as_ref().is_err_and(|failed| failed.again) && held.is_usable() {
+            done = self.once(held, &pieces, alone).await;
+        }
+        let answers = match done {
             Ok(answers) => answers,
-            Err(failed) if (pieces.len() > 1 || failed.again) && held.is_usable() => {
+            Err(_) if pieces.len() > 1 && held.is_usable() => {
                 let mut answers = Vec::with_capacity(pieces.len());
                 for piece in pieces.chunks(1) {
                     let one = self.once(held, piece, alone).await;

@@ -41,13 +41,16 @@ async fn next(access: &Access, listener: Option<PgListener>, owner: Owner) -> Pg
         Delay::new(LISTENS_AGAIN).await;
     }
     loop {
-        match listen(access).await {
-            Ok(listener) => return listener,
-            Err(error) => {
+        match within(access.patience, listen(access)).await {
+            Some(Ok(listener)) => return listener,
+            Some(Err(error)) => {
                 tracing::debug!(target: "stepwell", error = %access.fault.of(&error), "nobody listens");
-                Delay::new(LISTENS_AGAIN).await;
+            }
+            None => {
+                tracing::debug!(target: "stepwell", "the server does not let this engine listen")
             }
         }
+        Delay::new(LISTENS_AGAIN).await;
     }
 }
 
