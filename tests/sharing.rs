@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
-use futures::future::{Either, join, select};
+use futures::future::{join, select};
 use slow::{Effect, Slow};
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{Holding, Memory, Storage, StoredRun};
@@ -145,34 +145,6 @@ fn a_run_that_nobody_wants_where_it_was_begun_goes_to_who_serves() {
 }
 
 #[test]
-fn a_run_that_somebody_has_looked_into_and_does_not_wait_for_goes_on_elsewhere() {
-    let world = World::new();
-    world
-        .time
-        .block_on(async {
-            let (first, second) = (world.engine("first"), world.engine("second"));
-            let _serving = serve(&world, second.clone());
-            // What somebody waits for has the engine live on.
-            let long = first.start(&flow("long", 300), ()).await.unwrap();
-            let nap = Step::wait("nap", Wait::For(60 * SECOND));
-            let nap = Workflow::builder("nap").step(nap).build().unwrap();
-            let id = second.start(&nap, ()).await.unwrap().id().clone();
-            let began = world.time.now();
-            world.nap(SECOND).await;
-            // Taken in hand by who waits for it, for a while, and kept in sight.
-            let run = first.run(&id).await.unwrap();
-            let looks = select(Box::pin(run.outcome()), Box::pin(world.nap(SECOND)));
-            assert!(matches!(looks.await, Either::Right(_)));
-            assert!(matches!(world.stored(&id).await.holding, Holding::Held(_)));
-            assert!(long.outcome().await.unwrap().output().is_some());
-            let took = world.ended_at(&id).await.since(began);
-            assert!(took <= 60 * SECOND + 2 * POLL, "{took:?}");
-            assert!(run.outcome().await.unwrap().output().is_some());
-        })
-        .unwrap();
-}
-
-#[test]
 fn what_could_not_be_given_is_given_again() {
     let world = World::new();
     let (calls, lost) = (Arc::new(Mutex::new(0)), Arc::new(AtomicBool::new(false)));
@@ -207,6 +179,39 @@ fn what_could_not_be_given_is_given_again() {
         })
         .unwrap();
     assert!(*calls.lock().unwrap() >= 2);
+    assert_eq!(world.who_began("dropped"), ["second"]);
+}
+
+#[test]
+fn what_was_decided_and_never_stored_keeps_no_run_from_the_others() {
+    let world = World::new();
+    let fails = Arc::new(AtomicBool::new(false));
+    let cut = Arc::clone(&fails);
+    let faulty = move |call: Call| {
+        (call.method == "commit" && cut.load(Ordering::Relaxed)).then_some(Fault::Before)
+    };
+    let first = world.engine_on("first", Faulty::new(world.storage.clone(), faulty));
+    world
+        .time
+        .block_on(async {
+            let _serving = serve(&world, world.engine("second"));
+            let long = first.start(&flow("long", 300), ()).await.unwrap();
+            let driving = async { assert!(long.outcome().await.unwrap().output().is_some()) };
+            let others = async {
+                world.nap(SECOND).await;
+                let run = first.start(&flow("dropped", 1), ()).await.unwrap();
+                fails.store(true, Ordering::Relaxed);
+                run.outcome().await.unwrap_err();
+                fails.store(false, Ordering::Relaxed);
+                let (id, began) = (run.id().clone(), world.time.now());
+                drop(run);
+                world.nap(2 * LEASE).await;
+                let took = world.ended_at(&id).await.since(began);
+                assert!(took <= LEASE, "{took:?}");
+            };
+            join(driving, others).await;
+        })
+        .unwrap();
     assert_eq!(world.who_began("dropped"), ["second"]);
 }
 

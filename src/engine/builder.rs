@@ -234,7 +234,6 @@ impl EngineBuilder {
             retention: self.retention,
             purge_at: Mutex::default(),
             purging: futures::lock::Mutex::default(),
-            giving: futures::lock::Mutex::default(),
             looks_soon: AtomicBool::new(false),
             runs: Mutex::default(),
             lock_waiters: Mutex::default(),

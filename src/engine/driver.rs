@@ -313,7 +313,7 @@ impl Driver {
             desk.forget_unwanted(site, &state);
         }
         // Who only says something to a run that nobody had leaves it to whoever drives runs.
-        let leaves = !is_driven && (!holds || site.run.is_taken());
+        let leaves = !is_driven && !holds;
         site.next(&state, if leaves { Keep::Leaves } else { Keep::Holds })
     }
 
@@ -369,7 +369,7 @@ impl Driver {
                 return Err(error);
             }
         };
-        self.held = held;
+        self.set_held(held);
         if self.stored(emptied, after) {
             Box::pin(self.disturb()).await;
         }
@@ -612,6 +612,11 @@ impl Driver {
         .await;
     }
 
+    fn set_held(&mut self, held: Option<Owner>) {
+        self.held = held;
+        self.site.run.set_held(held.is_some());
+    }
+
     fn holds(&self) -> bool {
         self.held == Some(self.site.engine.owner())
     }
@@ -627,10 +632,7 @@ impl Driver {
     async fn hold(&mut self, conflicts: &mut u32) -> Result<bool> {
         let next = self.next(false);
         match self.commit(next).await {
-            Ok(is_late) => {
-                self.site.run.set_taken(true);
-                Ok(!is_late)
-            }
+            Ok(is_late) => Ok(!is_late),
             Err(error) if self.goes_on_after(&error, conflicts) => Ok(false),
             Err(error) => Err(error),
         }

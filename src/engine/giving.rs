@@ -8,6 +8,8 @@ use futures::{StreamExt, stream};
 use super::slot::Slot;
 use super::{Inner, lock};
 use crate::error::{ErrorKind, Result};
+use crate::executor::RunContext;
+use crate::journal::RunStatus;
 use crate::storage::{Commit, Holding, Storage};
 use crate::time::Timestamp;
 
@@ -28,64 +30,68 @@ impl Inner {
         true
     }
 
-    /// Has the others go on at once with some of those that stand still here, as this engine stays for
+    /// Has the others go on at once with some of those that nobody here wants, as this engine stays for
     /// what else it has.
     pub(super) async fn give_unwanted(&self, most: usize) -> Result<()> {
-        // One that is given by two at once is given once.
-        let Some(_giving) = self.giving.try_lock() else { return Ok(()) };
-        let stands = |slot: &&Arc<Slot>| {
-            let run = &slot.context;
-            let is_driven = run.drivers.load(Ordering::SeqCst) > 0;
-            let is_here = !run.is_elsewhere() && !run.has_ended();
-            is_here && !is_driven && (is_unwanted(slot) || run.is_taken())
+        let unwanted: Vec<_> = {
+            let runs = lock(&self.runs);
+            runs.values().filter(|slot| is_unwanted(slot)).take(most).cloned().collect()
         };
-        let still: Vec<_> = lock(&self.runs).values().filter(stands).take(most).cloned().collect();
-        let mut given = stream::iter(still).map(|slot| self.give(slot)).buffer_unordered(TOGETHER);
-        while let Some(given) = given.next().await {
-            given?;
-        }
-        Ok(())
+        let given = stream::iter(unwanted).map(|slot| self.give(slot)).buffer_unordered(TOGETHER);
+        let given: Vec<Result<()>> = given.collect().await;
+        given.into_iter().collect()
     }
 
     async fn give(&self, slot: Arc<Slot>) -> Result<()> {
         let run = &slot.context;
-        let (expected, status) = {
-            let state = run.state();
-            (state.version(), state.status())
-        };
-        if status.is_end() {
-            self.forget_if(run, || is_unwanted(&slot));
-            return Ok(());
+        let unheard = self.unheard();
+        if run.is_held() && !run.has_ended() {
+            let (length, status) = {
+                let state = run.state();
+                (state.version(), state.status())
+            };
+            let mut given = self.leave(run, length, status).await;
+            // What was decided here and not stored nobody else knows of.
+            if is_kind(&given, ErrorKind::Conflict)
+                && let Some(stored) = self.storage.load(&run.id).await?
+                && stored.holding == Holding::Held(self.owner())
+                && is_unwanted(&slot)
+            {
+                given = self.leave(run, stored.length(), stored.status).await;
+            }
+            // Somebody may want it since; the journal says who has it now.
+            run.doubt();
+            run.wake_driver();
+            if !is_kind(&given, ErrorKind::Conflict) && !is_kind(&given, ErrorKind::NotFound) {
+                given?;
+            }
         }
-        // Refused if somebody here has it go on meanwhile.
+        unheard.heard();
+        self.forget_if(run, || is_unwanted(&slot));
+        Ok(())
+    }
+
+    /// Refused if the run has got on since it had this length.
+    async fn leave(&self, run: &RunContext, length: u64, status: RunStatus) -> Result<()> {
+        let due = Holding::Parked(Some(Timestamp::EPOCH));
         let commit = Commit {
             owner: self.owner(),
-            expected,
+            expected: length,
             events: Vec::new(),
             status,
             answers: Vec::new(),
-            holding: Holding::Parked(Some(Timestamp::EPOCH)),
+            holding: if status.is_end() { Holding::Finished } else { due },
             released: Vec::new(),
             recovered: false,
             writes: None,
             snapshot: None,
         };
-        let unheard = self.unheard();
-        let given = self.storage.commit(&run.id, commit).await;
-        // Somebody may want it since; the journal says who has it now.
-        run.doubt();
-        run.wake_driver();
-        match given {
-            Err(error) if !matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
-                return Err(error);
-            }
-            _ => {}
-        }
-        unheard.heard();
-        run.set_taken(false);
-        self.forget_if(run, || is_unwanted(&slot));
-        Ok(())
+        self.storage.commit(&run.id, commit).await.map(drop)
     }
+}
+
+fn is_kind(given: &Result<()>, kind: ErrorKind) -> bool {
+    given.as_ref().is_err_and(|error| error.kind() == kind)
 }
 
 /// Whether nobody drives it and nobody has a handle for it.

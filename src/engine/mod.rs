@@ -106,8 +106,6 @@ pub(crate) struct Inner {
     purge_at: Mutex<Duration>,
     /// Held by who removes runs.
     purging: futures::lock::Mutex<()>,
-    /// Held by who gives runs away.
-    giving: futures::lock::Mutex<()>,
     /// Something was put there that this engine may take.
     looks_soon: AtomicBool,
     pub(crate) runs: Mutex<FxHashMap<RunId, Arc<Slot>>>,

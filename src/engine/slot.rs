@@ -69,6 +69,7 @@ impl Slot {
         prepared: Arc<Prepared>,
         inherited: Inherited,
     ) -> Arc<Self> {
+        context.set_held(inherited.held.is_some());
         Arc::new(Self {
             context: Arc::new(context),
             audience: Arc::default(),

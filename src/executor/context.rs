@@ -58,8 +58,8 @@ pub(crate) struct RunContext {
     pub(crate) revivers: AtomicUsize,
     /// The run's end is stored.
     ended: AtomicBool,
-    /// It was begun elsewhere, and this engine took it when somebody here wanted it.
-    taken: AtomicBool,
+    /// The storage has this engine for the one that holds it.
+    held: AtomicBool,
     /// Why ready steps wait, as the driver last saw it.
     waits: Mutex<Option<Box<Waits>>>,
 }
@@ -99,7 +99,7 @@ impl RunContext {
             drivers: AtomicUsize::new(0),
             revivers: AtomicUsize::new(0),
             ended: AtomicBool::new(false),
-            taken: AtomicBool::new(false),
+            held: AtomicBool::new(false),
             waits: Mutex::default(),
             state: Mutex::new(state),
         }
@@ -205,13 +205,13 @@ impl RunContext {
     }
 
     /// Whether somebody drives it, so that what is started goes on.
-    /// This engine has taken it over, and may leave it to the others as it stands.
-    pub(crate) fn set_taken(&self, is_taken: bool) {
-        self.taken.store(is_taken, Ordering::Relaxed);
+    /// Whether the storage has this engine for the one that holds it.
+    pub(crate) fn set_held(&self, is_held: bool) {
+        self.held.store(is_held, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_taken(&self) -> bool {
-        self.taken.load(Ordering::Relaxed)
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_driven(&self) -> bool {

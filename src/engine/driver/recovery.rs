@@ -31,7 +31,7 @@ impl Driver {
     pub(in crate::engine) fn inherit(&mut self, inherited: Inherited) {
         let under_way = |(_, status): (StepKey, StepStatus)| status == StepStatus::Running;
         self.uncertain |= inherited.elsewhere || self.site.run.state().steps().any(under_way);
-        self.held = inherited.held;
+        self.set_held(inherited.held);
         self.recoveries = inherited.recoveries;
     }
 
@@ -103,6 +103,11 @@ impl Driver {
             None => Vec::new(),
         };
         self.desk.reset(&self.site);
+        self.set_held((stored.holding == Holding::Held(owner)).then_some(owner));
+        if seized == Some(true) && !run.is_driven() {
+            // Only to say something to it: it is left to others with that.
+            self.held = None;
+        }
         {
             let mut state = run.state();
             *state = found;
@@ -118,10 +123,6 @@ impl Driver {
             // What is still held is given again.
             self.desk.locks.clear();
             self.recoveries = stored.recoveries;
-            self.held = (stored.holding == Holding::Held(owner)).then_some(owner);
-            if seized == Some(true) {
-                run.set_taken(true);
-            }
             if !is_ours || seized.is_some() || stored.holding != Holding::Held(owner) {
                 self.desk.forget_unbegun();
             }
