@@ -19,7 +19,8 @@ use stepwell::storage::{Holding, Memory, Storage, StoredRun};
 use stepwell::testing::{Call, Fault, Faulty, VirtualRuntime};
 
 use stepwell::{
-    Engine, ErrorKind, RunId, RunStatus, StartOptions, Step, Timestamp, Wait, Workflow, executor_fn,
+    Engine, ErrorKind, Outcome, RunHandle, RunId, RunStatus, StartOptions, Step, Timestamp, Wait,
+    Workflow, executor_fn,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -66,6 +67,15 @@ impl World {
         builder.storage(storage).executor("work", work).build().unwrap()
     }
 
+    /// An engine whose calls of this kind fail as long as this is set.
+    fn cut_off(&self, name: &'static str, of: fn(&Call) -> bool) -> (Engine, Arc<AtomicBool>) {
+        let is_cut = Arc::new(AtomicBool::new(false));
+        let cut = Arc::clone(&is_cut);
+        let fails =
+            move |call: Call| (of(&call) && cut.load(Ordering::Relaxed)).then_some(Fault::Before);
+        (self.engine_on(name, Faulty::new(self.storage.clone(), fails)), is_cut)
+    }
+
     async fn nap(&self, length: Duration) {
         self.time.sleep_until(self.time.now() + length).await;
     }
@@ -89,6 +99,21 @@ impl World {
 fn flow(id: &str, seconds: u32) -> Workflow {
     let work = Step::task(id, "work").input("seconds", seconds.to_string());
     Workflow::builder(id).step(work).build().unwrap()
+}
+
+fn waits_for_go() -> Workflow {
+    Workflow::builder("w").step(Step::wait("go", Wait::signal("go"))).build().unwrap()
+}
+
+/// What somebody hears who waits for a run until others have done this.
+async fn heard(run: &RunHandle, others: impl Future<Output = ()>) -> Outcome {
+    let mut outcome = None;
+    let waits = async {
+        outcome = Some(run.outcome().await.unwrap());
+        std::future::pending::<()>().await;
+    };
+    select(pin!(waits), pin!(others)).await;
+    outcome.unwrap()
 }
 
 /// Serves an engine until this is dropped.
@@ -185,12 +210,7 @@ fn what_could_not_be_given_is_given_again() {
 #[test]
 fn what_was_decided_and_never_stored_keeps_no_run_from_the_others() {
     let world = World::new();
-    let fails = Arc::new(AtomicBool::new(false));
-    let cut = Arc::clone(&fails);
-    let faulty = move |call: Call| {
-        (call.method == "commit" && cut.load(Ordering::Relaxed)).then_some(Fault::Before)
-    };
-    let first = world.engine_on("first", Faulty::new(world.storage.clone(), faulty));
+    let (first, fails) = world.cut_off("first", |call| call.method == "commit");
     world
         .time
         .block_on(async {
@@ -235,10 +255,7 @@ fn a_run_stays_where_it_was_begun_if_there_is_no_other_engine() {
 #[test]
 fn after_an_outage_however_long_work_goes_on_within_part_of_a_lease() {
     let world = World::new();
-    let is_cut = Arc::new(AtomicBool::new(false));
-    let cut = Arc::clone(&is_cut);
-    let fails = move |_| cut.load(Ordering::Relaxed).then_some(Fault::Before);
-    let engine = world.engine_on("only", Faulty::new(world.storage.clone(), fails));
+    let (engine, is_cut) = world.cut_off("only", |_| true);
     world
         .time
         .block_on(async {
@@ -266,15 +283,11 @@ fn after_an_outage_however_long_work_goes_on_within_part_of_a_lease() {
 /// is to who has waited for it all the while, and when.
 fn silent_for_a_while(is_served: bool) {
     let world = World::new();
-    let is_cut = Arc::new(AtomicBool::new(false));
-    let cut = Arc::clone(&is_cut);
-    let fails = move |_| cut.load(Ordering::Relaxed).then_some(Fault::Before);
-    let first = world.engine_on("first", Faulty::new(world.storage.clone(), fails));
+    let (first, is_cut) = world.cut_off("first", |_| true);
     world
         .time
         .block_on(async {
-            let go = Step::wait("go", Wait::signal("go"));
-            let workflow = Workflow::builder("w").step(go).build().unwrap();
+            let workflow = waits_for_go();
             let run = first.start(&workflow, ()).await.unwrap();
             let _serving = is_served.then(|| serve(&world, first.clone()));
             let second = world.engine("second");
@@ -291,13 +304,8 @@ fn silent_for_a_while(is_served: bool) {
                 second.run(run.id()).await.unwrap().signal("go", 7).await.unwrap();
                 world.nap(2 * LEASE).await;
             };
-            let mut outcome = None;
-            let waits = async {
-                outcome = Some(run.outcome().await.unwrap());
-                std::future::pending::<()>().await;
-            };
-            select(pin!(waits), pin!(others)).await;
-            assert_eq!(**outcome.unwrap().output().unwrap(), 7);
+            let outcome = heard(&run, others).await;
+            assert_eq!(**outcome.output().unwrap(), 7);
         })
         .unwrap();
 }
@@ -318,8 +326,7 @@ fn who_waits_for_a_parked_run_hears_of_what_others_do_with_it() {
                 let (first, second) = (world.engine("first"), world.engine("second"));
                 let _serving = is_served.then(|| serve(&world, first.clone()));
                 let _other = serve(&world, second.clone());
-                let go = Step::wait("go", Wait::signal("go"));
-                let workflow = Workflow::builder("w").step(go).build().unwrap();
+                let workflow = waits_for_go();
                 let id = second.start(&workflow, ()).await.unwrap().id().clone();
                 world.nap(SECOND).await;
                 assert!(matches!(world.stored(&id).await.holding, Holding::Parked(_)));
@@ -329,13 +336,8 @@ fn who_waits_for_a_parked_run_hears_of_what_others_do_with_it() {
                     second.run(&id).await.unwrap().signal("go", 7).await.unwrap();
                     world.nap(2 * LEASE).await;
                 };
-                let mut outcome = None;
-                let waits = async {
-                    outcome = Some(run.outcome().await.unwrap());
-                    std::future::pending::<()>().await;
-                };
-                select(pin!(waits), pin!(others)).await;
-                assert_eq!(**outcome.unwrap().output().unwrap(), 7, "served: {is_served}");
+                let outcome = heard(&run, others).await;
+                assert_eq!(**outcome.output().unwrap(), 7, "served: {is_served}");
             })
             .unwrap();
     }

@@ -204,7 +204,6 @@ impl RunContext {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether somebody drives it, so that what is started goes on.
     /// Whether the storage has this engine for the one that holds it.
     pub(crate) fn set_held(&self, is_held: bool) {
         self.held.store(is_held, Ordering::Relaxed);
@@ -214,6 +213,7 @@ impl RunContext {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// Whether somebody drives it, so that what is started goes on.
     pub(crate) fn is_driven(&self) -> bool {
         self.drivers.load(Ordering::Acquire) > 0
     }

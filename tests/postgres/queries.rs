@@ -4,8 +4,6 @@
 mod asked;
 
 use sqlx::Row;
-use stepwell::journal::Vote;
-use stepwell::{ErrorClass, Failure};
 
 use super::runs::documented::{Schema, lists_exactly};
 use super::*;
@@ -16,28 +14,7 @@ fn order(storage: &Postgres) {
     // A user and a value that PostgreSQL has no text for.
     let run = NewRun { user: Some("a\0b".into()), ..run };
     block_on(storage.create(run)).unwrap();
-    let step = StepKey::root(0);
-    let output = Value::of(&["\0", "2"]).unwrap();
-    let events = [
-        Event::StepReady { step },
-        Event::StepStarted { step, attempt: 1 },
-        Event::StepSucceeded { step, output },
-        Event::StepReady { step: StepKey::root(1) },
-        Event::StepReset { step, failed_items: false },
-        Event::StepOutcomeUnknown {
-            step: StepKey::root(1),
-            failure: Box::new(Failure::new(ErrorClass::OutcomeUnknown, "who knows")),
-        },
-        Event::Voted { step, vote: Box::new(Vote::approve("bob").comment("fine")) },
-        Event::SignalReceived { signal: Box::new(Signal::new("go", ()).by("eve")) },
-        asked::failed("a", "no stock"),
-    ];
-    let seconds = [1, 2, 5, 5, 6, 7, 8, 9, 10];
-    let journal = std::iter::once(started())
-        .chain(seconds.into_iter().zip(events).map(|(s, event)| Recorded { at: at(s), event }));
-    let (status, holding) = (RunStatus::Failed, Holding::Finished);
-    let failed = Commit { status, holding, ..commit(A, 0, journal.collect()) };
-    write(storage, "order-4711", failed).unwrap();
+    asked::happens(storage, Value::of(&["\0", "2"]).unwrap());
 }
 
 #[test]

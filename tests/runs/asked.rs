@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use serde_json::json;
-use stepwell::journal::{Mapping, Operation, Reason, Recorded, Vote, Waiting};
+use stepwell::journal::{Mapping, Operation, Reason, Recorded, Signal, Vote, Waiting};
 use stepwell::run::Want;
 use stepwell::storage::{Acquire, Commit, Holding, Owner, Storage};
 use stepwell::workflow::Rate;
@@ -13,12 +13,13 @@ use stepwell::{
 };
 
 use crate::runs::{A, alive, at, commit, id, new_run, workflow, write};
+use crate::started;
 
 /// What only one query says, the columns that are looked at, and their rows: in the order that the query
 /// gives them, or sorted, if it gives none.
 type Answer = (&'static str, &'static [&'static str], &'static [&'static str]);
 
-/// `order-4711` is made by whoever asks, and everything else by [`add`].
+/// `order-4711` is made by whoever asks, goes on by [`happens`], and everything else is by [`add`].
 static ANSWERS: [Answer; 15] = [
     (
         "'run_finished'",
@@ -136,6 +137,31 @@ fn queries(page: &str) -> Vec<String> {
     let blocks = page.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let queries = blocks.flat_map(|block| block.split(";\n"));
     queries.filter(|query| !query.trim().is_empty()).map(String::from).collect()
+}
+
+/// What has happened to the run that the documentation asks for by its name, which is there.
+pub(crate) fn happens(storage: &impl Storage, output: Value) {
+    let step = StepKey::root(0);
+    let events = [
+        Event::StepReady { step },
+        Event::StepStarted { step, attempt: 1 },
+        Event::StepSucceeded { step, output },
+        Event::StepReady { step: StepKey::root(1) },
+        Event::StepReset { step, failed_items: false },
+        Event::StepOutcomeUnknown {
+            step: StepKey::root(1),
+            failure: Box::new(Failure::new(ErrorClass::OutcomeUnknown, "who knows")),
+        },
+        Event::Voted { step, vote: Box::new(Vote::approve("bob").comment("fine")) },
+        Event::SignalReceived { signal: Box::new(Signal::new("go", ()).by("eve")) },
+        failed("a", "no stock"),
+    ];
+    let seconds = [1, 2, 5, 5, 6, 7, 8, 9, 10];
+    let journal = std::iter::once(started())
+        .chain(seconds.into_iter().zip(events).map(|(s, event)| Recorded { at: at(s), event }));
+    let (status, holding) = (RunStatus::Failed, Holding::Finished);
+    let failed = Commit { status, holding, ..commit(A, 0, journal.collect()) };
+    write(storage, "order-4711", failed).unwrap();
 }
 
 /// Runs of all kinds that somebody asks for, and beside each some that are nearly so.

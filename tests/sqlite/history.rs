@@ -10,13 +10,19 @@ fn snapshot(events: u64, forget: u64) -> Option<Box<Snapshot>> {
     Some(Snapshot { events, forget, state: "{\"ä\": 1}".into() }.into())
 }
 
-#[test]
-fn a_file_of_the_first_schema_is_opened_and_goes_on() {
-    let folder = Folder::new("first");
+/// A file as the first program made it.
+fn of_the_first_schema(folder: &Folder) -> rusqlite::Connection {
     let plain = folder.plain();
     plain.execute_batch(include_str!("../../src/storage/sqlite/schema.sql")).unwrap();
     plain.pragma_update(None, "application_id", 0x7374_6570).unwrap();
     plain.pragma_update(None, "user_version", 1).unwrap();
+    plain
+}
+
+#[test]
+fn a_file_of_the_first_schema_is_opened_and_goes_on() {
+    let folder = Folder::new("first");
+    let plain = of_the_first_schema(&folder);
     // The definition is written by the newest program, and then everything is as it was.
     let other = Folder::new("first-other");
     let storage = other.open();
@@ -145,10 +151,7 @@ fn a_definition_that_was_removed_is_written_again() {
 #[test]
 fn definitions_that_earlier_programs_have_left_behind_are_removed_when_the_file_is_opened() {
     let folder = Folder::new("left-behind");
-    let plain = folder.plain();
-    plain.execute_batch(include_str!("../../src/storage/sqlite/schema.sql")).unwrap();
-    plain.pragma_update(None, "application_id", 0x7374_6570).unwrap();
-    plain.pragma_update(None, "user_version", 1).unwrap();
+    let plain = of_the_first_schema(&folder);
     let put = "INSERT INTO workflows (id, hash, definition) VALUES ('w', ?1, '{}')";
     for hash in ["named", "linked", "left"] {
         plain.execute(put, [hash]).unwrap();

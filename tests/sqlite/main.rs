@@ -29,9 +29,7 @@ use stepwell::storage::{
     Beat, Claim, Commit, Holding, Message, NewRun, Owner, Sqlite, SqliteOptions, Storage,
     Synchronous,
 };
-use stepwell::{
-    ErrorClass, Event, Failure, Result, RunStatus, Step, StepKey, Timestamp, Value, Workflow,
-};
+use stepwell::{ErrorClass, Event, Result, RunStatus, Step, StepKey, Timestamp, Value, Workflow};
 
 const B: Owner = Owner(u128::MAX);
 

@@ -5,7 +5,6 @@ mod asked;
 
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
-use stepwell::journal::{Signal, Vote};
 
 use super::runs::documented::{Schema, lists_exactly};
 use super::*;
@@ -28,38 +27,12 @@ fn the_documentation_lists_the_tables_and_columns_that_there_are() {
     lists_exactly(include_str!("../../src/storage/sqlite/mod.rs"), &schema);
 }
 
-/// What has happened to the run that the documentation asks for by its name.
-fn order(storage: &Sqlite) {
-    create(storage, "order-4711");
-    let step = StepKey::root(0);
-    let output = Value::of(&[1, 2]).unwrap();
-    let events = [
-        Event::StepReady { step },
-        Event::StepStarted { step, attempt: 1 },
-        Event::StepSucceeded { step, output },
-        Event::StepReady { step: StepKey::root(1) },
-        Event::StepReset { step, failed_items: false },
-        Event::StepOutcomeUnknown {
-            step: StepKey::root(1),
-            failure: Box::new(Failure::new(ErrorClass::OutcomeUnknown, "who knows")),
-        },
-        Event::Voted { step, vote: Box::new(Vote::approve("bob").comment("fine")) },
-        Event::SignalReceived { signal: Box::new(Signal::new("go", ()).by("eve")) },
-        asked::failed("a", "no stock"),
-    ];
-    let seconds = [1, 2, 5, 5, 6, 7, 8, 9, 10];
-    let journal = std::iter::once(started())
-        .chain(seconds.into_iter().zip(events).map(|(s, event)| Recorded { at: at(s), event }));
-    let (status, holding) = (RunStatus::Failed, Holding::Finished);
-    let failed = Commit { status, holding, ..commit(A, 0, journal.collect()) };
-    write(storage, "order-4711", failed).unwrap();
-}
-
 #[test]
 fn the_queries_of_the_documentation_answer() {
     let folder = Folder::new("queries");
     let storage = folder.open();
-    order(&storage);
+    create(&storage, "order-4711");
+    asked::happens(&storage, Value::of(&[1, 2]).unwrap());
     asked::add(&storage);
     let plain = folder.plain();
     let cell = |row: &Row<'_>, column: &str| match row.get_ref(column).unwrap() {
