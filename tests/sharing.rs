@@ -12,15 +12,16 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
-use futures::future::{join, select};
+use futures::future::{Either, join, select};
 use slow::{Effect, Slow};
+use stepwell::journal::{Signal, Vote};
 use stepwell::runtime::Runtime as _;
-use stepwell::storage::{Holding, Memory, Storage, StoredRun};
+use stepwell::storage::{Holding, Memory, Message, Storage, StoredRun};
 use stepwell::testing::{Call, Fault, Faulty, VirtualRuntime};
 
 use stepwell::{
-    Engine, ErrorKind, Outcome, RunHandle, RunId, RunStatus, StartOptions, Step, Timestamp, Wait,
-    Workflow, executor_fn,
+    Engine, ErrorKind, Outcome, Result, RunHandle, RunId, RunStatus, StartOptions, Step, Timestamp,
+    Wait, Workflow, executor_fn,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -407,6 +408,63 @@ fn what_cannot_begin_is_not_enqueued() {
             let id = web.enqueue(&flow("a", 1), (), bad).await.unwrap_err();
             assert_eq!(id.kind(), ErrorKind::Configuration, "{id}");
             assert!(world.storage.list(Default::default()).await.unwrap().is_empty());
+        })
+        .unwrap();
+}
+
+/// A parked run, as an engine has loaded it that is told late what was said to it; another engine, which
+/// is served, is quicker.
+async fn told_late(world: &World) -> (RunHandle, oneshot::Sender<()>) {
+    let late =
+        |call: Call| (call.method == "inbox").then_some(Fault::DoneLate(4 * POLL + POLL / 2));
+    let first = Faulty::new(world.storage.clone(), late).runtime(world.time.clone());
+    let first = world.engine_on("first", first);
+    let second = world.engine("second");
+    let serving = serve(world, second.clone());
+    let id = second.start(&waits_for_go(), ()).await.unwrap().id().clone();
+    world.nap(SECOND).await;
+    assert!(matches!(world.stored(&id).await.holding, Holding::Parked(_)));
+    (first.run(&id).await.unwrap(), serving)
+}
+
+/// What becomes of what is said, in the end.
+async fn answer(world: &World, said: impl Future<Output = Result<()>>) -> Result<()> {
+    match select(pin!(said), pin!(world.nap(LEASE))).await {
+        Either::Left((answer, _)) => answer,
+        Either::Right(_) => panic!("nobody says what has become of it"),
+    }
+}
+
+#[test]
+fn who_says_something_to_a_parked_run_hears_what_others_have_answered() {
+    let world = World::new();
+    world
+        .time
+        .block_on(async {
+            let (run, _serving) = told_late(&world).await;
+            answer(&world, run.signal("go", 7)).await.unwrap();
+        })
+        .unwrap();
+}
+
+#[test]
+fn who_answers_something_hears_what_others_have_answered_before() {
+    let world = World::new();
+    world
+        .time
+        .block_on(async {
+            let (run, serving) = told_late(&world).await;
+            // The run is as it was when that is refused.
+            let refused = answer(&world, run.approve("nothing", Vote::approve("ann")));
+            let others = async {
+                // Just before the first engine is told what was said.
+                world.nap(4 * POLL).await;
+                drop(serving);
+                let later = Message::Signal(Signal::new("later", 7));
+                world.storage.post(run.id(), later).await.unwrap();
+            };
+            let (refused, ()) = join(refused, others).await;
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Rejected);
         })
         .unwrap();
 }

@@ -260,6 +260,10 @@ impl Driver {
             true => Box::pin(self.ask(takes_locks)).await?,
             false => Vec::new(),
         };
+        // What is decided would be decided on what may be past, and what it answers hide what it misses.
+        if self.uncertain {
+            return Ok(false);
+        }
         let next = self.decide(mail);
         // After the state is free: those who are woken are other people's code.
         self.desk.held.settle(&self.site.engine);
@@ -288,9 +292,12 @@ impl Driver {
         if !run.has_mail.swap(false, Ordering::SeqCst) {
             return Ok(Vec::new());
         }
+        let awaited = self.audience.awaited();
         let mail = self.site.engine.storage.inbox(&run.id).await;
-        if mail.is_err() {
-            run.has_mail.store(true, Ordering::SeqCst);
+        match &mail {
+            // Others have answered it, and may have gone on with the run.
+            Ok(mail) => self.uncertain |= awaited.iter().any(|number| !is_among(mail, *number)),
+            Err(_) => run.has_mail.store(true, Ordering::SeqCst),
         }
         mail
     }
@@ -708,6 +715,10 @@ enum Keep {
     Parks,
     /// Leaves it to others, also if there is something to do at once.
     Leaves,
+}
+
+fn is_among(mail: &[(u64, Message)], number: u64) -> bool {
+    mail.iter().any(|(other, _)| *other == number)
 }
 
 /// Takes in what has come down; whether anything has.

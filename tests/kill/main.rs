@@ -23,6 +23,7 @@ use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -30,6 +31,8 @@ use std::time::Duration;
 use base::Base;
 use deadly::Deadly;
 use futures::executor::block_on;
+use futures::future::{Either, select};
+use futures_timer::Delay;
 use serde_json::json;
 use stepwell::engine::EngineLimits;
 use stepwell::storage::Statement;
@@ -181,6 +184,17 @@ impl Place {
         Witness(self.folder.join("witness"))
     }
 
+    /// What work comes to that goes on here; it is told from work that hangs.
+    fn does<T>(&self, work: impl Future<Output = T>) -> T {
+        match block_on(select(pin!(work), Delay::new(PATIENCE))) {
+            Either::Left((done, _)) => done,
+            Either::Right(_) => {
+                let runs = block_on(self.open().list(Default::default())).unwrap();
+                panic!("who waits for these waits for ever: {runs:#?}\n{}", self.witness().text());
+            }
+        }
+    }
+
     /// This test once more, as a child that is given a part to play.
     fn child(&self, test: &str, more: &[(&str, String)]) -> Command {
         let mut child = Command::new(std::env::current_exe().unwrap());
@@ -210,6 +224,9 @@ fn on_a_server(test: impl FnOnce()) {
         test();
     }
 }
+
+/// Some leases, and what a machine takes that has much else to do.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Long enough for a machine that has other things to do.
 const LEASE: Duration = Duration::from_secs(3);

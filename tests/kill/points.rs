@@ -120,7 +120,7 @@ impl Halting {
 /// All runs to their ends, the one that waits for a signal, too.
 pub(super) fn all(place: &Place, storage: Deadly) {
     let engine = place.engine(storage);
-    block_on(async {
+    place.does(async {
         let run = start(&engine, place, "signal-3").await.unwrap();
         if let Err(error) = run.signal("go", "gone").await {
             // An earlier one came through, and the run has ended.

@@ -52,7 +52,7 @@ fn nothing_is_lost_or_done_twice_on_postgres_when_a_process_is_killed_at_any_mom
 fn rounds(test: &str, per_round: u64, make: fn(&str) -> Place) {
     if let Some(place) = Place::given() {
         let engine = place.engine(place.open());
-        block_on(finish(&engine, &place, &ids())).unwrap();
+        place.does(finish(&engine, &place, &ids())).unwrap();
         return;
     }
     let test = format!("random::{test}");
@@ -89,23 +89,26 @@ fn round(test: &str, per_round: u64, place: &Place, seed: u64) -> u64 {
         let mut notes = Notes::of(child.stdout.take().unwrap(), starting, patience);
         // By then it has opened the file.
         let first = notes.next();
-        let visit = |ids: Vec<String>| {
-            let engine = place.engine(place.open());
-            thread::spawn(move || block_on(signal_from_here(&engine, ids)))
-        };
-        let (now, then) = if beside { (given, Vec::new()) } else { (Vec::new(), given) };
-        let visitor = (!now.is_empty()).then(|| visit(now));
-        let is_alive = (first && (1..lines).all(|_| notes.next())) || notes.is_silent;
-        if is_alive {
-            child.kill().unwrap();
-        }
-        let ended = child.wait().unwrap().success();
-        place.witness().over();
-        let visitor = visitor.or_else(|| (!then.is_empty()).then(|| visit(then)));
-        if let Some(visitor) = visitor {
-            signals.extend(visitor.join().unwrap());
+        let (is_alive, ended) = thread::scope(|scope| {
+            let visit = |ids: Vec<String>| {
+                let engine = place.engine(place.open());
+                scope.spawn(move || place.does(signal_from_here(&engine, ids)))
+            };
+            let (now, then) = if beside { (given, Vec::new()) } else { (Vec::new(), given) };
+            let visitor = (!now.is_empty()).then(|| visit(now));
+            let is_alive = (first && (1..lines).all(|_| notes.next())) || notes.is_silent;
+            if is_alive {
+                child.kill().unwrap();
+            }
+            let ended = child.wait().unwrap().success();
             place.witness().over();
-        }
+            let visitor = visitor.or_else(|| (!then.is_empty()).then(|| visit(then)));
+            if let Some(visitor) = visitor {
+                signals.extend(visitor.join().unwrap());
+                place.witness().over();
+            }
+            (is_alive, ended)
+        });
         if ended {
             assert!(signals.is_empty());
             break;

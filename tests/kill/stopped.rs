@@ -1,6 +1,5 @@
 //! Stopped as a machine that sleeps, for longer than a lease, while others go on; then it comes back.
 
-use futures_timer::Delay;
 use stepwell::ErrorKind;
 
 use super::check::{Snapshot, came_back, check};
@@ -132,7 +131,7 @@ async fn insist<T>(mut work: impl AsyncFnMut() -> stepwell::Result<T>) -> T {
 /// done everything, or can do nothing any more.
 fn at_any_moment(test: &str, stops: u64, make: fn(&str) -> Place) {
     if let Some(place) = Place::given() {
-        return block_on(all_in_the_end(&place, place.engine(place.open())));
+        return place.does(all_in_the_end(&place, place.engine(place.open())));
     }
     let test = format!("stopped::{test}");
     let stops = std::env::var(STOPS).map_or(stops, |stops| stops.parse().unwrap());
