@@ -220,7 +220,7 @@ impl<S: Storage + Clone> Client<S> {
             said.push(Said { run: self.id.clone(), mark, heard: None });
             said.len() - 1
         };
-        let answer = saying(Reason::new("client", format!("mark-{place}"))).await;
+        let answer = self.told(saying(Reason::new("client", format!("mark-{place}")))).await;
         let heard = match &answer {
             Ok(()) => Some(true),
             Err(error) if error.kind() == ErrorKind::Rejected => Some(false),
@@ -228,6 +228,19 @@ impl<S: Storage + Clone> Client<S> {
         };
         self.world.said.lock().unwrap()[place].heard = heard;
         if heard.is_some() { Ok(()) } else { answer }
+    }
+
+    /// What becomes of what was said. When nothing goes wrong any more that is known before long.
+    async fn told(&self, saying: impl Future<Output = Result<()>>) -> Result<()> {
+        let (mut saying, mut deaf) = (pin!(saying), 0);
+        loop {
+            let nap = pin!(self.world.nap(20 * SECOND));
+            if let Either::Left((answer, _)) = select(&mut saying, nap).await {
+                return answer;
+            }
+            deaf = if self.world.is_calm() { deaf + 1 } else { 0 };
+            assert!(deaf < DEAF_MAX, "{}: who has said something to it is not answered", self.id);
+        }
     }
 }
 

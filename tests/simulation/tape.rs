@@ -196,6 +196,8 @@ pub(crate) struct Watched<S> {
     pub(crate) engine: usize,
     pub(crate) tape: Option<Tape>,
     pub(crate) mistake: Mistake,
+    /// How often engines ask, if not as often as the storage wants.
+    pub(crate) poll_every: Option<Duration>,
 }
 
 /// An answer, now: there is nothing else to wait for.
@@ -462,7 +464,7 @@ impl<S: Storage> Storage for Watched<S> {
     }
 
     fn poll_every(&self) -> Duration {
-        self.inner.poll_every()
+        self.poll_every.unwrap_or_else(|| self.inner.poll_every())
     }
 
     fn list(&self, query: RunQuery) -> Reply<Result<Vec<Summary>>> {

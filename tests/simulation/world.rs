@@ -149,6 +149,11 @@ impl<S: Storage + Clone> World<S> {
         if self.is_single() || !(self.seed / 2).is_multiple_of(3) { 1_000 } else { 1 }
     }
 
+    /// In some seeds as often as a database is, which engines take for one that other processes are on.
+    fn poll_every(&self) -> Option<Duration> {
+        (!self.is_single() && self.seed.is_multiple_of(3)).then_some(SECOND)
+    }
+
     /// A run that cannot be read for a while, in some seeds.
     pub(crate) fn is_damaged(&self, run: &RunId) -> bool {
         let now = self.time.monotonic();
@@ -238,6 +243,7 @@ impl<S: Storage + Clone> World<S> {
             engine: number,
             tape: Some(self.tape.clone()),
             mistake: self.mistake,
+            poll_every: self.poll_every(),
         };
         let faulty = Faulty::new(storage, move |call| world.fault(number, call, often));
         let around = Watched {
@@ -247,6 +253,7 @@ impl<S: Storage + Clone> World<S> {
             engine: number,
             tape: None,
             mistake: self.mistake,
+            poll_every: self.poll_every(),
         };
         let limits = EngineLimits {
             max_recoveries: self.max_recoveries(),
