@@ -14,7 +14,7 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{Either, join, select};
 use slow::{Effect, Slow};
-use stepwell::journal::{Signal, Vote};
+use stepwell::journal::{Operation, Reason, Signal, Vote};
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{Holding, Memory, Message, Storage, StoredRun};
 use stepwell::testing::{Call, Fault, Faulty, VirtualRuntime};
@@ -465,6 +465,99 @@ fn who_answers_something_hears_what_others_have_answered_before() {
             };
             let (refused, ()) = join(refused, others).await;
             assert_eq!(refused.unwrap_err().kind(), ErrorKind::Rejected);
+        })
+        .unwrap();
+}
+
+#[test]
+fn who_can_run_nothing_says_things_to_runs_and_hears_what_becomes_of_them() {
+    for is_served in [false, true] {
+        let world = World::new();
+        world
+            .time
+            .block_on(async {
+                let web = world.bare();
+                let _looks = is_served.then(|| serve(&world, web.clone()));
+                let steps = [
+                    Step::wait("go", Wait::signal("go")),
+                    Step::task("a", "work").input("seconds", "1").after("go"),
+                ];
+                let workflow = Workflow::builder("w").steps(steps).build().unwrap();
+                let id = web.enqueue(&workflow, (), StartOptions::id("r")).await.unwrap();
+                let run = web.run(&id).await.unwrap();
+                // There is nobody else, and it is accepted.
+                answer(&world, run.signal("go", 7)).await.unwrap();
+                let refused = answer(&world, run.approve("none", Vote::approve("ann"))).await;
+                assert_eq!(refused.unwrap_err().kind(), ErrorKind::Rejected);
+                let others = async {
+                    world.nap(2 * LEASE).await;
+                    let holding = world.stored(&id).await.holding;
+                    assert!(!matches!(holding, Holding::Held(_)), "{holding:?}");
+                    let began = world.time.now();
+                    let _serving = serve(&world, world.engine("worker"));
+                    world.nap(3 * LEASE).await;
+                    let took = world.ended_at(&id).await.since(began);
+                    // Who served, and could not run it, has set it aside for a minute.
+                    let most = if is_served { 2 * LEASE + 5 * POLL } else { 2 * POLL + SECOND };
+                    assert!(took <= most, "{took:?}");
+                };
+                assert!(heard(&run, others).await.output().is_some());
+                // What has ended goes on when it is to, by others.
+                let again = Operation::rerun("a");
+                let run = answer(&world, async {
+                    web.reopen(&id, again, Reason::default()).await.map(drop)
+                });
+                run.await.unwrap();
+                let _serving = serve(&world, world.engine("worker"));
+                let run = web.run(&id).await.unwrap();
+                assert!(heard(&run, world.nap(3 * LEASE)).await.output().is_some());
+            })
+            .unwrap();
+        assert_eq!(world.who_began("a"), ["worker"; 2], "served: {is_served}");
+    }
+}
+
+#[test]
+fn who_can_run_nothing_leaves_a_run_of_one_that_is_gone_to_others() {
+    let world = World::new();
+    world
+        .time
+        .block_on(async {
+            let (web, (gone, is_cut)) = (world.bare(), world.cut_off("gone", |_| true));
+            let _dead = serve(&world, gone.clone());
+            let id = gone.start(&flow("a", 20), ()).await.unwrap().id().clone();
+            world.nap(SECOND).await;
+            is_cut.store(true, Ordering::Relaxed);
+            let run = web.run(&id).await.unwrap();
+            let began = world.time.now();
+            run.signal("later", 7).await.unwrap();
+            assert!(world.time.now().since(began) < 3 * LEASE);
+            let others = async {
+                world.nap(SECOND).await;
+                let holding = world.stored(&id).await.holding;
+                assert!(matches!(holding, Holding::Parked(Some(_))), "{holding:?}");
+                let _serving = serve(&world, world.engine("worker"));
+                world.nap(LEASE).await;
+            };
+            assert!(heard(&run, others).await.output().is_some());
+        })
+        .unwrap();
+    assert_eq!(world.who_began("a"), ["gone", "worker"]);
+}
+
+#[test]
+fn a_run_that_nobody_looks_at_any_more_is_not_kept_as_it_was() {
+    let world = World::new();
+    world
+        .time
+        .block_on(async {
+            let (first, second) = (world.engine("first"), world.engine("second"));
+            let _serving = serve(&world, second.clone());
+            let id = second.start(&flow("a", 5), ()).await.unwrap().id().clone();
+            let status = async || first.run(&id).await.unwrap().status();
+            assert_eq!(status().await, RunStatus::Running);
+            world.nap(6 * SECOND).await;
+            assert_eq!(status().await, RunStatus::Succeeded);
         })
         .unwrap();
 }

@@ -179,7 +179,7 @@ impl Driver {
             // Who holds nothing is given no locks, and begins nothing again.
             let needs_it = self.site.prepared.has_locks || !self.desk.launches.is_empty();
             let first = needs_it && self.is_to_be_held();
-            if first && !Box::pin(self.hold(&mut conflicts)).await? {
+            if first && !Box::pin(self.keep(Keep::Holds, &mut conflicts)).await? {
                 continue;
             }
             let has_ended = match self.turn().await {
@@ -203,6 +203,12 @@ impl Driver {
                 self.grow();
                 continue;
             }
+            if self.site.prepared.lacks() {
+                if Box::pin(self.watch(&mut conflicts)).await? {
+                    continue;
+                }
+                return Ok(());
+            }
             if self.desk.has_news() {
                 turns += 1;
                 if turns % TURNS_BEFORE_YIELD == 0 {
@@ -220,7 +226,7 @@ impl Driver {
             if unwanted && idle && Box::pin(self.park()).await? {
                 return Ok(());
             }
-            if self.is_to_be_held() && !Box::pin(self.hold(&mut conflicts)).await? {
+            if self.is_to_be_held() && !Box::pin(self.keep(Keep::Holds, &mut conflicts)).await? {
                 continue;
             }
             self.rest(idle).await;
@@ -347,8 +353,8 @@ impl Driver {
         }
     }
 
-    fn next(&self, park: bool) -> (RunStatus, Holding) {
-        self.site.next(&self.site.run.state(), if park { Keep::Parks } else { Keep::Holds })
+    fn next(&self, keep: Keep) -> (RunStatus, Holding) {
+        self.site.next(&self.site.run.state(), keep)
     }
 
     /// Stores what was decided, and only then lets it have effects. Whether the answer came so late that
@@ -634,10 +640,10 @@ impl Driver {
         !self.holds() && run.is_driven() && !run.state().status().is_end()
     }
 
-    /// Takes a run in hand that nobody has: another engine might end it, and whoever waits here would
-    /// never hear of it. Whether that went well.
-    async fn hold(&mut self, conflicts: &mut u32) -> Result<bool> {
-        let next = self.next(false);
+    /// Takes a run in hand that nobody has, as another engine might end it, and whoever waits here would
+    /// never hear of it; or leaves it to the others. Whether that went well.
+    async fn keep(&mut self, keep: Keep, conflicts: &mut u32) -> Result<bool> {
+        let next = self.next(keep);
         match self.commit(next).await {
             Ok(is_late) => Ok(!is_late),
             Err(error) if self.goes_on_after(&error, conflicts) => Ok(false),
@@ -651,7 +657,7 @@ impl Driver {
             return Ok(false);
         }
         if self.holds() {
-            let next = self.next(true);
+            let next = self.next(Keep::Parks);
             self.commit(next).await?;
         }
         // This engine may have claimed it again before the answer came; then it is this driver's.

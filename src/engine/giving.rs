@@ -30,6 +30,14 @@ impl Inner {
         true
     }
 
+    /// Takes a run out of memory that somebody here has looked at, and that is not this engine's.
+    pub(super) fn forget_unheld(&self, slot: &Slot) {
+        let run = &slot.context;
+        if !run.is_held() && !run.has_ended() {
+            self.forget_if(run, || is_unwanted(slot));
+        }
+    }
+
     /// Has the others go on at once with some of those that nobody here wants, as this engine stays for
     /// what else it has.
     pub(super) async fn give_unwanted(&self, most: usize) -> Result<()> {

@@ -110,6 +110,7 @@ impl Drop for RunHandle {
             context.wake_for_room();
             if context.drivers.load(Ordering::SeqCst) == 0 {
                 self.slot.abandon();
+                self.engine.inner().forget_unheld(&self.slot);
             }
         }
     }
@@ -148,8 +149,8 @@ impl RunHandle {
         receiver
     }
 
-    /// Waits for the run's end, and drives it there unless somebody else does. May be dropped and
-    /// called again.
+    /// Waits for the run's end, and drives it there unless somebody else does, or this engine lacks what
+    /// it needs. May be dropped and called again.
     ///
     /// # Errors
     /// What the storage says.

@@ -263,6 +263,9 @@ impl Engine {
     /// at a time: what another one has begun and not ended is run again here. Dropping the future changes
     /// nothing.
     ///
+    /// An engine that lacks what the run needs, executors above all, has a handle for it, too: everything
+    /// can be said to the run with that, and its end be waited for. Other engines have to run it.
+    ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is none.
     pub async fn run(&self, id: &RunId) -> Result<RunHandle> {
@@ -293,18 +296,23 @@ impl Engine {
     /// Takes a stored run into memory.
     pub(crate) async fn load(&self, id: &RunId) -> Result<RunHandle> {
         let (slot, holding) = self.slot_of(id).await?;
+        Ok(self.take_in(slot, holding))
+    }
+
+    fn take_in(&self, slot: Arc<Slot>, holding: Holding) -> RunHandle {
         if holding == Holding::Finished {
             slot.context.set_ended();
         }
-        Ok(self.keep(slot))
+        self.keep(slot)
     }
 
+    /// A stored run, which this engine may be able to run or not.
     async fn slot_of(&self, id: &RunId) -> Result<(Arc<Slot>, Holding)> {
         let Some(stored) = self.0.storage.load(id).await? else {
             return Err(Error::new(ErrorKind::NotFound, "there is no such run").of_run(id));
         };
         let program = stored::program_of(&stored)?;
-        let prepared = self.prepare(&program)?;
+        let prepared = self.prepare(&program);
         let state = self.0.state_of(id, program, &stored).await?;
         let prepared = match state.program().units().len() > prepared.len() {
             true => Arc::new(prepared.grown(state.program(), &self.0)),
@@ -403,7 +411,7 @@ impl Engine {
     /// Whether this engine could run a workflow; the workflows that it links to.
     pub(crate) fn check(&self, workflow: &Workflow) -> Result<Vec<Workflow>> {
         let (program, linked) = self.link(workflow)?;
-        self.prepare(&program)?;
+        self.prepare(&program).check()?;
         Ok(linked)
     }
 
@@ -424,19 +432,19 @@ impl Engine {
     }
 
     /// The executors of a program's steps, made once as long as the program lives.
-    fn prepare(&self, program: &Arc<Program>) -> Result<Arc<Prepared>> {
+    fn prepare(&self, program: &Arc<Program>) -> Arc<Prepared> {
         let key = Arc::as_ptr(program) as usize;
         if let Some((known, ready)) = lock(&self.0.prepared).get(&key)
             && known.upgrade().is_some_and(|known| Arc::ptr_eq(&known, program))
         {
-            return Ok(Arc::clone(ready));
+            return Arc::clone(ready);
         }
         // Factories are a user's code; no lock is held while they run.
-        let ready = Arc::new(Prepared::of(program, &self.0)?);
+        let ready = Arc::new(Prepared::of(program, &self.0));
         let mut prepared = lock(&self.0.prepared);
         prepared.retain(|_, (program, _)| program.strong_count() > 0);
         prepared.insert(key, (Arc::downgrade(program), Arc::clone(&ready)));
-        Ok(ready)
+        ready
     }
 }
 

@@ -19,6 +19,14 @@ pub(crate) struct Prepared {
     pub(crate) has_locks: bool,
     /// Those of the workflow itself; sub-workflows run inside them.
     pub(crate) limits: Limits,
+    /// Why this engine cannot run it.
+    lacks: Option<Lacks>,
+}
+
+#[derive(Clone)]
+struct Lacks {
+    kind: ErrorKind,
+    message: String,
 }
 
 /// By body and step; none for steps that are no tasks.
@@ -36,21 +44,29 @@ pub(crate) struct Task {
 }
 
 impl Prepared {
-    pub(crate) fn of(program: &Program, engine: &Inner) -> Result<Self> {
+    pub(crate) fn of(program: &Program, engine: &Inner) -> Self {
         let mut found = Found::default();
         let units = program.units().iter();
         let units = units.map(|unit| Arc::new(found.tasks(unit, engine, false))).collect();
-        match found.kinds.first() {
-            None => {
-                let (limits, has_locks) = (program.unit(0).limits.clone(), program.has_locks());
-                Ok(Self { units, limits, has_locks })
-            }
-            Some(kind) => {
-                let list = found.problems.to_string().trim_end().replace('\n', "\n  ");
-                let message = format!("the run cannot start:\n  {list}");
-                Err(Error::new(*kind, message))
-            }
+        let lacks = found.kinds.first().map(|kind| {
+            let list = found.problems.to_string().trim_end().replace('\n', "\n  ");
+            Lacks { kind: *kind, message: format!("the run cannot start:\n  {list}") }
+        });
+        let (limits, has_locks) = (program.unit(0).limits.clone(), program.has_locks());
+        Self { units, limits, has_locks, lacks }
+    }
+
+    /// Whether this engine has all that the tasks need.
+    pub(crate) fn check(&self) -> Result<()> {
+        match &self.lacks {
+            None => Ok(()),
+            Some(Lacks { kind, message }) => Err(Error::new(*kind, message.clone())),
         }
+    }
+
+    /// Whether this engine cannot run it, so that others have to.
+    pub(crate) const fn lacks(&self) -> bool {
+        self.lacks.is_some()
     }
 
     /// The same with those of steps that were made while the run goes on. A task that cannot work
@@ -60,13 +76,15 @@ impl Prepared {
         for unit in program.units().iter().skip(units.len()) {
             units.push(Arc::new(Found::default().tasks(unit, engine, true)));
         }
-        Self { units, limits: self.limits.clone(), has_locks: program.has_locks() }
+        let (limits, lacks) = (self.limits.clone(), self.lacks.clone());
+        Self { units, limits, has_locks: program.has_locks(), lacks }
     }
 
     /// Those of the first units.
     pub(crate) fn first(&self, units: usize) -> Self {
         let units = self.units.iter().take(units).cloned().collect();
-        Self { units, limits: self.limits.clone(), has_locks: self.has_locks }
+        let (limits, lacks) = (self.limits.clone(), self.lacks.clone());
+        Self { units, limits, has_locks: self.has_locks, lacks }
     }
 
     /// How many units it knows.

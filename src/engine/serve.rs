@@ -183,6 +183,10 @@ impl Engine {
     async fn begin_claimed(&self, id: &RunId, now: Timestamp) -> Duration {
         let held = lock(&self.0.runs).get(id).map(Arc::clone);
         let Some(slot) = held else { return self.take_over(id, now).await };
+        if let Err(lacks) = slot.check() {
+            // Somebody here only looks at it.
+            return self.set_aside(id, now, &lacks).await;
+        }
         slot.context.doubt();
         slot.context.wake_driver();
         // It was given up when another engine had it, and somebody has a handle.
@@ -192,10 +196,18 @@ impl Engine {
 
     /// Loads a claimed run; if that fails, sets it aside. How long to claim no more then.
     async fn take_over(&self, id: &RunId, now: Timestamp) -> Duration {
-        // The handle goes at once; the run stays among the fresh ones.
-        let Err(error) = self.load(id).await.map(drop) else { return Duration::ZERO };
+        let Err(error) = self.load_whole(id).await else { return Duration::ZERO };
         tracing::warn!(target: "stepwell", run_id = %id, %error, "cannot take the run over");
         self.set_aside(id, now, &error).await
+    }
+
+    /// Loads a run that this engine has all for.
+    async fn load_whole(&self, id: &RunId) -> Result<()> {
+        let (slot, holding) = self.slot_of(id).await?;
+        slot.check()?;
+        // The handle goes at once; the run stays among the fresh ones.
+        drop(self.take_in(slot, holding));
+        Ok(())
     }
 
     /// Leaves a run to the others that this engine cannot go on with. How long to claim no more then.

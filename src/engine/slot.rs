@@ -86,13 +86,19 @@ impl Slot {
         (!self.served.swap(true, Ordering::SeqCst)).then(|| Served(Arc::clone(self)))
     }
 
+    /// Whether this engine has all that the run needs.
+    pub(super) fn check(&self) -> Result<()> {
+        self.prepared.check()
+    }
+
     /// Drives the run until it has ended or is parked.
     pub(crate) fn drive(self: &Arc<Self>, engine: &Arc<Inner>) -> Driving {
-        if self.context.drivers.fetch_add(1, Ordering::SeqCst) == 0 {
+        let drives = !self.prepared.lacks();
+        if drives && self.context.drivers.fetch_add(1, Ordering::SeqCst) == 0 {
             // What was ready and not started while nobody drove may start now.
             self.context.wake_for_room();
         }
-        Driving { slot: Arc::clone(self), engine: Arc::clone(engine) }
+        Driving { slot: Arc::clone(self), engine: Arc::clone(engine), drives }
     }
 
     /// Moves the run on as far as it goes now.
@@ -260,10 +266,11 @@ fn go(mut driver: Driver) -> BoxFuture<'static, (Option<Box<Driver>>, Result<()>
     })
 }
 
-/// Drives a run while it is awaited.
+/// Drives a run while it is awaited; or looks what becomes of it, if this engine cannot run it.
 pub(crate) struct Driving {
     slot: Arc<Slot>,
     engine: Arc<Inner>,
+    drives: bool,
 }
 
 impl Future for Driving {
@@ -277,7 +284,7 @@ impl Future for Driving {
 impl Drop for Driving {
     fn drop(&mut self) {
         let context = &self.slot.context;
-        let last = context.drivers.fetch_sub(1, Ordering::SeqCst) == 1;
+        let last = self.drives && context.drivers.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && context.handles.load(Ordering::SeqCst) == 0 {
             self.slot.abandon();
         }

@@ -62,7 +62,8 @@ impl Engine {
         options: StartOptions,
     ) -> Result<RunHandle> {
         let (program, linked) = self.link(workflow)?;
-        let prepared = self.prepare(&program)?;
+        let prepared = self.prepare(&program);
+        prepared.check()?;
         let run = self.begin(program, input.into(), &options)?;
         // Before it is said who holds it: the engine may have retired meanwhile.
         self.0.introduce().await?;

@@ -25,7 +25,7 @@ use super::single::{Single, Trouble, Word};
 use super::slow::{Effect, Slow};
 use super::tape::What;
 use super::upkeep::upkeep;
-use super::world::{SECOND, World};
+use super::world::{Has, SECOND, World};
 use super::{check, settle, within};
 
 /// How long one run may take when one call has failed: a lease, a life of a client, and then some.
@@ -195,7 +195,7 @@ impl Starter {
             return Client::new(Arc::clone(world), 0, shape.clone(), 0).come().await;
         }
         let id = RunId::new(format!("{}-left", shape.id())).unwrap();
-        let numbered = world.engine(&world.machine(), 0, true);
+        let numbered = world.engine(&world.machine(), 0, Has::All);
         let options = StartOptions::id(id.as_str());
         drop(numbered.engine.start_with(shape, (), options).await.unwrap());
         // Its last word is that others may have the run.

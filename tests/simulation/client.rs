@@ -15,7 +15,7 @@ use stepwell::{
 
 use super::grown::Grown;
 use super::shapes::{needs_nobody, shapes};
-use super::world::{SECOND, World};
+use super::world::{Has, SECOND, World};
 
 /// Something that was said to a run, under a mark of its own, and what was heard of it.
 #[derive(Clone, Debug)]
@@ -88,9 +88,10 @@ impl<S: Storage + Clone> Client<S> {
     /// Comes again and again until all is said and the run has ended.
     pub(crate) async fn come(self) -> RunId {
         self.world.nap(self.world.seconds(0, 200)).await;
-        loop {
+        for life in 0.. {
+            let has = if self.only_says(life) { Has::Nothing } else { Has::All };
             // A process of its own, that others cannot see into.
-            let numbered = self.world.engine(&self.machine, self.often, true);
+            let numbered = self.world.engine(&self.machine, self.often, has);
             let life = self.world.seconds(20, 200);
             let ended = match select(pin!(self.visit(&numbered.engine)), pin!(self.world.nap(life)))
                 .await
@@ -100,18 +101,27 @@ impl<S: Storage + Clone> Client<S> {
             };
             drop(numbered);
             if ended {
-                return self.id;
+                break;
             }
             self.world.nap(SECOND).await;
         }
+        self.id
+    }
+
+    /// Whether it comes without anything that runs need: in some seeds, every second time.
+    fn only_says(&self, life: u32) -> bool {
+        let may = !self.world.is_single() && self.world.seed.is_multiple_of(3);
+        may && self.has_begun.load(Ordering::Relaxed) && life % 2 == 1
     }
 
     async fn visit(&self, engine: &Engine) -> Result<()> {
-        let is_known = self.has_begun.load(Ordering::Relaxed);
-        let mut handle = if is_known && self.world.retention().is_some() {
+        let may_be_gone = self.world.retention().is_some();
+        let has_begun = self.has_begun.load(Ordering::Relaxed);
+        let is_known = has_begun && self.world.seed.is_multiple_of(3);
+        let mut handle = if has_begun && (may_be_gone || is_known) {
             match engine.run(&self.id).await {
                 // It has ended, and was removed.
-                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::NotFound && may_be_gone => return Ok(()),
                 found => found?,
             }
         } else {
@@ -130,7 +140,7 @@ impl<S: Storage + Clone> Client<S> {
         while let Some(wish) = self.wishes.get(self.heard.load(Ordering::Relaxed)) {
             if let Wish::Reopen(_) = wish {
                 self.end(&handle).await?;
-            } else if !self.world.is_single() {
+            } else if !self.world.is_single() && !is_known {
                 // Whoever looks at a run drives it.
                 let _ = self.look(&handle, self.world.seconds(0, 20)).await;
             }

@@ -72,7 +72,7 @@ use stepwell::runtime::Runtime as _;
 use stepwell::storage::{Holding, Memory, RunQuery, Storage, Summary};
 use stepwell::{RunId, RunStatus};
 use tape::Noted;
-use world::{KEPT_FOR, SECOND, World};
+use world::{Has, KEPT_FOR, SECOND, World};
 
 /// How long things go wrong.
 const TROUBLE: Duration = Duration::from_secs(600);
@@ -141,7 +141,7 @@ async fn help<S: Storage + Clone>(world: &Arc<World<S>>, listed: &[Summary]) {
         if !may_be_stuck(run.status) && !waits {
             continue;
         }
-        let numbered = world.engine(&world.time, 0, true);
+        let numbered = world.engine(&world.time, 0, Has::All);
         // It may be removed in this moment.
         let Ok(handle) = numbered.engine.run(&run.id).await else { continue };
         // Made anew by a start that came late, when it had ended and was removed: who was to say

@@ -55,6 +55,14 @@ pub(crate) struct World<S> {
     pub(crate) all_done: AtomicBool,
 }
 
+/// What an engine has of what runs need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Has {
+    Nothing,
+    Most,
+    All,
+}
+
 /// An engine, and its place on the tape.
 pub(crate) struct Numbered {
     pub(crate) engine: Engine,
@@ -176,7 +184,7 @@ impl<S: Storage + Clone> World<S> {
         let machine = self.machine();
         while !self.is_over() {
             self.nap(self.seconds(5, 100)).await;
-            let numbered = self.engine(&machine, often, true);
+            let numbered = self.engine(&machine, often, Has::All);
             let life = pin!(self.nap(self.seconds(0, 60)));
             // Whoever has begun in vain is followed by others.
             drop(select(pin!(numbered.engine.purge(&retention)), life).await);
@@ -229,7 +237,7 @@ impl<S: Storage + Clone> World<S> {
         self: &Arc<Self>,
         machine: &VirtualRuntime,
         often: u32,
-        has_all: bool,
+        has: Has,
     ) -> Numbered {
         let number = self.engines.fetch_add(1, Ordering::Relaxed);
         let world = Arc::clone(self);
@@ -266,13 +274,15 @@ impl<S: Storage + Clone> World<S> {
             let world = Arc::clone(self);
             executor_fn(move |ctx| Arc::clone(&world).body(number, ctx))
         };
-        let mut builder =
-            Engine::builder().runtime(machine.clone()).limits(limits).executor("work", body());
+        let mut builder = Engine::builder().runtime(machine.clone()).limits(limits);
         builder = match self.mistake.is_around() {
             true => builder.storage(around),
             false => builder.storage(around.inner),
         };
-        if has_all {
+        if has >= Has::Most {
+            builder = builder.executor("work", body());
+        }
+        if has == Has::All {
             builder = builder.executor("rare", body());
         }
         for grown in inner() {
@@ -328,10 +338,10 @@ impl<S: Storage + Clone> World<S> {
             self.nap(self.seconds(0, 300)).await;
         }
         // Others have what this one lacks.
-        let has_all = place == 0 || self.dice(2) == 0;
+        let has = if place == 0 || self.dice(2) == 0 { Has::All } else { Has::Most };
         let machine = self.machine();
         while !self.is_over() {
-            let numbered = self.engine(&machine, often, has_all);
+            let numbered = self.engine(&machine, often, has);
             let stopped = AtomicBool::new(false);
             while self.serve(&numbered, &stopped).await {
                 self.nap(self.seconds(0, 50)).await;

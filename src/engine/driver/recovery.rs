@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use futures::future::poll_fn;
 
-use super::{Driver, InAir};
+use super::{Driver, InAir, Keep};
 use crate::engine::desk::Desk;
 use crate::engine::slot::Inherited;
 use crate::error::{Error, ErrorKind, Result};
@@ -53,6 +53,22 @@ impl Driver {
         }
     }
 
+    /// Looks in a while what others have done with a run that this engine cannot run; not if nobody here
+    /// has a handle for it.
+    pub(super) async fn watch(&mut self, conflicts: &mut u32) -> Result<bool> {
+        // It was taken to answer a message, and somebody else has done so.
+        if self.site.run.is_held() && !self.keep(Keep::Leaves, conflicts).await? {
+            return Ok(true);
+        }
+        if self.site.run.handles.load(Ordering::Acquire) == 0 {
+            return Ok(false);
+        }
+        self.wait_elsewhere().await;
+        self.tend().await;
+        self.uncertain = true;
+        Ok(true)
+    }
+
     /// Looks what the journal says: after a commit whose answer was not seen, and of a run that
     /// another engine held. Whether the run is this engine's to drive.
     async fn recover(&mut self) -> Result<bool> {
@@ -73,19 +89,21 @@ impl Driver {
         let run = Arc::clone(&self.site.run);
         let owner = self.site.engine.owner();
         let (mut seized, mut asides) = (None, 0);
+        // Who cannot run it takes it only to answer what somebody here has said to it.
+        let may_seize = !self.site.prepared.lacks() || !self.audience.awaited().is_empty();
         let (stored, is_ours) = loop {
             let Some(stored) = self.site.engine.storage.load(&run.id).await? else {
                 let gone = Error::new(ErrorKind::NotFound, "the run is gone from the storage");
                 return Err(gone.of_run(&run.id));
             };
             match stored.holding {
-                Holding::Held(other) if other != owner && seized.is_none() => {
+                Holding::Held(other) if other != owner && seized.is_none() && may_seize => {
                     seized = Some(self.seize().await?);
                 }
                 Holding::Held(other) => break (stored, other == owner),
                 // Others would begin the same when its time has come: also if it was set aside only
                 // just now, by who had it when this engine asked for it.
-                Holding::Aside(_) if asides < ASIDES_MAX => {
+                Holding::Aside(_) if asides < ASIDES_MAX && may_seize => {
                     asides += 1;
                     seized = Some(self.seize().await?);
                 }
