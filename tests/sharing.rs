@@ -10,18 +10,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{Either, join, select};
+use futures::{FutureExt, StreamExt};
 use slow::{Effect, Slow};
+use stepwell::engine::EngineLimits;
+use stepwell::executor::RunEvent;
 use stepwell::journal::{Operation, Reason, Signal, Vote};
 use stepwell::runtime::Runtime as _;
 use stepwell::storage::{Holding, Memory, Message, Storage, StoredRun};
 use stepwell::testing::{Call, Fault, Faulty, VirtualRuntime};
 
 use stepwell::{
-    Engine, ErrorKind, Outcome, Result, RunHandle, RunId, RunStatus, StartOptions, Step, Timestamp,
-    Wait, Workflow, executor_fn,
+    Engine, ErrorKind, Event, Outcome, Result, RunHandle, RunId, RunStatus, StartOptions, Step,
+    Timestamp, Wait, Workflow, executor_fn,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -45,9 +47,10 @@ impl World {
         Self { time, storage, begun: Arc::default() }
     }
 
-    /// One that can run nothing.
+    /// One that can run nothing, and whose limits are not those of the ones that can.
     fn bare(&self) -> Engine {
-        let builder = Engine::builder().runtime(self.time.clone());
+        let limits = EngineLimits { max_recoveries: 0, ..EngineLimits::default() };
+        let builder = Engine::builder().runtime(self.time.clone()).limits(limits);
         builder.storage(self.storage.clone()).build().unwrap()
     }
 
@@ -532,6 +535,7 @@ fn who_can_run_nothing_leaves_a_run_of_one_that_is_gone_to_others() {
             let began = world.time.now();
             run.signal("later", 7).await.unwrap();
             assert!(world.time.now().since(began) < 3 * LEASE);
+            assert_eq!(world.stored(&id).await.recoveries, 1, "it has not got on by that");
             let others = async {
                 world.nap(SECOND).await;
                 let holding = world.stored(&id).await.holding;
@@ -558,6 +562,56 @@ fn a_run_that_nobody_looks_at_any_more_is_not_kept_as_it_was() {
             assert_eq!(status().await, RunStatus::Running);
             world.nap(6 * SECOND).await;
             assert_eq!(status().await, RunStatus::Succeeded);
+        })
+        .unwrap();
+}
+
+#[test]
+fn who_can_run_nothing_sees_what_happens_to_a_run_elsewhere() {
+    let world = World::new();
+    world
+        .time
+        .block_on(async {
+            let (web, worker) = (world.bare(), world.engine("worker"));
+            let _serving = serve(&world, worker.clone());
+            let id = worker.start(&flow("a", 5), ()).await.unwrap().id().clone();
+            world.nap(SECOND).await;
+            let seen = web.run(&id).await.unwrap().events();
+            let run = web.run(&id).await.unwrap();
+            assert!(heard(&run, world.nap(LEASE)).await.output().is_some());
+            let seen: Vec<RunEvent> = seen.collect().await;
+            let ended = |event: &RunEvent| match event {
+                RunEvent::Journal { recorded, .. } => {
+                    matches!(recorded.event, Event::RunFinished { .. })
+                }
+                _ => false,
+            };
+            assert!(seen.len() > 1 && seen.iter().any(ended), "{seen:?}");
+        })
+        .unwrap();
+}
+
+#[test]
+fn what_is_said_twice_to_a_run_that_gets_on_is_done_at_once_each_time() {
+    let world = World::new();
+    world
+        .time
+        .block_on(async {
+            let (web, worker) = (world.bare(), world.engine("worker"));
+            let _looks = serve(&world, web.clone());
+            let _serving = serve(&world, worker.clone());
+            let steps =
+                ["one", "two", "three", "four"].map(|name| Step::wait(name, Wait::signal(name)));
+            let workflow = Workflow::builder("w").step(Step::sequence("s", steps)).build().unwrap();
+            let id = web.enqueue(&workflow, (), StartOptions::default()).await.unwrap();
+            world.nap(5 * SECOND).await;
+            let began = world.time.now();
+            for name in ["one", "two", "three", "four"] {
+                web.run(&id).await.unwrap().signal(name, ()).await.unwrap();
+                world.nap(5 * SECOND).await;
+            }
+            world.nap(LEASE).await;
+            assert!(world.ended_at(&id).await.since(began) <= 20 * SECOND);
         })
         .unwrap();
 }

@@ -241,6 +241,7 @@ impl EngineBuilder {
             is_served: AtomicBool::new(false),
             doubts: super::doubt::Doubts::default(),
             aside: super::aside::Aside::default(),
+            trials: Default::default(),
             fresh: Mutex::default(),
             serving: futures::task::AtomicWaker::new(),
             facilities,

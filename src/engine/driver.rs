@@ -326,7 +326,7 @@ impl Driver {
             desk.forget_unwanted(site, &state);
         }
         // Who only says something to a run that nobody had leaves it to whoever drives runs.
-        let leaves = !is_driven && !holds;
+        let leaves = !is_driven && (!holds || site.prepared.lacks());
         site.next(&state, if leaves { Keep::Leaves } else { Keep::Holds })
     }
 
@@ -429,9 +429,10 @@ impl Driver {
             released,
             recovered: after.recovered,
             writes: self.desk.take_writes(),
+            // Who runs it knows how much of its history is to be kept.
             snapshot: match self.expected + after.count >= self.snapshot_at {
-                true => self.snapshot(),
-                false => None,
+                true if !self.site.prepared.lacks() => self.snapshot(),
+                _ => None,
             },
         };
         self.uncertain = true;

@@ -30,20 +30,22 @@ impl Inner {
         true
     }
 
-    /// Takes a run out of memory that somebody here has looked at, and that is not this engine's.
+    /// Takes a run out of memory that somebody here has only looked at, and that is not this engine's.
     pub(super) fn forget_unheld(&self, slot: &Slot) {
         let run = &slot.context;
-        if !run.is_held() && !run.has_ended() {
-            self.forget_if(run, || is_unwanted(slot));
+        if run.is_held() || slot.is_served() || run.is_observed() {
+            return;
         }
+        self.forget_if(run, || is_unwanted(slot) && !run.is_held() && !slot.is_served());
     }
 
-    /// Has the others go on at once with some of those that nobody here wants, as this engine stays for
-    /// what else it has.
+    /// Has the others go on at once with some of those that nobody here wants, or that this engine cannot
+    /// run, as it stays for what else it has.
     pub(super) async fn give_unwanted(&self, most: usize) -> Result<()> {
         let unwanted: Vec<_> = {
             let runs = lock(&self.runs);
-            runs.values().filter(|slot| is_unwanted(slot)).take(most).cloned().collect()
+            let given = |slot: &&Arc<Slot>| is_unwanted(slot) || is_stuck(slot);
+            runs.values().filter(given).take(most).cloned().collect()
         };
         let given = stream::iter(unwanted).map(|slot| self.give(slot)).buffer_unordered(TOGETHER);
         let given: Vec<Result<()>> = given.collect().await;
@@ -63,7 +65,7 @@ impl Inner {
             if is_kind(&given, ErrorKind::Conflict)
                 && let Some(stored) = self.storage.load(&run.id).await?
                 && stored.holding == Holding::Held(self.owner())
-                && is_unwanted(&slot)
+                && (is_unwanted(&slot) || is_stuck(&slot))
             {
                 given = self.leave(run, stored.length(), stored.status).await;
             }
@@ -100,6 +102,11 @@ impl Inner {
 
 fn is_kind(given: &Result<()>, kind: ErrorKind) -> bool {
     given.as_ref().is_err_and(|error| error.kind() == kind)
+}
+
+/// Whether this engine holds what it cannot run.
+fn is_stuck(slot: &Slot) -> bool {
+    slot.context.is_held() && slot.check().is_err()
 }
 
 /// Whether nobody drives it and nobody has a handle for it.

@@ -108,7 +108,7 @@ impl Drop for RunHandle {
         if context.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
             // It may be parked now, or let go.
             context.wake_for_room();
-            if context.drivers.load(Ordering::SeqCst) == 0 {
+            if context.drivers.load(Ordering::SeqCst) == 0 && !self.slot.is_served() {
                 self.slot.abandon();
                 self.engine.inner().forget_unheld(&self.slot);
             }

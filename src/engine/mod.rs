@@ -31,6 +31,7 @@ mod slot;
 mod start;
 mod stored;
 mod tend;
+mod trials;
 
 pub use builder::{EngineBuilder, EngineLimits};
 pub use handle::{RunHandle, StartOptions};
@@ -116,6 +117,7 @@ pub(crate) struct Inner {
     pub(crate) is_served: AtomicBool,
     pub(crate) doubts: doubt::Doubts,
     aside: aside::Aside,
+    trials: trials::Trials,
     /// Runs that it has not seen.
     pub(crate) fresh: Mutex<Vec<Arc<Slot>>>,
     /// Wakes [`Engine::serve`] when there is something new.
@@ -263,8 +265,12 @@ impl Engine {
     /// at a time: what another one has begun and not ended is run again here. Dropping the future changes
     /// nothing.
     ///
-    /// An engine that lacks what the run needs, executors above all, has a handle for it, too: everything
-    /// can be said to the run with that, and its end be waited for. Other engines have to run it.
+    /// An engine that lacks what the run needs, executors above all, has a handle for it, too, to say
+    /// something to the run and to wait for its end. Other engines have to run it. Changing its definition
+    /// takes an engine that has what the new one needs.
+    ///
+    /// What a handle shows is what this engine has last seen: it looks while somebody awaits the
+    /// [outcome](RunHandle::outcome), or an answer.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] when there is none.
@@ -296,14 +302,11 @@ impl Engine {
     /// Takes a stored run into memory.
     pub(crate) async fn load(&self, id: &RunId) -> Result<RunHandle> {
         let (slot, holding) = self.slot_of(id).await?;
-        Ok(self.take_in(slot, holding))
-    }
-
-    fn take_in(&self, slot: Arc<Slot>, holding: Holding) -> RunHandle {
-        if holding == Holding::Finished {
+        // What was said to it after its end may have it go on.
+        if holding == Holding::Finished && self.0.storage.inbox(id).await?.is_empty() {
             slot.context.set_ended();
         }
-        self.keep(slot)
+        Ok(self.keep(slot))
     }
 
     /// A stored run, which this engine may be able to run or not.
@@ -441,6 +444,10 @@ impl Engine {
         }
         // Factories are a user's code; no lock is held while they run.
         let ready = Arc::new(Prepared::of(program, &self.0));
+        if ready.lacks() {
+            // A factory may have failed this once.
+            return ready;
+        }
         let mut prepared = lock(&self.0.prepared);
         prepared.retain(|_, (program, _)| program.strong_count() > 0);
         prepared.insert(key, (Arc::downgrade(program), Arc::clone(&ready)));

@@ -20,10 +20,9 @@ pub(crate) struct Prepared {
     /// Those of the workflow itself; sub-workflows run inside them.
     pub(crate) limits: Limits,
     /// Why this engine cannot run it.
-    lacks: Option<Lacks>,
+    lacks: Option<Arc<Lacks>>,
 }
 
-#[derive(Clone)]
 struct Lacks {
     kind: ErrorKind,
     message: String,
@@ -50,7 +49,7 @@ impl Prepared {
         let units = units.map(|unit| Arc::new(found.tasks(unit, engine, false))).collect();
         let lacks = found.kinds.first().map(|kind| {
             let list = found.problems.to_string().trim_end().replace('\n', "\n  ");
-            Lacks { kind: *kind, message: format!("the run cannot start:\n  {list}") }
+            Arc::new(Lacks { kind: *kind, message: format!("the run cannot start:\n  {list}") })
         });
         let (limits, has_locks) = (program.unit(0).limits.clone(), program.has_locks());
         Self { units, limits, has_locks, lacks }
@@ -58,10 +57,9 @@ impl Prepared {
 
     /// Whether this engine has all that the tasks need.
     pub(crate) fn check(&self) -> Result<()> {
-        match &self.lacks {
-            None => Ok(()),
-            Some(Lacks { kind, message }) => Err(Error::new(*kind, message.clone())),
-        }
+        self.lacks
+            .as_ref()
+            .map_or(Ok(()), |lacks| Err(Error::new(lacks.kind, lacks.message.clone())))
     }
 
     /// Whether this engine cannot run it, so that others have to.

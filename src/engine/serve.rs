@@ -17,7 +17,7 @@ use super::{Engine, Inner, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::RunId;
 use crate::runtime::Runtime;
-use crate::storage::{Claim, Claimed, Storage};
+use crate::storage::{Claim, Storage};
 use crate::time::Timestamp;
 
 /// Runs taken over at once, so that one engine does not grab everything after another's death.
@@ -53,7 +53,7 @@ impl Engine {
         self.0.doubt();
         let mut drives = FuturesUnordered::new();
         let known: Vec<Arc<Slot>> = lock(&self.0.runs).values().cloned().collect();
-        let known = known.iter().filter_map(Slot::serve);
+        let known = known.iter().filter_map(|slot| self.serve_kept(slot));
         drives.extend(known.map(|slot| Either::Left(self.drive(slot))));
         // Beside what is looked for, which must not wait for blobs to be removed.
         drives.push(Either::Right(self.0.keep_less()));
@@ -100,9 +100,7 @@ impl Engine {
             match next {
                 Next::Stop => break,
                 Next::Fresh(fresh) => {
-                    // One that was let go meanwhile is not driven beside the one that is loaded next.
-                    let kept = fresh.iter().filter(|slot| self.0.has(&slot.context));
-                    let new = kept.filter_map(Slot::serve);
+                    let new = fresh.iter().filter_map(|slot| self.serve_kept(slot));
                     drives.extend(new.map(|slot| Either::Left(self.drive(slot))));
                 }
                 Next::Due => round = Some(self.round(rest.is_some()).boxed()),
@@ -152,7 +150,7 @@ impl Engine {
         unheard.heard();
         // There may be more: the rest belongs to the others as much, if they are quicker.
         let more = claimed.len() == CLAIMED_AT_ONCE;
-        for Claimed { run, .. } in claimed {
+        for run in self.to_begin(claimed).await {
             rest = rest.max(self.begin_claimed(&run, now).await);
         }
         let due = if more { Some(now) } else { self.0.storage.next_due().await? };
@@ -179,14 +177,19 @@ impl Engine {
         }
     }
 
+    /// One that was let go meanwhile is not driven beside the one that is loaded next; one that is served
+    /// is not let go.
+    fn serve_kept(&self, slot: &Arc<Slot>) -> Option<slot::Served> {
+        slot.serve().filter(|served| self.0.has(&served.0.context))
+    }
+
     /// Has a run go on that was just claimed. How long to claim no more, if it could not be loaded.
     async fn begin_claimed(&self, id: &RunId, now: Timestamp) -> Duration {
-        let held = lock(&self.0.runs).get(id).map(Arc::clone);
-        let Some(slot) = held else { return self.take_over(id, now).await };
-        if let Err(lacks) = slot.check() {
-            // Somebody here only looks at it.
-            return self.set_aside(id, now, &lacks).await;
-        }
+        let known = lock(&self.0.runs).get(id).filter(|slot| slot.check().is_ok()).cloned();
+        // Somebody may only look at what this engine cannot run.
+        let Some(slot) = known else { return self.take_over(id, now).await };
+        // Before it is found that nobody wants it, and it is forgotten.
+        slot.context.set_held(true);
         slot.context.doubt();
         slot.context.wake_driver();
         // It was given up when another engine had it, and somebody has a handle.
@@ -196,24 +199,33 @@ impl Engine {
 
     /// Loads a claimed run; if that fails, sets it aside. How long to claim no more then.
     async fn take_over(&self, id: &RunId, now: Timestamp) -> Duration {
-        let Err(error) = self.load_whole(id).await else { return Duration::ZERO };
+        let (error, length) = match self.slot_of(id).await {
+            Ok((slot, _)) => match slot.check() {
+                Ok(()) => {
+                    // The handle goes at once; the run stays among the fresh ones.
+                    drop(self.keep(slot));
+                    return Duration::ZERO;
+                }
+                Err(lacks) => (lacks, Some(slot.context.state().version())),
+            },
+            Err(error) => (error, None),
+        };
         tracing::warn!(target: "stepwell", run_id = %id, %error, "cannot take the run over");
-        self.set_aside(id, now, &error).await
+        self.set_aside(id, now, &error, length).await
     }
 
-    /// Loads a run that this engine has all for.
-    async fn load_whole(&self, id: &RunId) -> Result<()> {
-        let (slot, holding) = self.slot_of(id).await?;
-        slot.check()?;
-        // The handle goes at once; the run stays among the fresh ones.
-        drop(self.take_in(slot, holding));
-        Ok(())
-    }
-
-    /// Leaves a run to the others that this engine cannot go on with. How long to claim no more then.
-    async fn set_aside(&self, id: &RunId, now: Timestamp, error: &Error) -> Duration {
+    /// Leaves a run to the others that this engine cannot go on with, being so long. How long to claim no
+    /// more then.
+    async fn set_aside(
+        &self,
+        id: &RunId,
+        now: Timestamp,
+        error: &Error,
+        length: Option<u64>,
+    ) -> Duration {
         let (monotonic, every) = (self.0.runtime.monotonic(), self.0.storage.poll_every());
-        let (until, rest) = self.0.aside.set(id, now, monotonic, every, self.0.is_alone());
+        let alone = self.0.is_alone();
+        let (until, rest) = self.0.aside.set((id, length), now, monotonic, every, alone);
         let why = error.to_string();
         if let Err(error) = self.0.storage.set_aside(id, self.0.owner(), until, why).await {
             self.0.doubt();
@@ -246,7 +258,7 @@ impl Engine {
             }
             if error.kind() == ErrorKind::Damaged && self.lets_go_unwanted(slot) {
                 drop(driving);
-                self.set_aside(run_id, self.0.runtime.now(), &error).await;
+                self.set_aside(run_id, self.0.runtime.now(), &error, None).await;
                 return;
             }
             // Not all runs at the same moment.

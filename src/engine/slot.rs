@@ -86,12 +86,16 @@ impl Slot {
         (!self.served.swap(true, Ordering::SeqCst)).then(|| Served(Arc::clone(self)))
     }
 
+    pub(super) fn is_served(&self) -> bool {
+        self.served.load(Ordering::SeqCst)
+    }
+
     /// Whether this engine has all that the run needs.
     pub(super) fn check(&self) -> Result<()> {
         self.prepared.check()
     }
 
-    /// Drives the run until it has ended or is parked.
+    /// Drives the run until it has ended or is parked; one that this engine cannot run it watches.
     pub(crate) fn drive(self: &Arc<Self>, engine: &Arc<Inner>) -> Driving {
         let drives = !self.prepared.lacks();
         if drives && self.context.drivers.fetch_add(1, Ordering::SeqCst) == 0 {

@@ -249,7 +249,11 @@ impl<S: Storage + Clone> Client<S> {
                 return answer;
             }
             deaf = if self.world.is_calm() { deaf + 1 } else { 0 };
-            assert!(deaf < DEAF_MAX, "{}: who has said something to it is not answered", self.id);
+            assert!(
+                deaf < DEAF_MAX / 2,
+                "{}: who has said something to it is not answered",
+                self.id
+            );
         }
     }
 }

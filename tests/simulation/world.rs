@@ -338,7 +338,13 @@ impl<S: Storage + Clone> World<S> {
             self.nap(self.seconds(0, 300)).await;
         }
         // Others have what this one lacks.
-        let has = if place == 0 || self.dice(2) == 0 { Has::All } else { Has::Most };
+        let has = match place {
+            // One that only says things, and is served all the same.
+            4 if self.seed.is_multiple_of(3) => Has::Nothing,
+            0 => Has::All,
+            _ if self.dice(2) == 0 => Has::All,
+            _ => Has::Most,
+        };
         let machine = self.machine();
         while !self.is_over() {
             let numbered = self.engine(&machine, often, has);

@@ -9,12 +9,14 @@ use futures::future::poll_fn;
 use super::{Driver, InAir, Keep};
 use crate::engine::desk::Desk;
 use crate::engine::slot::Inherited;
+use crate::engine::trials::is_suspected;
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::Attempt;
 use crate::id::StepKey;
 use crate::journal::{Event, Recorded, StepStatus};
 use crate::run::RunState;
-use crate::storage::{Claim, Holding, Storage};
+use crate::storage::{Claim, Holding, Storage, StoredRun};
+use crate::time::Timestamp;
 
 /// How often a run that is set aside is asked for by name, before it is left to others for a while.
 const ASIDES_MAX: u32 = 3;
@@ -56,7 +58,7 @@ impl Driver {
     /// Looks in a while what others have done with a run that this engine cannot run; not if nobody here
     /// has a handle for it.
     pub(super) async fn watch(&mut self, conflicts: &mut u32) -> Result<bool> {
-        // It was taken to answer a message, and somebody else has done so.
+        // It was taken to answer a message, or with others that are due.
         if self.site.run.is_held() && !self.keep(Keep::Leaves, conflicts).await? {
             return Ok(true);
         }
@@ -103,7 +105,9 @@ impl Driver {
                 Holding::Held(other) => break (stored, other == owner),
                 // Others would begin the same when its time has come: also if it was set aside only
                 // just now, by who had it when this engine asked for it.
-                Holding::Aside(_) if asides < ASIDES_MAX && may_seize => {
+                Holding::Aside(until)
+                    if asides < ASIDES_MAX && may_seize && self.is_due(until, &stored) =>
+                {
                     asides += 1;
                     seized = Some(self.seize().await?);
                 }
@@ -115,6 +119,9 @@ impl Driver {
         let base = Arc::clone(run.state().base());
         let known = base.units().len();
         let found = self.site.engine.state_of(&run.id, base, &stored).await?;
+        if run.is_observed() && self.told.is_none() {
+            self.told = Some(Box::new(run.state().clone()));
+        }
         let told = self.told.as_ref().map(|told| told.version());
         let untold = match told {
             Some(told) => self.site.engine.since(&run.id, told, &stored).await?,
@@ -159,7 +166,8 @@ impl Driver {
                 self.lost.extend(state.running_once().filter(open));
             }
             let begins_again = state.running() as usize > self.lost.len();
-            let poisoned = self.recoveries > self.site.engine.limits.max_recoveries;
+            let lacks = self.site.prepared.lacks();
+            let poisoned = !lacks && self.recoveries > self.site.engine.limits.max_recoveries;
             self.is_poisoned = poisoned && begins_again && !state.is_quarantined();
         }
         self.desk.held.settle(&self.site.engine);
@@ -195,7 +203,21 @@ impl Driver {
             run: Some(self.site.run.id.clone()),
             limit: 1,
         };
-        Ok(!engine.storage.claim(claim).await?.is_empty())
+        let unheard = engine.unheard();
+        // Until the journal says otherwise, so that it is not forgotten.
+        self.site.run.set_held(true);
+        let claimed = engine.storage.claim(claim).await?;
+        unheard.heard();
+        match claimed.first() {
+            Some(claimed) => Ok(!engine.puts_off(claimed).await?),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether a run that was set aside may begin, now that somebody here asks for it: one that may be what
+    /// kills has to wait all the same.
+    fn is_due(&self, until: Timestamp, stored: &StoredRun) -> bool {
+        !is_suspected(stored.recoveries) || until <= self.site.engine.runtime.now()
     }
 
     /// Looks what became of messages that were posted here: by a commit whose answer nobody saw, or by
@@ -304,12 +326,13 @@ impl Driver {
     }
 
     /// Whether everything that was under way when the run was taken over has ended, or is kept from
-    /// going on.
+    /// going on. Who only says something to the run knows nothing of that.
     pub(super) fn has_recovered(&self, events: &[Recorded]) -> bool {
         let kept = |recorded: &Recorded| matches!(recorded.event, Event::RunQuarantined { .. });
         let state = self.site.run.state();
         let ended = self.taken_over.iter().all(|(step, number)| !state.is_running(*step, *number));
-        !events.is_empty() && ended || events.iter().any(kept)
+        let knows = !self.adopts_later || state.running() == 0;
+        !events.is_empty() && ended && knows || events.iter().any(kept)
     }
 }
 

@@ -1,0 +1,127 @@
+//! A step that takes its process along, each time, and what becomes of what ran beside it: in virtual time.
+#![cfg(feature = "testing")]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::future::{join_all, select};
+use stepwell::runtime::Runtime as _;
+use stepwell::storage::{Memory, RunQuery, Storage};
+use stepwell::testing::VirtualRuntime;
+use stepwell::{Engine, RunId, RunStatus, StartOptions, Step, Workflow, executor_fn};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What has become of a run that kills and of those beside it.
+struct Ends {
+    poison: RunStatus,
+    succeeded: usize,
+    /// Set aside like the one that kills.
+    quarantined: usize,
+    /// Processes that died of it.
+    deaths: u32,
+}
+
+/// An engine as a process has it, which dies when this is set.
+fn process(time: &VirtualRuntime, storage: &Memory) -> (Engine, Arc<AtomicBool>) {
+    let is_dead = Arc::new(AtomicBool::new(false));
+    let kills = Arc::clone(&is_dead);
+    let engine = Engine::builder()
+        .runtime(time.clone())
+        .storage(storage.clone())
+        .executor(
+            "work",
+            executor_fn(|ctx| async move {
+                ctx.sleep(Duration::from_secs(ctx.input("seconds")?)).await;
+                Ok(())
+            }),
+        )
+        .executor(
+            "poison",
+            executor_fn(move |_| {
+                kills.store(true, Ordering::Relaxed);
+                std::future::pending::<Result<(), _>>()
+            }),
+        );
+    (engine.build().unwrap(), is_dead)
+}
+
+/// So many runs, of a step that takes so long, and one that kills in the middle of them; each process waits
+/// for all of them, or serves only.
+fn beside_poison(neighbours: usize, seconds: u32, waits: bool) -> Ends {
+    let (time, storage) = (VirtualRuntime::new(11), Memory::new());
+    let work = Step::task("a", "work").input("seconds", seconds.to_string());
+    let work = Workflow::builder("w").step(work).build().unwrap();
+    let poison = Workflow::builder("p").step(Step::task("a", "poison")).build().unwrap();
+    let ends = async {
+        let (starter, _) = process(&time, &storage);
+        for number in 0..neighbours {
+            if number == neighbours / 2 {
+                starter.enqueue(&poison, (), StartOptions::id("run-poison")).await.unwrap();
+            }
+            let id = format!("run-{number:06}");
+            starter.enqueue(&work, (), StartOptions::id(id)).await.unwrap();
+        }
+        let mut deaths = 0;
+        loop {
+            let (engine, is_dead) = process(&time, &storage);
+            // Nothing of it runs from then on.
+            let dies = async {
+                let ends = async || {
+                    let listed = storage.list(RunQuery::default()).await.unwrap();
+                    listed.iter().all(|run| run.status.is_end() || run.status == RunStatus::Paused)
+                };
+                while !is_dead.load(Ordering::Relaxed) && !ends().await {
+                    time.sleep(SECOND / 4).await;
+                }
+            };
+            let waits_for_all = async {
+                let all = storage.list(RunQuery::default()).await.unwrap();
+                let end = async |id| engine.run(&id).await.unwrap().outcome().await;
+                join_all(all.into_iter().filter(|_| waits).map(|run| end(run.id))).await;
+                std::future::pending::<()>().await;
+            };
+            drop(select(pin!(engine.serve(waits_for_all)), pin!(dies)).await);
+            if !is_dead.load(Ordering::Relaxed) {
+                break;
+            }
+            deaths += 1;
+        }
+        let listed = storage.list(RunQuery::default()).await.unwrap();
+        let poison = RunId::new("run-poison").unwrap();
+        let of = |status| {
+            let beside = listed.iter().filter(|run| run.id != poison);
+            beside.filter(|run| run.status == status).count()
+        };
+        Ends {
+            poison: listed.iter().find(|run| run.id == poison).unwrap().status,
+            succeeded: of(RunStatus::Succeeded),
+            quarantined: of(RunStatus::Paused),
+            deaths,
+        }
+    };
+    time.block_on(ends).unwrap()
+}
+
+#[test]
+fn a_run_that_kills_takes_none_of_a_thousand_neighbours_along() {
+    for waits in [false, true] {
+        let ends = beside_poison(999, 3, waits);
+        assert_eq!(ends.poison, RunStatus::Paused);
+        assert_eq!((ends.succeeded, ends.quarantined), (999, 0), "{} deaths", ends.deaths);
+        assert_eq!(ends.deaths, 6, "as often as it may be taken over, and once before");
+    }
+}
+
+#[test]
+fn few_are_suspected_whose_steps_are_always_under_way_when_another_kills() {
+    for waits in [false, true] {
+        let ends = beside_poison(100, 1_200, waits);
+        assert_eq!(ends.poison, RunStatus::Paused);
+        assert_eq!(ends.succeeded + ends.quarantined, 100);
+        assert!(ends.quarantined <= 5, "{} of 100, {} deaths", ends.quarantined, ends.deaths);
+    }
+}
