@@ -749,6 +749,7 @@ fn the_properties_hold_over_random_workflows_and_commands() {
         "ItemsListed",
         "CompensationStarted",
         "RunCancelRequested",
+        "RunTerminated",
         "RunLimitReached",
         "RunReopened",
         "Operated",

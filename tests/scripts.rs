@@ -384,6 +384,7 @@ impl Script {
             }
             Event::RunResumed { by, deadline } => format!("run resumed {by}, limit {deadline}"),
             Event::RunCancelRequested { by, .. } => format!("run cancelling {by}"),
+            Event::RunTerminated { by } => format!("run terminated {by}"),
             Event::RunLimitReached => "run over its time limit".into(),
             Event::Operated { operation, by } => format!("{operation} ({by})"),
             Event::WorkflowModified(_) => "definition changed".into(),

@@ -230,6 +230,11 @@ pub enum Event {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         grace: Option<Box<Duration>>,
     },
+    /// The run was stopped at once: nothing cleans up, and it ends with the next event.
+    RunTerminated {
+        /// Who did it and why.
+        by: Box<Reason>,
+    },
     /// The run has taken longer than its limit, and is asked to stop.
     RunLimitReached,
     /// An operator has changed the run; what follows from it follows.
@@ -267,12 +272,13 @@ pub enum Event {
 
 impl Event {
     /// The kinds of events that are [kept always](Self::is_kept), as a journal names them.
-    pub const KEPT: [&str; 8] = [
+    pub const KEPT: [&str; 9] = [
         "run_started",
         "run_paused",
         "run_quarantined",
         "run_resumed",
         "run_cancel_requested",
+        "run_terminated",
         "operated",
         "voted",
         "run_finished",
@@ -289,6 +295,7 @@ impl Event {
                 | Self::RunQuarantined { .. }
                 | Self::RunResumed { .. }
                 | Self::RunCancelRequested { .. }
+                | Self::RunTerminated { .. }
                 | Self::Operated { .. }
                 | Self::Voted { .. }
                 | Self::RunFinished { .. }
@@ -326,6 +333,7 @@ impl Event {
             | Self::RunQuarantined { .. }
             | Self::RunResumed { .. }
             | Self::RunCancelRequested { .. }
+            | Self::RunTerminated { .. }
             | Self::RunLimitReached
             | Self::Operated { .. }
             | Self::WorkflowModified(_)
@@ -357,7 +365,7 @@ impl Event {
                 outcome.output().map_or(0, Value::bytes)
             }
             Self::RunPaused { by } | Self::RunResumed { by, .. } => by.bytes(),
-            Self::RunCancelRequested { by, .. } => by.bytes(),
+            Self::RunCancelRequested { by, .. } | Self::RunTerminated { by } => by.bytes(),
             Self::Operated { operation, by } => operation.bytes() + by.bytes(),
             Self::WorkflowModified(modified) => {
                 let Modified { workflow, linked, variables, scopes } = &**modified;

@@ -171,6 +171,10 @@ impl RunState {
                 }
                 (self.stopping, self.paused) = (Some(Outcome::Cancelled.into()), None);
             }
+            Event::RunTerminated { by } => {
+                self.asked_by = Some(by.clone());
+                (self.stopping, self.paused) = (Some(Outcome::Cancelled.into()), None);
+            }
             Event::RunLimitReached => self.stopping = Some(Outcome::TimedOut.into()),
             Event::Operated { .. } => {}
             Event::WorkflowModified(modified) => self.modify(modified, at),

@@ -519,7 +519,7 @@ impl<'a> Turn<'a> {
     }
 
     fn terminate(&mut self, by: Box<Reason>) {
-        self.emit(Event::RunCancelRequested { by, grace: None });
+        self.emit(Event::RunTerminated { by });
         let outcome = Box::new(Outcome::Cancelled);
         self.emit(Event::RunFinished { outcome });
     }

@@ -65,7 +65,7 @@ fn resumes(event: &Event) -> bool {
 }
 
 fn cancels(event: &Event) -> bool {
-    matches!(event, Event::RunCancelRequested { .. })
+    matches!(event, Event::RunCancelRequested { .. } | Event::RunTerminated { .. })
 }
 
 fn cuts(event: &Event) -> bool {

@@ -194,8 +194,8 @@ use crate::time::Timestamp;
 ///   coalesce(events.data #>> '{by,why}', events.data #>> '{vote,comment}') AS why,
 ///   coalesce(events.data -> 'operation', events.data -> 'vote', events.data -> 'signal') AS what
 /// FROM stepwell.runs JOIN stepwell.events USING (run)
-/// WHERE events.kind IN ('run_paused', 'run_resumed', 'run_cancel_requested', 'operated', 'voted',
-///   'signal_received', 'signal_taken')
+/// WHERE events.kind IN ('run_paused', 'run_resumed', 'run_cancel_requested', 'run_terminated',
+///   'operated', 'voted', 'signal_received', 'signal_taken')
 /// ORDER BY events.at DESC LIMIT 100;
 /// ```
 /// Where its steps stand:

@@ -210,9 +210,10 @@ fn place(event: &Event) -> usize {
         Event::RunFinished { .. } => 31,
         Event::RunQuarantined { .. } => 32,
         Event::StepOutcomeUnknown { .. } => 33,
+        Event::RunTerminated { .. } => 34,
     }
 }
-const PLACES: usize = 34;
+const PLACES: usize = 35;
 
 /// One of each, as above.
 fn skip_place(reason: SkipReason) -> usize {
@@ -297,7 +298,8 @@ fn run_events() -> Vec<Event> {
         Event::RunPaused { by: Box::default() },
         Event::RunResumed { by: by.clone(), deadline: Timestamp::MAX },
         Event::RunCancelRequested { by: by.clone(), grace: None },
-        Event::RunCancelRequested { by, grace: Some(Box::new(Duration::MAX)) },
+        Event::RunCancelRequested { by: by.clone(), grace: Some(Box::new(Duration::MAX)) },
+        Event::RunTerminated { by },
         Event::RunQuarantined { recoveries: u32::MAX },
         Event::RunLimitReached,
         Event::WorkflowModified(Box::new(modified)),

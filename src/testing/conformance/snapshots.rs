@@ -146,14 +146,15 @@ pub(super) fn what_people_did_is_kept(on: &Trial<'_>) {
         Event::Operated { operation: crate::journal::Operation::RetryFailed.into(), by: by() },
         Event::Voted { step, vote },
         Event::RunCancelRequested { by: by(), grace: None },
+        Event::RunTerminated { by: by() },
         Event::RunQuarantined { recoveries: 6 },
         Event::RunFinished { outcome: Outcome::Cancelled.into() },
     ];
     on.held("r", A);
     let all = kept.iter().flat_map(|kept| [event(1, kept.clone()), ready(1)]);
-    let snapshot = snapshot(16, 16, "{}");
+    let snapshot = snapshot(18, 18, "{}");
     on.commit("r", Commit { events: all.collect(), snapshot, ..commit(A, 0) });
-    let expected: Vec<_> = (0..8).map(|place| place * 2).zip(kept).collect();
+    let expected: Vec<_> = (0..9).map(|place| place * 2).zip(kept).collect();
     let found: Vec<_> = events(on, "r", 0, 99).into_iter().map(|(at, it)| (at, it.event)).collect();
     assert_eq!(found, expected);
     assert_eq!(on.load("r").journal, []);

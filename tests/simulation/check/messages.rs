@@ -12,7 +12,7 @@ fn mark(event: &Event) -> Option<String> {
         Event::SignalReceived { signal } => Some(signal.payload.as_str()?.to_string()),
         Event::Voted { vote, .. } => Some(vote.comment.clone()),
         Event::RunPaused { by } | Event::RunResumed { by, .. } => Some(by.why.clone()),
-        Event::RunCancelRequested { by, .. } => Some(by.why.clone()),
+        Event::RunCancelRequested { by, .. } | Event::RunTerminated { by } => Some(by.why.clone()),
         Event::Operated { by, .. } => Some(by.why.clone()),
         _ => None,
     }

@@ -207,7 +207,10 @@ impl<'a> RunSeen<'a> {
     pub(super) fn comes_to_what_it_should<S>(&self, story: &Story<'_, S>, id: &RunId) {
         let outcome = self.state.outcome().unwrap();
         let meddles = |recorded: &&Recorded| {
-            matches!(recorded.event, Event::Operated { .. } | Event::RunCancelRequested { .. })
+            matches!(
+                recorded.event,
+                Event::Operated { .. } | Event::RunCancelRequested { .. } | Event::RunTerminated { .. }
+            )
         };
         if self.journal.iter().any(meddles) {
             let is_late = matches!(outcome, Outcome::TimedOut);
