@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use stepwell::journal::{Operation, Reason, Signal, Snapshot, Vote};
-use stepwell::run::{ATTEMPTS_KEPT_MAX, Command, Report, RetryAllowance, RunState};
+use stepwell::run::{
+    ATTEMPTS_KEPT_MAX, Command, Rejection, Report, RetryAllowance, RunState, SIGNAL_ID_BYTES_MAX,
+};
 use stepwell::workflow::{Approval, Limits, Lock, Program, Variable, VariableType};
 use stepwell::{
     ErrorClass, Event, Failure, RetryConfig, RunId, Step, StepKey, Timestamp, Value, Wait, Workflow,
@@ -277,4 +279,34 @@ fn each_snapshot_forgets_no_more_than_twice_what_has_come() {
     let step = path(&state, "loop[100]/a");
     state.decide(Command::Dispatch { step }, at(200_000)).unwrap();
     assert_eq!(state.snapshot(1).unwrap().forget, 2 * (state.version() - all));
+}
+
+#[test]
+fn a_signal_of_an_id_comes_once_over_a_snapshot_and_the_end() {
+    let wait = |id| Step::wait(id, Wait::signal("go"));
+    let program = program(&Workflow::builder("w").steps([wait("a"), wait("b")]).build().unwrap());
+    let mut state = RunState::new(id(), Arc::clone(&program));
+    state.decide(start(()), at(0)).unwrap();
+    let go = |id: &str| Command::Signal(Signal::new("go", 1).id(id));
+    assert!(!state.decide(go("x"), at(1)).unwrap().is_empty());
+    assert_eq!(state.decide(go("x"), at(2)), Ok(Vec::new()));
+    let snapshot = state.snapshot(0).unwrap();
+    let mut state = RunState::restore(&id(), program, &snapshot).unwrap();
+    assert_eq!(state.decide(go("x"), at(3)), Ok(Vec::new()));
+    assert!(!state.status().is_end());
+    state.decide(go("y"), at(4)).unwrap();
+    assert!(state.status().is_end());
+    assert_eq!(state.decide(go("x"), at(5)), Ok(Vec::new()));
+    assert_eq!(state.decide(go("z"), at(5)), Err(Rejection::Finished));
+}
+
+#[test]
+fn an_id_of_a_signal_has_a_length() {
+    let workflow = Workflow::builder("w").step(Step::wait("a", Wait::signal("go"))).build();
+    let mut state = RunState::new(id(), program(&workflow.unwrap()));
+    state.decide(start(()), at(0)).unwrap();
+    let go = |length| Command::Signal(Signal::new("go", 1).id("x".repeat(length)));
+    let refused = state.decide(go(SIGNAL_ID_BYTES_MAX + 1), at(1)).unwrap_err();
+    assert!(refused.to_string().contains("id"), "{refused}");
+    state.decide(go(SIGNAL_ID_BYTES_MAX), at(1)).unwrap();
 }

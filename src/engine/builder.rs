@@ -37,7 +37,8 @@ pub struct EngineLimits {
     /// as long is taken for one that failed. Default 30 s.
     pub lease: std::time::Duration,
     /// How often a run may be taken over from engines that were gone without getting on, before it is
-    /// put in quarantine; default 5.
+    /// put in quarantine; default 5. From the second time on it may have to wait for its turn: see
+    /// [durability](crate::guide::durability).
     pub max_recoveries: u32,
     /// After how many events the state of a run is written, so that who goes on with it reads no more
     /// than about as many: 10,000 are read in some ten milliseconds. A state that takes long to write is

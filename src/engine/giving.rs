@@ -77,7 +77,7 @@ impl Inner {
             }
         }
         unheard.heard();
-        self.forget_if(run, || is_unwanted(&slot));
+        self.forget_if(run, || is_unwanted(&slot) && !run.is_observed());
         Ok(())
     }
 

@@ -529,6 +529,11 @@ impl RunHandle {
         &self.slot.context
     }
 
+    /// Whether this engine has all that the run needs.
+    pub(super) fn can_run(&self) -> Result<()> {
+        self.slot.check()
+    }
+
     pub(super) fn is_of(&self, context: &Arc<crate::executor::RunContext>) -> bool {
         Arc::ptr_eq(&self.slot.context, context)
     }

@@ -147,12 +147,10 @@ impl Engine {
         let claim = Claim { owner, now, gone, run: None, limit: CLAIMED_AT_ONCE };
         let unheard = self.0.unheard();
         let claimed = self.0.storage.claim(claim).await?;
-        unheard.heard();
         // There may be more: the rest belongs to the others as much, if they are quicker.
         let more = claimed.len() == CLAIMED_AT_ONCE;
-        for run in self.to_begin(claimed).await {
-            rest = rest.max(self.begin_claimed(&run, now).await);
-        }
+        rest = rest.max(self.begin_all(claimed, more, now).await);
+        unheard.heard();
         let due = if more { Some(now) } else { self.0.storage.next_due().await? };
         Ok(Again { due, tends: tends(), rest, failed: false })
     }
@@ -167,7 +165,7 @@ impl Engine {
             for id in &held {
                 let known = lock(&self.0.runs).contains_key(id);
                 if !known {
-                    rest = rest.max(self.take_over(id, self.0.runtime.now()).await);
+                    rest = rest.max(self.take_lost(id).await?);
                 }
             }
             match held.into_iter().next_back() {
@@ -177,6 +175,16 @@ impl Engine {
         }
     }
 
+    async fn take_lost(&self, id: &RunId) -> Result<Duration> {
+        if let Ok((slot, _)) = self.slot_of(id).await
+            && slot.may_kill()
+            && self.0.puts_off(id, slot.recoveries).await?
+        {
+            return Ok(Duration::ZERO);
+        }
+        Ok(self.take_over(id, self.0.runtime.now()).await)
+    }
+
     /// One that was let go meanwhile is not driven beside the one that is loaded next; one that is served
     /// is not let go.
     fn serve_kept(&self, slot: &Arc<Slot>) -> Option<slot::Served> {
@@ -184,7 +192,7 @@ impl Engine {
     }
 
     /// Has a run go on that was just claimed. How long to claim no more, if it could not be loaded.
-    async fn begin_claimed(&self, id: &RunId, now: Timestamp) -> Duration {
+    pub(super) async fn begin_claimed(&self, id: &RunId, now: Timestamp) -> Duration {
         let known = lock(&self.0.runs).get(id).filter(|slot| slot.check().is_ok()).cloned();
         // Somebody may only look at what this engine cannot run.
         let Some(slot) = known else { return self.take_over(id, now).await };
@@ -201,11 +209,12 @@ impl Engine {
     async fn take_over(&self, id: &RunId, now: Timestamp) -> Duration {
         let (error, length) = match self.slot_of(id).await {
             Ok((slot, _)) => match slot.check() {
-                Ok(()) => {
-                    // The handle goes at once; the run stays among the fresh ones.
-                    drop(self.keep(slot));
-                    return Duration::ZERO;
-                }
+                // The handle goes at once; the run stays among the fresh ones.
+                Ok(()) => match self.keep(slot).can_run() {
+                    Ok(()) => return Duration::ZERO,
+                    // Somebody has looked at it when a factory failed.
+                    Err(lacked) => (lacked, None),
+                },
                 Err(lacks) => (lacks, Some(slot.context.state().version())),
             },
             Err(error) => (error, None),

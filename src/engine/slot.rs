@@ -32,6 +32,8 @@ pub(crate) struct Slot {
     bounced: Mutex<Vec<Waker>>,
     /// Whether [`Engine::serve`](super::Engine::serve) drives it.
     served: AtomicBool,
+    /// How often it had been taken over when it was loaded.
+    pub(super) recoveries: u32,
 }
 
 /// A run that is driven by [`Engine::serve`](super::Engine::serve), until this is dropped.
@@ -78,12 +80,18 @@ impl Slot {
             at_it: AtomicUsize::new(0),
             bounced: Mutex::default(),
             served: AtomicBool::new(false),
+            recoveries: inherited.recoveries,
         })
     }
 
     /// Once at a time: one would take the run out of memory, and the other would go on with it.
     pub(super) fn serve(self: &Arc<Self>) -> Option<Served> {
         (!self.served.swap(true, Ordering::SeqCst)).then(|| Served(Arc::clone(self)))
+    }
+
+    /// Whether attempts are begun again if this engine drives it.
+    pub(super) fn may_kill(&self) -> bool {
+        self.check().is_ok() && self.context.state().running() > 0
     }
 
     pub(super) fn is_served(&self) -> bool {

@@ -160,7 +160,16 @@ impl RunContext {
     }
 
     pub(crate) fn is_observed(&self) -> bool {
-        self.observed.load(Ordering::Acquire)
+        self.observed.load(Ordering::Acquire) && self.has_observers()
+    }
+
+    /// Once they have all gone nobody asks any more.
+    #[cold]
+    fn has_observers(&self) -> bool {
+        let mut observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner);
+        observers.retain(|observer| !observer.is_closed());
+        self.observed.store(!observers.is_empty(), Ordering::Release);
+        !observers.is_empty()
     }
 
     pub(crate) fn publish(&self, event: &RunEvent) {

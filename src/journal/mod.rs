@@ -354,8 +354,8 @@ impl Event {
                 suspended.suspension.prompt.bytes() + suspended.suspension.signal.len()
             }
             Self::SignalReceived { signal } | Self::SignalTaken { signal, .. } => {
-                let by = signal.by.as_ref().map_or(0, String::len);
-                signal.name.len() + signal.payload.bytes() + by
+                let said = [&signal.by, &signal.id].into_iter().flatten().map(String::len);
+                signal.name.len() + signal.payload.bytes() + said.sum::<usize>()
             }
             Self::Voted { vote, .. } => vote.by.len() + vote.comment.len() + vote.payload.bytes(),
             Self::ItemsListed { items, .. } => items.bytes(),

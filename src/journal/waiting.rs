@@ -156,12 +156,16 @@ pub struct Signal {
     /// Who sends it, if that was said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// What tells it from others, if it may be sent more than once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
 }
 
 impl Signal {
     /// A signal that is kept until a step takes it.
     pub fn new(name: impl Into<String>, payload: impl Into<Value>) -> Self {
-        Self { name: name.into(), payload: payload.into(), transient: false, to: None, by: None }
+        let (name, payload) = (name.into(), payload.into());
+        Self { name, payload, transient: false, to: None, by: None, id: None }
     }
 
     /// A signal for the step that waits for this name with this key: a text, a number or a boolean.
@@ -189,6 +193,33 @@ impl Signal {
     #[must_use]
     pub fn by(mut self, who: impl Into<String>) -> Self {
         self.by = Some(who.into());
+        self
+    }
+
+    /// An id of the sender's, who may send it again, not knowing whether it came: a signal of an id that the
+    /// run has taken is accepted and changes nothing, also after the run's end. The last
+    /// [`SIGNAL_IDS_KEPT`](crate::run::SIGNAL_IDS_KEPT) ids of a run are known.
+    ///
+    /// ```
+    /// use stepwell::journal::Signal;
+    /// use stepwell::{Engine, Step, Wait, Workflow};
+    ///
+    /// let wait = |id| Step::wait(id, Wait::signal("paid"));
+    /// let workflow = Workflow::builder("w").steps([wait("first"), wait("second")]).build()?;
+    /// let engine = Engine::builder().build()?;
+    /// # futures::executor::block_on(async {
+    /// let run = engine.start(&workflow, ()).await?;
+    /// let paid = Signal::new("paid", 30).id("payment-4711");
+    /// run.signal_with(paid.clone()).await?;
+    /// run.signal_with(paid).await?;
+    /// assert_eq!(run.waits().len(), 1);
+    /// # Ok::<(), stepwell::Error>(())
+    /// # })?;
+    /// # Ok::<(), stepwell::Error>(())
+    /// ```
+    #[must_use]
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
         self
     }
 

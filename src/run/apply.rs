@@ -110,9 +110,11 @@ impl RunState {
                 self.wait(*step, Waiting::Signal(signal, suspended.until));
             }
             Event::SignalReceived { signal } => {
+                self.hear(signal);
                 self.expected_mut().signals.push_back((**signal).clone());
             }
             Event::SignalTaken { step, signal } => {
+                self.hear(signal);
                 // Taken from the kept ones, unless it went straight to the step that waited.
                 if let Some(expected) = &mut self.expected
                     && let Some(at) = expected.signals.iter().position(|kept| *kept == **signal)

@@ -5,6 +5,8 @@ use crate::journal::Reason;
 
 /// Bytes of a signal's name, together with its key.
 pub const SIGNAL_NAME_BYTES_MAX: usize = 512;
+/// Bytes of a signal's id.
+pub const SIGNAL_ID_BYTES_MAX: usize = 256;
 /// Bytes of the name of somebody who votes, sends a signal or does something to a run.
 pub const PERSON_BYTES_MAX: usize = 256;
 /// Bytes of a comment on a vote, and of why somebody does something to a run.
@@ -15,7 +17,9 @@ pub(super) fn check(command: &Command) -> Result<(), Rejection> {
     match command {
         Command::Signal(signal) => {
             signal_name(&signal.name)?;
-            signal.by.as_deref().map_or(Ok(()), person)
+            signal.by.as_deref().map_or(Ok(()), person)?;
+            let id = signal.id.as_deref().unwrap_or_default();
+            fits("the signal's id", id, SIGNAL_ID_BYTES_MAX)
         }
         Command::Vote { vote, .. } => {
             person(&vote.by)?;

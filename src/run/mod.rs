@@ -35,7 +35,7 @@ mod unknown;
 mod view;
 mod wait;
 
-pub use bounds::{PERSON_BYTES_MAX, REASON_BYTES_MAX, SIGNAL_NAME_BYTES_MAX};
+pub use bounds::{PERSON_BYTES_MAX, REASON_BYTES_MAX, SIGNAL_ID_BYTES_MAX, SIGNAL_NAME_BYTES_MAX};
 pub use command::{Command, Rejection, Report, RetryAllowance};
 pub use explain::{Dependency, Explanation};
 pub use explain_run::RunExplanation;
@@ -73,6 +73,8 @@ pub const FOR_EACH_ITEMS_MAX: usize = 10_000;
 pub const SUB_WORKFLOW_DEPTH_MAX: u32 = 16;
 /// Signals that no step waits for yet and that a run keeps.
 pub const SIGNALS_KEPT_MAX: usize = 1_000;
+/// Ids of signals that a run knows, of those that came last.
+pub const SIGNAL_IDS_KEPT: usize = 1_000;
 /// Failed attempts that a run keeps of steps whose bodies have ended; all stay in the journal.
 pub const PAST_FAILURES_MAX: usize = 1_000;
 /// Failed attempts that a run keeps of one step, the last ones: a step may be tried for years.

@@ -53,6 +53,9 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn take(mut self, command: Command) -> Result<(), Rejection> {
+        if matches!(&command, Command::Signal(signal) if self.state.has_heard(signal)) {
+            return Ok(());
+        }
         match self.is_open() {
             Err(Rejection::Finished) if reopens(&command) => {}
             Err(Rejection::NotStarted) if matches!(command, Command::Start { .. }) => {}

@@ -170,7 +170,7 @@ pub trait Storage: Send + Sync + fmt::Debug + 'static {
     /// Takes runs that something can be done for.
     fn claim(&self, claim: Claim) -> Reply<Result<Vec<Claimed>>>;
 
-    /// Gives back a run that this owner holds and cannot go on with, with its journal untouched:
+    /// Gives back a run that this owner holds and does not go on with, with its journal untouched:
     /// nobody claims it before `until`, and its summary says why. Does nothing when another owner
     /// holds the run.
     fn set_aside(
@@ -365,7 +365,7 @@ pub enum Holding {
     Parked(Option<Timestamp>),
     /// Nobody, unless a message comes that has it go on.
     Finished,
-    /// Nobody before this time: an engine could not go on with it.
+    /// Nobody before this time: an engine could not go on with it, or has it wait for its turn.
     Aside(Timestamp),
 }
 

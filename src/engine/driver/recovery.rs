@@ -116,11 +116,15 @@ impl Driver {
             }
         };
         self.hear_answers().await?;
+        let mut is_ours = is_ours;
         let base = Arc::clone(run.state().base());
         let known = base.units().len();
         let found = self.site.engine.state_of(&run.id, base, &stored).await?;
         if run.is_observed() && self.told.is_none() {
             self.told = Some(Box::new(run.state().clone()));
+        }
+        if seized == Some(true) && self.begins() && found.running() > 0 {
+            is_ours &= !self.site.engine.puts_off(&run.id, stored.recoveries).await?;
         }
         let told = self.told.as_ref().map(|told| told.version());
         let untold = match told {
@@ -208,16 +212,18 @@ impl Driver {
         self.site.run.set_held(true);
         let claimed = engine.storage.claim(claim).await?;
         unheard.heard();
-        match claimed.first() {
-            Some(claimed) => Ok(!engine.puts_off(claimed).await?),
-            None => Ok(false),
-        }
+        Ok(!claimed.is_empty())
     }
 
-    /// Whether a run that was set aside may begin, now that somebody here asks for it: one that may be what
-    /// kills has to wait all the same.
+    /// Whether a run that was set aside may be taken, now that somebody here asks for it: one that may be
+    /// what kills has to wait all the same, unless somebody has said something to it.
     fn is_due(&self, until: Timestamp, stored: &StoredRun) -> bool {
-        !is_suspected(stored.recoveries) || until <= self.site.engine.runtime.now()
+        !is_suspected(stored.recoveries) || !self.begins() || self.site.engine.has_waited(until)
+    }
+
+    /// Whether what is under way begins again here, and nobody waits for an answer.
+    fn begins(&self) -> bool {
+        self.site.run.is_driven() && self.audience.awaited().is_empty()
     }
 
     /// Looks what became of messages that were posted here: by a commit whose answer nobody saw, or by
@@ -331,8 +337,10 @@ impl Driver {
         let kept = |recorded: &Recorded| matches!(recorded.event, Event::RunQuarantined { .. });
         let state = self.site.run.state();
         let ended = self.taken_over.iter().all(|(step, number)| !state.is_running(*step, *number));
-        let knows = !self.adopts_later || state.running() == 0;
-        !events.is_empty() && ended && knows || events.iter().any(kept)
+        // What has nothing under way has killed nobody.
+        let idle = state.running() == 0;
+        let got_on = !events.is_empty() && ended && !self.adopts_later;
+        idle || got_on || events.iter().any(kept)
     }
 }
 

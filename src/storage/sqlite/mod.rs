@@ -106,7 +106,7 @@ use crate::time::Timestamp;
 ///   AND events.data -> '$.outcome.failed' IS NOT NULL
 /// ORDER BY events.at DESC LIMIT 20;
 /// ```
-/// Which runs are set aside, since no engine could go on with them, until when, and why:
+/// Which runs are set aside, as no engine could go on with them, or to wait for their turn, until when, why:
 /// ```sql
 /// SELECT run, workflow, due, problem FROM run_overview WHERE state = 'aside';
 /// ```

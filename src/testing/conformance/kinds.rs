@@ -265,7 +265,10 @@ fn step_events(step: StepKey) -> Vec<Event> {
         Event::VariablesSet { step: None, values: json!({}).into() },
         Event::SignalReceived { signal: signal.clone() },
         Event::SignalTaken { step, signal },
-        Event::SignalTaken { step, signal: Box::new(Signal::new("s", ()).by("ann")) },
+        Event::SignalTaken {
+            step,
+            signal: Box::new(Signal::new("s", ()).by("ann").id("sent once")),
+        },
         Event::Voted { step, vote: Box::new(vote()) },
         Event::ItemsListed { step, items: json!([1, "two", null]).into() },
         Event::StepsMade { step, unit: 4, steps: json!([{"id": "a"}]).into() },
@@ -352,7 +355,7 @@ pub fn messages() -> Vec<Message> {
     let mut all = vec![
         Message::Signal(Signal::new("s", value())),
         Message::Signal(Signal::new("s", ()).transient()),
-        Message::Signal(Signal::new("s", ()).to("a#2").by("ann")),
+        Message::Signal(Signal::new("s", ()).to("a#2").by("ann").id("once")),
         Message::Vote { approval: "a#2".into(), vote: vote() },
         Message::Pause(reason()),
         Message::Resume(Reason::default()),

@@ -209,7 +209,9 @@ impl<'a> RunSeen<'a> {
         let meddles = |recorded: &&Recorded| {
             matches!(
                 recorded.event,
-                Event::Operated { .. } | Event::RunCancelRequested { .. } | Event::RunTerminated { .. }
+                Event::Operated { .. }
+                    | Event::RunCancelRequested { .. }
+                    | Event::RunTerminated { .. }
             )
         };
         if self.journal.iter().any(meddles) {
