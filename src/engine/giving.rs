@@ -69,6 +69,9 @@ impl Inner {
             {
                 given = self.leave(run, stored.length(), stored.status).await;
             }
+            if given.is_ok() {
+                run.set_held(false);
+            }
             // Somebody may want it since; the journal says who has it now.
             run.doubt();
             run.wake_driver();

@@ -117,7 +117,7 @@ pub(crate) struct Inner {
     pub(crate) is_served: AtomicBool,
     pub(crate) doubts: doubt::Doubts,
     aside: aside::Aside,
-    trials: trials::Trials,
+    pub(crate) trials: trials::Trials,
     /// Runs that it has not seen.
     pub(crate) fresh: Mutex<Vec<Arc<Slot>>>,
     /// Wakes [`Engine::serve`] when there is something new.
@@ -325,7 +325,8 @@ impl Engine {
             RunContext::new(state, stored.user, stored.metadata, Arc::clone(&self.0.facilities));
         context.wake_driver();
         let owner = self.0.owner();
-        let held = (stored.holding == Holding::Held(owner)).then_some(owner);
+        let is_ours = stored.holding == Holding::Held(owner) && !self.0.trials.is_claiming();
+        let held = is_ours.then_some(owner);
         let elsewhere = held.is_none() && matches!(stored.holding, Holding::Held(_));
         let inherited = Inherited { elsewhere, held, recoveries: stored.recoveries };
         Ok((Slot::new(context, prepared, inherited), stored.holding))

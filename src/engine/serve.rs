@@ -146,10 +146,11 @@ impl Engine {
         let (owner, gone) = (self.0.owner(), self.0.gone());
         let claim = Claim { owner, now, gone, run: None, limit: CLAIMED_AT_ONCE };
         let unheard = self.0.unheard();
+        let claiming = self.0.trials.claims();
         let claimed = self.0.storage.claim(claim).await?;
         // There may be more: the rest belongs to the others as much, if they are quicker.
         let more = claimed.len() == CLAIMED_AT_ONCE;
-        rest = rest.max(self.begin_all(claimed, more, now).await);
+        rest = rest.max(self.begin_all(claiming, claimed, more, now).await);
         unheard.heard();
         let due = if more { Some(now) } else { self.0.storage.next_due().await? };
         Ok(Again { due, tends: tends(), rest, failed: false })
@@ -289,7 +290,11 @@ impl Engine {
         if removes_nothing.is_some() && self.0.drop_all_unwanted() {
             return self.0.retire().await;
         }
-        self.0.while_heard(self.0.give_unwanted(usize::MAX)).await
+        let gives = async {
+            self.0.give_ready().await?;
+            self.0.give_unwanted(usize::MAX).await
+        };
+        self.0.while_heard(gives).await
     }
 
     /// Takes a run out of memory, unless it goes on and somebody has a handle for it, or somebody who

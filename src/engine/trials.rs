@@ -7,6 +7,7 @@
 
 use std::cmp::Reverse;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
@@ -30,6 +31,8 @@ const TOGETHER: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Trials {
     window: Mutex<Window>,
+    /// Runs are being claimed, of which some may have to wait.
+    claiming: AtomicBool,
     /// Those that may, as soon as all the others are put off that were claimed with them.
     ready: Mutex<Vec<RunId>>,
 }
@@ -57,7 +60,7 @@ impl Window {
     ) -> Option<Duration> {
         let age = self.opened.map_or(Duration::MAX, |opened| now.saturating_sub(opened));
         if age >= length {
-            let was_used = age <= length * 2 + late;
+            let was_used = age <= (length * 2).saturating_add(late);
             let size = if was_used { self.size.saturating_mul(2) } else { 1 };
             *self = Self { opened: Some(now), size, left: size, put_off: 0 };
         }
@@ -84,6 +87,27 @@ impl Window {
     }
 }
 
+/// Runs are claimed as long as this is there.
+pub(super) struct Claiming<'a>(&'a Trials);
+
+impl Drop for Claiming<'_> {
+    fn drop(&mut self) {
+        self.0.claiming.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Trials {
+    pub(super) fn claims(&self) -> Claiming<'_> {
+        self.claiming.store(true, Ordering::SeqCst);
+        Claiming(self)
+    }
+
+    /// Whether this engine may hold runs that it puts off next: nobody is to begin them.
+    pub(super) fn is_claiming(&self) -> bool {
+        self.claiming.load(Ordering::SeqCst)
+    }
+}
+
 /// Whether it may be this one that kills.
 pub(crate) const fn is_suspected(recoveries: u32) -> bool {
     recoveries >= SUSPECTED
@@ -103,7 +127,7 @@ impl Inner {
         }
         let (now, length) = (self.runtime.monotonic(), self.window());
         // Somebody who waits may look no sooner.
-        let late = length + self.storage.poll_every();
+        let late = length.saturating_add(self.storage.poll_every());
         let alone = recoveries > SUSPECTED && recoveries >= most.saturating_sub(1);
         let wait = lock(&self.trials.window).admit(now, length, late, alone)?;
         // Those that have been counted most often come first, and of those another one each time.
@@ -135,16 +159,33 @@ impl Inner {
         let unheard = self.unheard();
         self.storage.set_aside(run, self.owner(), until, why).await?;
         unheard.heard();
+        // Somebody here may have found in between that this engine holds it.
+        let known = lock(&self.runs).get(run).cloned();
+        if let Some(slot) = known {
+            slot.context.doubt();
+            slot.context.wake_driver();
+        }
+        Ok(())
+    }
+
+    /// Those that might begin go to others, as nobody here has them do so any more.
+    pub(super) async fn give_ready(&self) -> Result<()> {
+        let ready = std::mem::take(&mut *lock(&self.trials.ready));
+        let why = "the engine that had it is not served any more";
+        for run in ready {
+            self.storage.set_aside(&run, self.owner(), Timestamp::EPOCH, why.into()).await?;
+        }
         Ok(())
     }
 }
 
 impl Engine {
     /// Has those of the runs begin that were just claimed and may. Of those that are suspected none begins
-    /// before the others are put off, and not as long as there are more to be claimed. How long to claim no
-    /// more then.
+    /// before the others are put off, and not as long as there may be more of them. How long to claim no more
+    /// then.
     pub(super) async fn begin_all(
         &self,
+        claiming: Claiming<'_>,
         claimed: Vec<Claimed>,
         more: bool,
         now: Timestamp,
@@ -152,18 +193,16 @@ impl Engine {
         let mut rest = Duration::ZERO;
         let (mut suspected, others): (Vec<_>, Vec<_>) =
             claimed.into_iter().partition(|claimed| is_suspected(claimed.recoveries));
-        for Claimed { run, .. } in others {
-            rest = rest.max(self.begin_claimed(&run, now).await);
-        }
         suspected
             .sort_by_cached_key(|claimed| (Reverse(claimed.recoveries), self.0.runtime.random()));
         let ready = self.sift(suspected).await;
+        drop(claiming);
         let ready = {
             let mut waiting = lock(&self.0.trials.ready);
             waiting.extend(ready);
             if more { Vec::new() } else { std::mem::take(&mut *waiting) }
         };
-        for run in ready {
+        for run in others.into_iter().map(|claimed| claimed.run).chain(ready) {
             rest = rest.max(self.begin_claimed(&run, now).await);
         }
         rest
@@ -179,7 +218,7 @@ impl Engine {
         let loaded: Vec<_> = loads.buffered(TOGETHER).collect().await;
         let (mut ready, mut waits) = (Vec::new(), Vec::new());
         for (run, recoveries, under_way) in loaded {
-            match self.0.waits(recoveries).filter(|_| under_way) {
+            match under_way.then(|| self.0.waits(recoveries)).flatten() {
                 None => ready.push(run),
                 Some(wait) => waits.push((run, recoveries, wait)),
             }

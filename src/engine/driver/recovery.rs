@@ -102,7 +102,12 @@ impl Driver {
                 Holding::Held(other) if other != owner && seized.is_none() && may_seize => {
                     seized = Some(self.seize().await?);
                 }
-                Holding::Held(other) => break (stored, other == owner),
+                Holding::Held(other) => {
+                    // What is just being claimed may have to wait; if not, that is said.
+                    let is_new = self.held != Some(owner) && seized != Some(true);
+                    let waits = is_new && self.site.engine.trials.is_claiming();
+                    break (stored, other == owner && !waits);
+                }
                 // Others would begin the same when its time has come: also if it was set aside only
                 // just now, by who had it when this engine asked for it.
                 Holding::Aside(until)
@@ -132,7 +137,7 @@ impl Driver {
             None => Vec::new(),
         };
         self.desk.reset(&self.site);
-        self.set_held((stored.holding == Holding::Held(owner)).then_some(owner));
+        self.set_held((is_ours && stored.holding == Holding::Held(owner)).then_some(owner));
         if seized == Some(true) && !run.is_driven() {
             // Only to say something to it: it is left to others with that.
             self.held = None;
