@@ -615,3 +615,27 @@ fn what_is_said_twice_to_a_run_that_gets_on_is_done_at_once_each_time() {
         })
         .unwrap();
 }
+
+#[test]
+fn who_reopens_a_run_does_not_wait_for_its_end_if_others_have_it_go_on() {
+    let world = World::new();
+    let late = |call: Call| (call.method == "inbox").then_some(Fault::DoneLate(5 * POLL));
+    let first = Faulty::new(world.storage.clone(), late).runtime(world.time.clone());
+    let first = world.engine_on("first", first);
+    world
+        .time
+        .block_on(async {
+            let second = world.engine("second");
+            let _serving = serve(&world, second.clone());
+            let id = second.start(&flow("a", 100), ()).await.unwrap().id().clone();
+            world.nap(101 * SECOND).await;
+            assert_eq!(world.stored(&id).await.status, RunStatus::Succeeded);
+            let began = world.time.now();
+            let again = first.reopen(&id, Operation::rerun("a"), Reason::default());
+            assert_eq!(again.await.unwrap().status(), RunStatus::Running);
+            let took = world.time.now().since(began);
+            assert!(took <= 30 * SECOND, "{took:?}");
+        })
+        .unwrap();
+    assert_eq!(world.who_began("a"), ["second"; 2]);
+}

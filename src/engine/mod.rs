@@ -43,8 +43,11 @@ pub use retention::Retention;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
@@ -163,10 +166,18 @@ impl Revived {
     /// All is said. A run that still has ended stays so, and says so.
     pub(crate) async fn leave(self, handle: &RunHandle) -> Result<()> {
         drop(self);
-        if handle.status().is_end() {
-            handle.outcome().await?;
-        }
-        Ok(())
+        let mut outcome = pin!(handle.outcome());
+        poll_fn(|context| {
+            if !handle.status().is_end() {
+                return Poll::Ready(Ok(()));
+            }
+            match outcome.as_mut().poll(context) {
+                // Others may have had it go on.
+                Poll::Pending if !handle.status().is_end() => Poll::Ready(Ok(())),
+                ended => ended.map_ok(drop),
+            }
+        })
+        .await
     }
 }
 

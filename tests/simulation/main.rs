@@ -213,6 +213,7 @@ fn check<S: Storage + Clone>(world: &World<S>, runs: &[RunId]) -> Vec<Noted> {
         retention: world.retention().map(|_| KEPT_FOR),
         max_recoveries: world.max_recoveries(),
         history_kept: world.history_kept(),
+        some_only_say: world.some_only_say(),
         ends: world.ends.lock().unwrap().clone(),
     };
     story.check();

@@ -159,7 +159,12 @@ impl<S: Storage + Clone> World<S> {
 
     /// In some seeds as often as a database is, which engines take for one that other processes are on.
     fn poll_every(&self) -> Option<Duration> {
-        (!self.is_single() && self.seed.is_multiple_of(3)).then_some(SECOND)
+        self.some_only_say().then_some(SECOND)
+    }
+
+    /// Whether some engines can run nothing.
+    pub(crate) fn some_only_say(&self) -> bool {
+        !self.is_single() && self.seed.is_multiple_of(3)
     }
 
     /// A run that cannot be read for a while, in some seeds.
@@ -340,7 +345,7 @@ impl<S: Storage + Clone> World<S> {
         // Others have what this one lacks.
         let has = match place {
             // One that only says things, and is served all the same.
-            4 if self.seed.is_multiple_of(3) => Has::Nothing,
+            4 if self.some_only_say() => Has::Nothing,
             0 => Has::All,
             _ if self.dice(2) == 0 => Has::All,
             _ => Has::Most,

@@ -47,6 +47,8 @@ pub(crate) struct Story<'a, S> {
     pub(crate) max_recoveries: u32,
     /// Events that are kept of each run.
     pub(crate) history_kept: u64,
+    /// Some engines cannot run anything.
+    pub(crate) some_only_say: bool,
     /// What is to become of the steps of some runs.
     pub(crate) ends: BTreeMap<RunId, Ends>,
 }
