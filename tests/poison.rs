@@ -142,10 +142,10 @@ fn most_go_on_whose_steps_are_always_under_way_when_another_kills() {
 }
 
 /// What is served for so long by one process after the other, each of which dies then.
-async fn dies_after(time: &VirtualRuntime, storage: &Shared, lives: &[u64]) {
+async fn dies_after(time: &VirtualRuntime, storage: &Shared, lives: &[u32]) {
     for seconds in lives {
         let (engine, _) = process(time, storage);
-        let life = time.sleep(SECOND * u32::try_from(*seconds).unwrap());
+        let life = time.sleep(SECOND * *seconds);
         drop(select(pin!(engine.serve(std::future::pending())), life).await);
     }
 }

@@ -80,6 +80,13 @@ impl World {
         (self.engine_on(name, Faulty::new(self.storage.clone(), fails)), is_cut)
     }
 
+    /// An engine that is told so late what was said to a run.
+    fn told_late(&self, name: &'static str, by: Duration) -> Engine {
+        let late = move |call: Call| (call.method == "inbox").then_some(Fault::DoneLate(by));
+        let storage = Faulty::new(self.storage.clone(), late).runtime(self.time.clone());
+        self.engine_on(name, storage)
+    }
+
     async fn nap(&self, length: Duration) {
         self.time.sleep_until(self.time.now() + length).await;
     }
@@ -418,10 +425,7 @@ fn what_cannot_begin_is_not_enqueued() {
 /// A parked run, as an engine has loaded it that is told late what was said to it; another engine, which
 /// is served, is quicker.
 async fn told_late(world: &World) -> (RunHandle, oneshot::Sender<()>) {
-    let late =
-        |call: Call| (call.method == "inbox").then_some(Fault::DoneLate(4 * POLL + POLL / 2));
-    let first = Faulty::new(world.storage.clone(), late).runtime(world.time.clone());
-    let first = world.engine_on("first", first);
+    let first = world.told_late("first", 4 * POLL + POLL / 2);
     let second = world.engine("second");
     let serving = serve(world, second.clone());
     let id = second.start(&waits_for_go(), ()).await.unwrap().id().clone();
@@ -619,9 +623,7 @@ fn what_is_said_twice_to_a_run_that_gets_on_is_done_at_once_each_time() {
 #[test]
 fn who_reopens_a_run_does_not_wait_for_its_end_if_others_have_it_go_on() {
     let world = World::new();
-    let late = |call: Call| (call.method == "inbox").then_some(Fault::DoneLate(5 * POLL));
-    let first = Faulty::new(world.storage.clone(), late).runtime(world.time.clone());
-    let first = world.engine_on("first", first);
+    let first = world.told_late("first", 5 * POLL);
     world
         .time
         .block_on(async {

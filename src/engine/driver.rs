@@ -724,7 +724,8 @@ enum Keep {
     Leaves,
 }
 
-fn is_among(mail: &[(u64, Message)], number: u64) -> bool {
+/// Whether a message has not been answered yet.
+pub(super) fn is_among(mail: &[(u64, Message)], number: u64) -> bool {
     mail.iter().any(|(other, _)| *other == number)
 }
 

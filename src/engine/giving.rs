@@ -33,7 +33,7 @@ impl Inner {
     /// Takes a run out of memory that somebody here has only looked at, and that is not this engine's.
     pub(super) fn forget_unheld(&self, slot: &Slot) {
         let run = &slot.context;
-        if run.is_held() || slot.is_served() || run.is_observed() {
+        if run.is_held() || slot.is_served() || run.has_observers() {
             return;
         }
         self.forget_if(run, || is_unwanted(slot) && !run.is_held() && !slot.is_served());
@@ -80,7 +80,7 @@ impl Inner {
             }
         }
         unheard.heard();
-        self.forget_if(run, || is_unwanted(&slot) && !run.is_observed());
+        self.forget_if(run, || is_unwanted(&slot) && !run.has_observers());
         Ok(())
     }
 

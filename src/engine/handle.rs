@@ -13,6 +13,7 @@ use futures::Stream;
 use futures::channel::mpsc;
 
 use super::Engine;
+use super::driver::is_among;
 use super::report::Run;
 use super::slot::{Slot, Waits};
 use crate::error::{Error, ErrorKind, Result};
@@ -493,7 +494,7 @@ impl RunHandle {
 
     async fn has_message(&self, number: u64) -> Result<bool> {
         let inbox = self.engine.inner().storage.inbox(self.id()).await?;
-        Ok(inbox.iter().any(|(other, _)| *other == number))
+        Ok(is_among(&inbox, number))
     }
 
     /// What the run makes of a message; none when it ended without having seen it.

@@ -17,7 +17,7 @@ use super::{Engine, Inner, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::RunId;
 use crate::runtime::Runtime;
-use crate::storage::{Claim, Storage};
+use crate::storage::{Claim, Holding, Storage};
 use crate::time::Timestamp;
 
 /// Runs taken over at once, so that one engine does not grab everything after another's death.
@@ -177,13 +177,14 @@ impl Engine {
     }
 
     async fn take_lost(&self, id: &RunId) -> Result<Duration> {
-        if let Ok((slot, _)) = self.slot_of(id).await
+        let found = self.slot_of(id).await;
+        if let Ok((slot, _)) = &found
             && slot.may_kill()
             && self.0.puts_off(id, slot.recoveries).await?
         {
             return Ok(Duration::ZERO);
         }
-        Ok(self.take_over(id, self.0.runtime.now()).await)
+        Ok(self.take_in(id, self.0.runtime.now(), found).await)
     }
 
     /// One that was let go meanwhile is not driven beside the one that is loaded next; one that is served
@@ -208,7 +209,17 @@ impl Engine {
 
     /// Loads a claimed run; if that fails, sets it aside. How long to claim no more then.
     async fn take_over(&self, id: &RunId, now: Timestamp) -> Duration {
-        let (error, length) = match self.slot_of(id).await {
+        let found = self.slot_of(id).await;
+        self.take_in(id, now, found).await
+    }
+
+    async fn take_in(
+        &self,
+        id: &RunId,
+        now: Timestamp,
+        found: Result<(Arc<Slot>, Holding)>,
+    ) -> Duration {
+        let (error, length) = match found {
             Ok((slot, _)) => match slot.check() {
                 // The handle goes at once; the run stays among the fresh ones.
                 Ok(()) => match self.keep(slot).can_run() {

@@ -160,12 +160,14 @@ impl RunContext {
     }
 
     pub(crate) fn is_observed(&self) -> bool {
-        self.observed.load(Ordering::Acquire) && self.has_observers()
+        self.observed.load(Ordering::Acquire)
     }
 
-    /// Once they have all gone nobody asks any more.
-    #[cold]
-    fn has_observers(&self) -> bool {
+    /// The same, of those that have not gone: [`is_observed`](Self::is_observed) may be behind.
+    pub(crate) fn has_observers(&self) -> bool {
+        if !self.is_observed() {
+            return false;
+        }
         let mut observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner);
         observers.retain(|observer| !observer.is_closed());
         self.observed.store(!observers.is_empty(), Ordering::Release);

@@ -7,7 +7,7 @@ use super::scope::{Bodies, Cell, ItemEnd, Own, Scope, TimerKind};
 use super::snapshot::Made;
 use super::{PAST_FAILURES_MAX, RunState, Start, join, scope_in};
 use crate::id::StepKey;
-use crate::journal::{Event, Outcome, ScopeOpened, StepStatus, Waiting};
+use crate::journal::{Event, Outcome, Reason, ScopeOpened, StepStatus, Waiting};
 use crate::time::Timestamp;
 use crate::value::Value;
 use crate::workflow::{Node, NodeKind};
@@ -165,18 +165,13 @@ impl RunState {
                     start.deadline = *deadline;
                 }
             }
-            // Nothing is to keep what cleans up from running.
             Event::RunCancelRequested { by, grace } => {
-                self.asked_by = Some(by.clone());
                 if let (Some(grace), Some(start)) = (grace, &mut self.started) {
                     start.grace = **grace;
                 }
-                (self.stopping, self.paused) = (Some(Outcome::Cancelled.into()), None);
+                self.stop_for(by.clone());
             }
-            Event::RunTerminated { by } => {
-                self.asked_by = Some(by.clone());
-                (self.stopping, self.paused) = (Some(Outcome::Cancelled.into()), None);
-            }
+            Event::RunTerminated { by } => self.stop_for(by.clone()),
             Event::RunLimitReached => self.stopping = Some(Outcome::TimedOut.into()),
             Event::Operated { .. } => {}
             Event::WorkflowModified(modified) => self.modify(modified, at),
@@ -460,6 +455,12 @@ impl RunState {
         }
         let room = PAST_FAILURES_MAX.saturating_sub(self.past.len());
         self.past.extend(past.into_iter().take(room));
+    }
+
+    /// Nothing is to keep what cleans up from running.
+    fn stop_for(&mut self, by: Box<Reason>) {
+        self.asked_by = Some(by);
+        (self.stopping, self.paused) = (Some(Outcome::Cancelled.into()), None);
     }
 
     /// Ends the run; what had not ended will not.

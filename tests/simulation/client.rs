@@ -116,7 +116,7 @@ impl<S: Storage + Clone> Client<S> {
     async fn visit(&self, engine: &Engine) -> Result<()> {
         let may_be_gone = self.world.retention().is_some();
         let has_begun = self.has_begun.load(Ordering::Relaxed);
-        let is_known = has_begun && self.world.seed.is_multiple_of(3);
+        let is_known = has_begun && self.world.some_only_say();
         let mut handle = if has_begun && (may_be_gone || is_known) {
             match engine.run(&self.id).await {
                 // It has ended, and was removed.

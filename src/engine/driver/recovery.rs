@@ -6,7 +6,7 @@ use std::task::Poll;
 
 use futures::future::poll_fn;
 
-use super::{Driver, InAir, Keep};
+use super::{Driver, InAir, Keep, is_among};
 use crate::engine::desk::Desk;
 use crate::engine::slot::Inherited;
 use crate::engine::trials::is_suspected;
@@ -93,7 +93,7 @@ impl Driver {
         let (mut seized, mut asides) = (None, 0);
         // Who cannot run it takes it only to answer what somebody here has said to it.
         let may_seize = !self.site.prepared.lacks() || !self.audience.awaited().is_empty();
-        let (stored, is_ours) = loop {
+        let (stored, mut is_ours) = loop {
             let Some(stored) = self.site.engine.storage.load(&run.id).await? else {
                 let gone = Error::new(ErrorKind::NotFound, "the run is gone from the storage");
                 return Err(gone.of_run(&run.id));
@@ -121,7 +121,6 @@ impl Driver {
             }
         };
         self.hear_answers().await?;
-        let mut is_ours = is_ours;
         let base = Arc::clone(run.state().base());
         let known = base.units().len();
         let found = self.site.engine.state_of(&run.id, base, &stored).await?;
@@ -248,7 +247,7 @@ impl Driver {
             return Ok(());
         }
         let inbox = storage.inbox(run).await?;
-        unheard.retain(|number| !inbox.iter().any(|(other, _)| other == number));
+        unheard.retain(|number| !is_among(&inbox, *number));
         for number in unheard {
             // Answered since, or so long ago that nobody knows any more.
             match storage.answer(run, number).await? {
