@@ -258,6 +258,45 @@ fn many_runs_that_are_added_at_once_of_definitions_that_were_removed_are_all_add
 }
 
 #[test]
+fn who_writes_definitions_waits_for_nobody_who_waits_for_him() {
+    let Some((storage, schema)) = opened("in_order") else { return };
+    // Each of its statements is a transaction, or belongs to one.
+    let pooled = || {
+        let options = PostgresOptions::new().schema(&schema).behind_a_pooler();
+        block_on(options.connect(&server().unwrap().url())).unwrap()
+    };
+    let run = |name: &str, [of, first, last]: [&str; 3]| {
+        let linked = vec![workflow(first), workflow(last)];
+        NewRun { linked, ..new_run(name, &workflow(of), Holding::Finished) }
+    };
+    assert!(matches!(block_on(storage.create(run("before", ["b", "b", "b"]))), Ok(Created::New)));
+    // Somebody else is just writing the one in the middle.
+    let write = "CREATE TABLE s.copied AS SELECT * FROM s.workflows";
+    sql(server().unwrap(), &write.replace("s.", &format!("{schema}.")));
+    let removed = purged(&storage).unwrap();
+    assert_eq!((removed.len(), definitions(&schema)), (1, (0, 0)));
+    let somebody = Other::begin(
+        &schema,
+        "INSERT INTO s.workflows (id, version, hash, definition)
+         SELECT id, version, hash, definition FROM s.copied",
+    );
+    let adding = [("one", ["a", "b", "c"]), ("two", ["c", "b", "a"])].map(|(name, workflows)| {
+        let (storage, run) = (pooled(), run(name, workflows));
+        std::thread::spawn(move || block_on(storage.create(run)))
+    });
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity
+         WHERE wait_event_type = 'Lock' AND query LIKE '%{schema}%'"
+    );
+    until("both wait", || number(server().unwrap(), &waiting) == 2);
+    somebody.ends();
+    for added in adding {
+        let added = added.join().unwrap();
+        assert!(matches!(added, Ok(Created::New)), "{added:?}");
+    }
+}
+
+#[test]
 fn runs_are_added_while_their_definitions_are_removed_again_and_again() {
     let Some((storage, schema)) = opened("again_and_again") else { return };
     let add = |adder: usize| {

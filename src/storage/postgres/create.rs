@@ -1,5 +1,7 @@
 //! Adding runs, and the definitions that they need.
 
+use std::collections::BTreeMap;
+use std::iter;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::FxHashMap;
@@ -131,18 +133,28 @@ struct Definitions {
 }
 
 impl Definitions {
-    /// Writes those that are not there.
+    /// Writes those that are not there. In a transaction others wait for what it has written: all write
+    /// in the order of hashes, so that nobody waits for somebody who waits for him.
     async fn of(
         connection: &mut PgConnection,
         sql: &Sql,
         numbers: &Numbers,
         runs: &[Box<NewRows>],
     ) -> sqlx::Result<Self> {
+        let mut needed = BTreeMap::new();
+        for workflow in runs.iter().flat_map(|run| iter::once(&run.workflow).chain(&run.linked)) {
+            needed.entry(&*workflow.hash).or_insert((workflow, 0));
+        }
+        for (workflow, found) in needed.values_mut() {
+            *found = number(&mut *connection, sql, numbers, workflow).await?;
+        }
+        let number =
+            |workflow: &Written| needed.get(&*workflow.hash).map_or(0, |(_, number)| *number);
         let mut all = Self::default();
         for (place, run) in (1_i32..).zip(runs) {
-            all.of.push(number(&mut *connection, sql, numbers, &run.workflow).await?);
+            all.of.push(number(&run.workflow));
             for (position, linked) in (0_i32..).zip(&run.linked) {
-                all.linked.push(number(&mut *connection, sql, numbers, linked).await?);
+                all.linked.push(number(linked));
                 all.place.push(place);
                 all.position.push(position);
             }
