@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 use broken::{Mistake, WithMistake};
-use stepwell::testing::conformance::{Case, cases, differential};
+use stepwell::testing::conformance::{Case, cases, crashes, differential, failures};
 
 thread_local! {
     static IS_EXPECTED: Cell<bool> = const { Cell::new(false) };
@@ -107,4 +107,26 @@ fn every_case_about_writes_finds_a_mistake_and_every_mistake_is_found() {
     let idle: Vec<&Case> =
         of_group().filter(|case| !CARELESS.iter().any(|care| finds(case, *care))).collect();
     assert!(idle.is_empty(), "these find nothing: {idle:?}");
+}
+
+#[test]
+fn engines_find_mistakes_of_storages_whose_programs_are_killed_or_whose_calls_fail() {
+    let finds =
+        |check: fn(&WithMistake), mistake| failure(|| check(&WithMistake::new(mistake))).is_some();
+    let (killed, fails): (fn(&WithMistake), fn(&WithMistake)) =
+        (|storage| crashes(storage, 0..20), |storage| failures(storage, 7));
+    assert!(!finds(killed, Mistake::None) && !finds(fails, Mistake::None));
+    let either = [
+        Mistake::CommitForgetsAnswers,
+        Mistake::CommitForgetsReleases,
+        Mistake::InboxKeepsAnswered,
+        Mistake::ForgetsAll,
+    ];
+    let by_crashes = [Mistake::InboxEmptiesAtOnce, Mistake::ClaimForgetsInbox];
+    for mistake in either.into_iter().chain(by_crashes) {
+        assert!(finds(killed, mistake), "{mistake:?} is not found by crashes");
+    }
+    for mistake in either.into_iter().chain([Mistake::LocksChargeAgain]) {
+        assert!(finds(fails, mistake), "{mistake:?} is not found by failures");
+    }
 }

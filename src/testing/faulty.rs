@@ -182,7 +182,7 @@ impl<S: Storage> Faulty<S> {
 }
 
 /// Waits for an answer on this thread, inside of whatever executor.
-fn wait<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

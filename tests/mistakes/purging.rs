@@ -55,6 +55,10 @@ impl Broken {
         match self.mistake {
             M::PurgeFreesIds => block_on(self.inner.clear(owner, named.clone())).unwrap(),
             M::PurgeTellsOnce => named.retain(|run| before.iter().all(|(other, _)| other != run)),
+            M::PurgeTellsHalf => {
+                let told = before.iter().filter(|(run, _)| named.contains(run)).count();
+                named.truncate(named.len() - told.min(limit / 2));
+            }
             M::PurgeWithoutLimit if limit == 0 => named.clear(),
             _ => {}
         }

@@ -110,6 +110,16 @@ fn random_operations_are_answered_by_postgres_as_by_memory() {
     conformance::differential(&InSchemas::new(), 0..sequences, 100);
 }
 
+#[test]
+fn programs_on_postgres_that_are_killed_come_to_their_ends() {
+    conformance::crashes(&InSchemas::new(), 0..10);
+}
+
+#[test]
+fn whichever_call_of_postgres_fails_runs_come_to_their_ends() {
+    conformance::failures(&InSchemas::new(), 20);
+}
+
 /// A storage in a schema of its own, and the name of that.
 fn opened(name: &str) -> Option<(Postgres, String)> {
     let schema = fresh(name);

@@ -27,8 +27,27 @@ pub(super) async fn purge(
     connection.execute(AssertSqlSafe(waits)).await?;
     let left = left(connection, sql, which).await?;
     let room = which.limit.saturating_sub(left.len());
+    let mut named = remove_some(connection, sql, which, room).await?;
+    named.extend(take(connection, sql, left, which.owner).await?);
+    if named.is_empty() && room < which.limit {
+        // Others were quicker to take what was left, and there may still be something to remove.
+        named = remove_some(connection, sql, which, which.limit).await?;
+    }
+    // What nobody can name nobody has put there.
+    let mut named: Vec<RunId> = named.into_iter().filter_map(|run| RunId::new(run).ok()).collect();
+    named.sort_unstable();
+    Ok(Ok(named))
+}
+
+/// Removes up to so many runs, and names them.
+async fn remove_some(
+    connection: &mut PgConnection,
+    sql: &Sql,
+    which: &Purge,
+    limit: usize,
+) -> sqlx::Result<Vec<String>> {
     let (mut gone, mut events) = (Vec::new(), 0);
-    for run in goes(connection, sql, which, room).await? {
+    for run in goes(connection, sql, which, limit).await? {
         if events > 0 && events + run.events > EVENTS_AT_ONCE {
             break;
         }
@@ -45,12 +64,7 @@ pub(super) async fn purge(
         delete(connection, sql, &["runs"], &keys).await?;
         remove_unnamed(connection, sql, definitions).await?;
     }
-    let mut named = take(connection, sql, left, which.owner).await?;
-    named.extend(gone.into_iter().map(|run| run.id));
-    // What nobody can name nobody has put there.
-    let mut named: Vec<RunId> = named.into_iter().filter_map(|run| RunId::new(run).ok()).collect();
-    named.sort_unstable();
-    Ok(Ok(named))
+    Ok(gone.into_iter().map(|run| run.id).collect())
 }
 
 /// Whoever adds a run takes a weak lock on this table before it reads it, and waits from here on: under
@@ -65,8 +79,7 @@ async fn keep_out(connection: &mut PgConnection, sql: &Sql) -> sqlx::Result<()> 
 const IS_LEFT: &str =
     "(owner = $1 OR owner NOT IN (SELECT owner FROM stepwell.owners WHERE state = 'alive'))";
 
-/// Runs that were removed and whose ids are to be cleared by this owner: no more than half of what may be
-/// named, as another engine may be quicker to take them, and then there is still something to remove.
+/// Runs that were removed and whose ids are to be cleared by this owner.
 async fn left(
     connection: &mut PgConnection,
     sql: &Sql,
@@ -74,7 +87,7 @@ async fn left(
 ) -> sqlx::Result<Vec<String>> {
     let find =
         sql.query(&format!("SELECT id FROM stepwell.purged WHERE {IS_LEFT} ORDER BY id LIMIT $2"));
-    let find = find.bind(uuid_of(which.owner)).bind(integer(which.limit.div_ceil(2)));
+    let find = find.bind(uuid_of(which.owner)).bind(integer(which.limit));
     find.fetch_all(connection).await?.iter().map(|row| row.try_get(0)).collect()
 }
 

@@ -3,7 +3,8 @@
 //! Each case checks one sentence of the contract, or one edge of it. A storage of your own shows what
 //! it can by a [`StorageFactory`], and [`storage_conformance!`](crate::storage_conformance) makes a
 //! test of every case. [`differential`] then does to it and to [`Memory`] the same things, in random
-//! order, and compares every answer.
+//! order, and compares every answer. [`crashes`] and [`failures`] have engines use it while programs are
+//! killed, and while its calls fail.
 //!
 //! This is a whole test file, `tests/conformance.rs`, of a crate that has a storage:
 //!
@@ -33,6 +34,8 @@
 //! # fn main() {
 //! // Beside the tests of the cases, which the line above has made:
 //! conformance::differential(&InMemory::default(), 0..20, 50);
+//! conformance::crashes(&InMemory::default(), 0..20);
+//! conformance::failures(&InMemory::default(), 5);
 //! # let case = conformance::cases().iter().find(|case| case.group() == "fence").unwrap();
 //! # case.run(&InMemory::default());
 //! # }
@@ -60,6 +63,7 @@ pub mod kinds;
 mod list;
 mod locks;
 mod mail;
+mod matrix;
 mod messages;
 mod operations;
 mod owners;
@@ -81,6 +85,7 @@ use std::sync::Arc;
 use futures::future::LocalBoxFuture;
 
 pub use differential::differential;
+pub use matrix::{crashes, failures};
 use trial::Trial;
 
 #[cfg(doc)]
@@ -114,9 +119,11 @@ pub trait StorageFactory: Sync {
         false
     }
 
-    /// Runs a future to its end, on the thread that calls: for storages that need a runtime around.
+    /// Runs a future to its end, on the thread that calls: for storages that need a runtime around. In
+    /// [`crashes`] and [`failures`] the storage has to come to its answers while that thread waits.
     fn block_on(&self, future: LocalBoxFuture<'_, ()>) {
-        futures::executor::block_on(future);
+        // Inside of it a storage may run an executor.
+        crate::testing::faulty::wait(future);
     }
 }
 

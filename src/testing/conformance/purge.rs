@@ -273,6 +273,23 @@ pub(super) fn a_workflow_that_another_run_has_stays(on: &Trial<'_>) {
     }
 }
 
+pub(super) fn as_many_that_were_left_are_named_as_there_is_room_for(on: &Trial<'_>) {
+    on.beat(A);
+    for run in ["a", "b", "c", "d"] {
+        ended(on, run, 10);
+    }
+    assert_eq!(purge(on, Purge { limit: 3, ..all() }), ["a", "b", "c"]);
+    // Those of A, and those of whom nobody hears.
+    for owner in [A, B] {
+        let named = purge(on, Purge { owner, before: None, limit: 2, ..all() });
+        assert_eq!(named.len(), if owner == A { 2 } else { 0 }, "{named:?}");
+    }
+    assert_eq!(on.claims_from(B, A, 1), [""; 0]);
+    on.beat(B);
+    assert_eq!(purge(on, Purge { owner: B, limit: 3, ..all() }), ["a", "b", "c"]);
+    assert_eq!(purge(on, Purge { owner: B, limit: 4, ..all() }), ["a", "b", "c", "d"]);
+}
+
 pub(super) fn what_is_not_cleared_is_named_again(on: &Trial<'_>) {
     on.beat(A);
     ended(on, "a", 10);
