@@ -111,11 +111,9 @@ fn every_case_about_writes_finds_a_mistake_and_every_mistake_is_found() {
 
 #[test]
 fn engines_find_mistakes_of_storages_whose_programs_are_killed_or_whose_calls_fail() {
-    let finds =
-        |check: fn(&WithMistake), mistake| failure(|| check(&WithMistake::new(mistake))).is_some();
-    let (killed, fails): (fn(&WithMistake), fn(&WithMistake)) =
-        (|storage| crashes(storage, 0..20), |storage| failures(storage, 7));
-    assert!(!finds(killed, Mistake::None) && !finds(fails, Mistake::None));
+    let killed = |mistake| failure(|| crashes(&WithMistake::new(mistake), 0..20)).is_some();
+    let fails = |mistake| failure(|| failures(&WithMistake::new(mistake), 7)).is_some();
+    assert!(!killed(Mistake::None) && !fails(Mistake::None));
     let either = [
         Mistake::CommitForgetsAnswers,
         Mistake::CommitForgetsReleases,
@@ -124,9 +122,9 @@ fn engines_find_mistakes_of_storages_whose_programs_are_killed_or_whose_calls_fa
     ];
     let by_crashes = [Mistake::InboxEmptiesAtOnce, Mistake::ClaimForgetsInbox];
     for mistake in either.into_iter().chain(by_crashes) {
-        assert!(finds(killed, mistake), "{mistake:?} is not found by crashes");
+        assert!(killed(mistake), "{mistake:?} is not found by crashes");
     }
     for mistake in either.into_iter().chain([Mistake::LocksChargeAgain]) {
-        assert!(finds(fails, mistake), "{mistake:?} is not found by failures");
+        assert!(fails(mistake), "{mistake:?} is not found by failures");
     }
 }
