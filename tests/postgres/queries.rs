@@ -71,6 +71,36 @@ fn the_changes_of_a_definition_are_told() {
 }
 
 #[test]
+fn the_steps_of_a_definition_and_what_they_come_after_are_told() {
+    let Some((storage, schema)) = opened("edges") else { return };
+    let run = new_run("r", &asked::edges(), Holding::Finished);
+    block_on(storage.create(run)).unwrap();
+    let told = rows(
+        server().unwrap(),
+        &format!(
+            "SELECT name, depends_on, kind, class, version FROM {schema}.step_dependencies
+             WHERE workflow = 'edges' ORDER BY name COLLATE \"C\", depends_on COLLATE \"C\""
+        ),
+    );
+    let told: Vec<(String, String, String, Option<String>)> = told
+        .iter()
+        .map(|row| {
+            assert_eq!(row.get::<i64, _>(4), 7);
+            (row.get(0), row.get(1), row.get(2), row.get(3))
+        })
+        .collect();
+    let edges = asked::EDGES.map(|(name, before, kind, class)| {
+        (name.to_string(), before.to_string(), kind.to_string(), class.map(str::to_string))
+    });
+    assert_eq!(told, edges);
+    let steps =
+        format!("SELECT name FROM {schema}.workflow_steps WHERE workflow = 'edges' ORDER BY step");
+    let steps = rows(server().unwrap(), &steps);
+    let steps: Vec<String> = steps.iter().map(|row| row.get(0)).collect();
+    assert_eq!(steps, asked::STEPS);
+}
+
+#[test]
 fn what_is_asked_often_is_found_without_reading_everything() {
     let Some((storage, schema)) = opened("plans") else { return };
     order(&storage);

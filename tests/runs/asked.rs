@@ -20,7 +20,7 @@ use crate::started;
 type Answer = (&'static str, &'static [&'static str], &'static [&'static str]);
 
 /// `order-4711` is made by whoever asks, goes on by [`happens`], and everything else is by [`add`].
-static ANSWERS: [Answer; 15] = [
+static ANSWERS: [Answer; 17] = [
     (
         "'run_finished'",
         &["id", "workflow", "at", "step", "why"],
@@ -104,10 +104,16 @@ static ANSWERS: [Answer; 15] = [
         ],
     ),
     (
-        "step_states",
+        "name, status, since",
         &["scope", "step", "name", "status"],
         &["0 | 0 | a | pending", "0 | 1 | b | outcome_unknown"],
     ),
+    (
+        "workflow_steps",
+        &["run", "step", "name"],
+        &["kills | 0 | a", "kills | 1 | b", "resumed | 0 | a", "resumed | 1 | b"],
+    ),
+    ("step_dependencies", &["name", "depends_on", "kind", "class"], &["b | a | after | -"]),
     ("AS seconds", &["id", "step"], &["order-4711 | 0"]),
     ("AS output", &["id", "step"], &["decided | 0", "order-4711 | 0"]),
 ];
@@ -253,3 +259,39 @@ fn approval(step: StepKey, id: &str, approvers: &[&str]) -> Event {
     let wait: Waiting = serde_json::from_value(json!({"approval": open})).unwrap();
     Event::WaitStarted { step, wait: wait.into() }
 }
+
+/// A workflow with every way in which one step comes after another.
+pub(crate) fn edges() -> Workflow {
+    let task = |id: &str| Step::task(id, "t");
+    let first = task("first")
+        .when("input == 1")
+        .otherwise("other")
+        .always("always")
+        .on_success("good")
+        .on_failure("bad")
+        .on_failure("worse")
+        .on_error(ErrorClass::Timeout, "late")
+        .on_error(ErrorClass::ServerError, "down");
+    let named = ["other", "always", "good", "bad", "worse", "late", "down"].map(task);
+    let last = [task("one").after("first"), task("two").after_all(["one", "good"])];
+    let steps = [first].into_iter().chain(named).chain(last);
+    let steps = steps.chain([task("last").finally()]);
+    Workflow::builder("edges").version(7).steps(steps).build().unwrap()
+}
+
+/// What the views say of it.
+pub(crate) const EDGES: [(&str, &str, &str, Option<&str>); 10] = [
+    ("always", "first", "always", None),
+    ("bad", "first", "on_failure", None),
+    ("down", "first", "on_error", Some("server_error")),
+    ("good", "first", "on_success", None),
+    ("late", "first", "on_error", Some("timeout")),
+    ("one", "first", "after", None),
+    ("other", "first", "otherwise", None),
+    ("two", "good", "after", None),
+    ("two", "one", "after", None),
+    ("worse", "first", "on_failure", None),
+];
+
+pub(crate) const STEPS: [&str; 11] =
+    ["first", "other", "always", "good", "bad", "worse", "late", "down", "one", "two", "last"];

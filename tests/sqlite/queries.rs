@@ -73,6 +73,32 @@ fn the_changes_of_a_definition_are_told() {
 }
 
 #[test]
+fn the_steps_of_a_definition_and_what_they_come_after_are_told() {
+    let folder = Folder::new("edges");
+    let storage = folder.open();
+    let run = new_run("r", &asked::edges(), Holding::Finished);
+    block_on(storage.create(run)).unwrap();
+    let plain = folder.plain();
+    let ask = "SELECT name, depends_on, kind, class, version FROM step_dependencies
+               WHERE workflow = 'edges' ORDER BY name, depends_on";
+    let mut told = plain.prepare(ask).unwrap();
+    let told = told.query_map([], |row| {
+        let class: Option<String> = row.get(3)?;
+        assert_eq!(row.get::<_, i64>(4)?, 7);
+        Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, class))
+    });
+    let told: Vec<_> = told.unwrap().map(Result::unwrap).collect();
+    let edges = asked::EDGES.map(|(name, before, kind, class)| {
+        (name.to_string(), before.to_string(), kind.to_string(), class.map(str::to_string))
+    });
+    assert_eq!(told, edges);
+    let ask = "SELECT name FROM workflow_steps WHERE workflow = 'edges' ORDER BY step";
+    let mut told = plain.prepare(ask).unwrap();
+    let told = told.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    assert_eq!(told.map(Result::unwrap).collect::<Vec<_>>(), asked::STEPS);
+}
+
+#[test]
 fn the_states_of_one_run_s_steps_are_found_without_reading_others() {
     let folder = Folder::new("explain");
     drop(folder.open());

@@ -10,11 +10,12 @@ use super::fault::Fault;
 use crate::error::Result;
 
 /// Each takes the schema from its place to the next; none is ever changed.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("schema.sql"),
     include_str!("snapshots.sql"),
     include_str!("removed.sql"),
     include_str!("definitions.sql"),
+    include_str!("steps.sql"),
 ];
 
 /// The version that this program knows.

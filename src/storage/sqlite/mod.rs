@@ -92,6 +92,8 @@ use crate::time::Timestamp;
 /// | `run_overview` | run | `run` (id), `workflow` (id), `version` and `definition` (first letters of the digest) of the workflow that it began with, `status`, `created_at`, `changed_at`, `events`, `forgotten`, `state`, `due`, `inbox`, `recoveries`, `problem`, `user` |
 /// | `definition_changes` | other definition that a run was given | `run` (id), `position` (in its journal), `at`, `version`, `changed_by`, `why` |
 /// | `step_states` | step of a run that has moved | `run` (id), `scope`, `step`, `name` (of outermost steps), `status`, `since`, `position` (of the event that says so); numbers are those of the definition of the time, names those of the one that the run began with |
+/// | `workflow_steps` | outermost step of a definition | `workflow` (id), `version`, `definition` (first letters of the digest), `step` (number), `name` |
+/// | `step_dependencies` | pair of outermost steps of which one comes after the other | `workflow` (id), `version`, `definition` (first letters of the digest), `name`, `depends_on`, `kind` (`after`, `on_success`, `on_failure`, `on_error`, `otherwise`, `always`: what the definition says), `class` (of errors; a step that is `finally` comes after all others, and is listed with none) |
 ///
 /// Where `run_overview` says that something is `forgotten`, `events` lacks what happened before, and
 /// `step_states` the steps that have not moved since.
@@ -185,6 +187,21 @@ use crate::time::Timestamp;
 /// Where its steps stand:
 /// ```sql
 /// SELECT scope, step, name, status, since FROM step_states WHERE run = 'order-4711';
+/// ```
+/// Which steps nothing has happened to so far, of live runs that still have the definition that they began with:
+/// ```sql
+/// SELECT runs.run, steps.step, steps.name FROM run_overview AS runs
+/// JOIN workflow_steps AS steps USING (definition)
+/// LEFT JOIN step_states AS states ON states.run = runs.run AND states.scope = 0
+///   AND states.step = steps.step
+/// WHERE runs.status IN ('running', 'paused') AND states.step IS NULL
+///   AND NOT EXISTS (SELECT 1 FROM definition_changes AS changes WHERE changes.run = runs.run)
+/// ORDER BY runs.run, steps.step;
+/// ```
+/// Which step of a workflow comes after which:
+/// ```sql
+/// SELECT name, depends_on, kind, class FROM step_dependencies WHERE workflow = 'w'
+/// ORDER BY name, depends_on;
 /// ```
 /// The slowest attempts of the steps of a workflow, in seconds:
 /// ```sql

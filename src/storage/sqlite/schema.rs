@@ -15,11 +15,12 @@ use crate::error::Result;
 const APPLICATION: i32 = 0x7374_6570;
 
 /// Each takes the schema from its place to the next; none is ever changed.
-pub(super) const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 5] = [
     include_str!("schema.sql"),
     include_str!("snapshots.sql"),
     include_str!("removed.sql"),
     include_str!("definitions.sql"),
+    include_str!("steps.sql"),
 ];
 
 /// Statements that a connection keeps compiled: more than there are.
