@@ -74,6 +74,19 @@ fn one_that_the_database_cannot_take_does_not_spoil_the_others() {
 }
 
 #[test]
+fn what_comes_at_once_is_written_in_one_transaction_of_each_lane() {
+    let Some((storage, schema)) = opened("group") else { return };
+    let names: Vec<String> = (0..100).map(|number| format!("r{number}")).collect();
+    names.iter().for_each(|name| create(&storage, name));
+    let commits = names.iter().map(|name| storage.commit(&id(name), commit(A, 0, vec![ready(0)])));
+    let commits: Vec<_> = commits.collect();
+    assert!(block_on(join_all(commits)).iter().all(Result::is_ok));
+    let made = format!("SELECT count(DISTINCT xmin::text) FROM {schema}.events");
+    let made = number(server().unwrap(), &made);
+    assert!((1..=2).contains(&made), "{made} transactions");
+}
+
+#[test]
 fn whoever_stops_waiting_in_the_middle_stops_nobody_else() {
     let Some((storage, schema)) = opened("leader") else { return };
     let names: Vec<String> = (0..40).map(|number| format!("r{number}")).collect();

@@ -49,6 +49,31 @@ fn one_that_the_database_cannot_take_does_not_spoil_the_others() {
     write(&storage, "good", commit(A, 2, vec![ready(0)])).unwrap();
 }
 
+/// How many transactions the log holds: the last frame of each says how large the file is from then on.
+fn transactions(folder: &Folder) -> usize {
+    let log = fs::read(folder.0.join("runs.db-wal")).unwrap();
+    let page = u32::from_be_bytes(log[8..12].try_into().unwrap()) as usize;
+    log[32..].chunks_exact(24 + page).filter(|frame| frame[4..8] != [0; 4]).count()
+}
+
+#[test]
+fn what_comes_while_others_write_is_committed_together_with_the_next() {
+    let folder = Folder::new("group");
+    let storage = folder.open();
+    let names: Vec<String> = (0..100).map(|number| format!("r{number}")).collect();
+    names.iter().for_each(|name| create(&storage, name));
+    let before = transactions(&folder);
+    let other = folder.plain();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let commits = names.iter().map(|name| storage.commit(&id(name), commit(A, 0, vec![ready(0)])));
+    let commits: Vec<_> = commits.collect();
+    other.execute_batch("ROLLBACK").unwrap();
+    assert!(block_on(join_all(commits)).iter().all(Result::is_ok));
+    // With the first those that were there when it was begun, and then all others.
+    let made = transactions(&folder) - before;
+    assert!((1..=2).contains(&made), "{made} transactions");
+}
+
 #[test]
 fn a_lone_caller_is_answered_at_once_and_gets_its_buffer_back() {
     let folder = Folder::new("lone");
