@@ -122,8 +122,9 @@ use crate::workflow::Workflow;
 ///   is held, parked, set aside or has a message stays.
 /// - The id of a run that was removed stays taken until it is `clear`ed: something may be kept
 ///   elsewhere under it. Only who removed it clears it. `purge` names to an owner what it has removed
-///   and not cleared, and what others have left that are not alive, which is then this owner's; all of
-///   that is within its limit.
+///   and not cleared, and what others have left that are not alive, which is then this owner's. All of
+///   that is within its limit, of which up to half is for what is removed now: one half does not wait
+///   for the other.
 ///
 /// [`ErrorKind::NotFound`]: crate::ErrorKind::NotFound
 /// [`ErrorKind::Conflict`]: crate::ErrorKind::Conflict
@@ -343,6 +344,13 @@ pub struct Purge {
     pub workflow: Option<String>,
     /// At most this many.
     pub limit: usize,
+}
+
+impl Purge {
+    /// How many may be removed now, when so many are still to be cleared.
+    pub(crate) fn room(&self, left: usize) -> usize {
+        self.limit - left.min(self.limit.div_ceil(2))
+    }
 }
 
 /// Why a lock was not given.

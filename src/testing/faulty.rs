@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
@@ -182,19 +183,26 @@ impl<S: Storage> Faulty<S> {
 }
 
 /// Waits for an answer on this thread, inside of whatever executor.
-pub(super) fn wait<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(Thread);
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread, AtomicBool);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
+            self.1.store(true, Ordering::Release);
             self.0.unpark();
         }
     }
     let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let unpark = Arc::new(Unpark(std::thread::current(), AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&unpark));
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(answer) => return answer,
-            Poll::Pending => std::thread::park(),
+            // Somebody else who parks on this thread may have heard what was meant for this.
+            Poll::Pending => {
+                while !unpark.1.swap(false, Ordering::Acquire) {
+                    std::thread::park();
+                }
+            }
         }
     }
 }

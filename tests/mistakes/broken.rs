@@ -541,7 +541,7 @@ impl Broken {
     /// Whether another thread is between looking and doing at the same time.
     fn meets(&self) -> bool {
         let mut met = self.between.fetch_add(1, Ordering::SeqCst) > 0;
-        // Long enough for others that were started with this one, however busy the machine is.
+        // Long enough for others that were started with this one, even on a busy machine.
         for _ in 0..5_000 {
             if met {
                 break;

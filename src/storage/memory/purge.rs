@@ -20,9 +20,9 @@ impl Inner {
                 named.push(run.clone());
             }
         }
-        named.truncate(which.limit);
-        let goes = self.finished(which).into_iter().take(which.limit - named.len());
-        for (_, run) in goes.collect::<Vec<_>>() {
+        let goes: Vec<_> = self.finished(which).into_iter().take(which.room(named.len())).collect();
+        named.truncate(which.limit - goes.len());
+        for (_, run) in goes {
             self.locks.release_all(&run);
             if let Some(stored) = self.runs.remove(&run) {
                 let workflow = stored.workflow.id().to_string();

@@ -25,29 +25,9 @@ pub(super) async fn purge(
 ) -> Done<Vec<RunId>> {
     let waits = format!("SET LOCAL lock_timeout = '{WAITS_MAX}'");
     connection.execute(AssertSqlSafe(waits)).await?;
-    let left = left(connection, sql, which).await?;
-    let room = which.limit.saturating_sub(left.len());
-    let mut named = remove_some(connection, sql, which, room).await?;
-    named.extend(take(connection, sql, left, which.owner).await?);
-    if named.is_empty() && room < which.limit {
-        // Others were quicker to take what was left, and there may still be something to remove.
-        named = remove_some(connection, sql, which, which.limit).await?;
-    }
-    // What nobody can name nobody has put there.
-    let mut named: Vec<RunId> = named.into_iter().filter_map(|run| RunId::new(run).ok()).collect();
-    named.sort_unstable();
-    Ok(Ok(named))
-}
-
-/// Removes up to so many runs, and names them.
-async fn remove_some(
-    connection: &mut PgConnection,
-    sql: &Sql,
-    which: &Purge,
-    limit: usize,
-) -> sqlx::Result<Vec<String>> {
+    let mut left = left(connection, sql, which).await?;
     let (mut gone, mut events) = (Vec::new(), 0);
-    for run in goes(connection, sql, which, limit).await? {
+    for run in goes(connection, sql, which, which.room(left.len())).await? {
         if events > 0 && events + run.events > EVENTS_AT_ONCE {
             break;
         }
@@ -64,7 +44,15 @@ async fn remove_some(
         delete(connection, sql, &["runs"], &keys).await?;
         remove_unnamed(connection, sql, definitions).await?;
     }
-    Ok(gone.into_iter().map(|run| run.id).collect())
+    left.truncate(which.limit - gone.len());
+    let mut named = take(connection, sql, left, which.owner).await?;
+    named.extend(gone.into_iter().map(|run| run.id));
+    // What nobody can name nobody has put there.
+    let mut named: Vec<RunId> = named.into_iter().filter_map(|run| RunId::new(run).ok()).collect();
+    named.sort_unstable();
+    // One may have been cleared, added again and removed since it was seen to be left.
+    named.dedup();
+    Ok(Ok(named))
 }
 
 /// Whoever adds a run takes a weak lock on this table before it reads it, and waits from here on: under

@@ -16,37 +16,42 @@ use crate::time::Timestamp;
 const EVENTS_AT_ONCE: i64 = 50_000;
 
 pub(super) fn purge(connection: &Connection, which: &Purge) -> Done<Vec<RunId>> {
-    let mut named = left(connection, which)?;
-    let room = which.limit.saturating_sub(named.len());
-    let mut events = 0;
+    let mut left = left(connection, which)?;
+    let (mut gone, mut events) = (Vec::new(), 0);
     let mut definitions = BTreeSet::new();
-    for run in goes(connection, which, room)? {
+    for run in goes(connection, which, which.room(left.len()))? {
         if events > 0 && events + run.events > EVENTS_AT_ONCE {
             break;
         }
         events += run.events;
         definitions.extend(workflows::of_run(connection, run.run)?);
         remove(connection, &run, which.owner)?;
-        named.push(run.id);
+        gone.push(run.id);
     }
     workflows::remove_unnamed(connection, &definitions)?;
+    left.truncate(which.limit - gone.len());
+    take(connection, &left, which.owner)?;
     // What nobody can name nobody has put there.
-    let mut named: Vec<RunId> = named.into_iter().filter_map(|run| RunId::new(run).ok()).collect();
+    let named = gone.into_iter().chain(left);
+    let mut named: Vec<RunId> = named.filter_map(|run| RunId::new(run).ok()).collect();
     named.sort_unstable();
     Ok(Ok(named))
 }
 
 /// Runs that were removed and whose ids are to be cleared by this owner.
 fn left(connection: &Connection, which: &Purge) -> rusqlite::Result<Vec<String>> {
-    let mut take = connection.prepare_cached(
-        "UPDATE purged SET owner = ?1 WHERE id IN (
-           SELECT id FROM purged
-           WHERE owner = ?1 OR owner NOT IN (SELECT owner FROM owners WHERE state = 'alive')
-           ORDER BY id LIMIT ?2
-         ) RETURNING id",
+    let mut find = connection.prepare_cached(
+        "SELECT id FROM purged
+         WHERE owner = ?1 OR owner NOT IN (SELECT owner FROM owners WHERE state = 'alive')
+         ORDER BY id LIMIT ?2",
     )?;
     let owner = owner_bytes(which.owner);
-    take.query_map(params![owner, integer(which.limit)], |row| row.get(0))?.collect()
+    find.query_map(params![owner, integer(which.limit)], |row| row.get(0))?.collect()
+}
+
+fn take(connection: &Connection, left: &[String], owner: Owner) -> rusqlite::Result<()> {
+    let mut take = connection.prepare_cached("UPDATE purged SET owner = ?1 WHERE id = ?2")?;
+    left.iter().try_for_each(|run| take.execute(params![owner_bytes(owner), run]).map(drop))
 }
 
 /// A run that is to go.

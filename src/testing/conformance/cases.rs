@@ -317,7 +317,7 @@ macro_rules! __storage_cases {
                 a_workflow_that_another_run_has_stays,
                 what_is_not_cleared_is_named_again,
                 only_who_removed_it_is_told,
-                as_many_that_were_left_are_named_as_there_is_room_for,
+                what_was_left_and_what_goes_now_share_the_room,
                 what_somebody_left_is_told_to_another,
                 clearing_what_is_not_to_be_cleared_changes_nothing,
                 ids_stay_taken_when_it_is_opened_again,

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::pin::pin;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use futures::future::{Either, select};
-use futures::stream::BoxStream;
 
 use super::StorageFactory;
 use super::given::id;
@@ -21,7 +23,7 @@ use crate::id::StepKey;
 use crate::journal::{Event, Outcome, Recorded, Signal, Vote};
 use crate::retry::RetryConfig;
 use crate::storage::around::around_storage;
-use crate::storage::{Owner, Reply, Storage};
+use crate::storage::{Reply, Storage};
 use crate::testing::{Call, CrashTest, Fault, Faulty, Stalled, VirtualRuntime};
 use crate::value::Value;
 use crate::workflow::{Approval, Limits, Lock, OnUnknown, Step, Wait, Workflow};
@@ -33,83 +35,122 @@ const PATIENCE: Duration = Duration::from_secs(2 * 3_600);
 const SNAPSHOT_EVERY: u64 = 8;
 
 /// Kills a program that runs workflows on the storage, up to three times for each seed: before a call of
-/// the storage, after it and before anybody hears so, or at any moment; and begins it again. Each seed
-/// needs a storage of its own.
+/// the storage, after it and before anybody hears so, or at any moment; and begins it again. The storage
+/// itself stays open. Each seed needs one of its own.
 ///
 /// The run waits for a timer, a signal and an approval, takes a lock, tries again, has a loop over a list
 /// and a step that is begun at most once. It comes to its end; no step that has a result is begun again,
 /// nor one that may be begun once; each finds what was recorded; all messages are answered; nothing is
 /// locked in the end. With [`CrashTest`] your own programs are tested so.
 ///
+/// Time is virtual, and [news](Storage::news) are not heard: what is new is found by asking.
+///
 /// # Panics
 /// With the seed, at the first thing that is not so.
 pub fn crashes(factory: &dyn StorageFactory, seeds: Range<u64>) {
     for seed in seeds {
-        let story = Story::new(factory, format!("crashes_{seed}"));
-        let test = CrashTest::on(story.storage.clone(), seed);
-        let outcome = story.within(|| test.run(|engine| story.life(engine)));
-        story.check(&format!("seed {seed}"), outcome);
+        let story = Story::new(factory, &format!("crashes_{seed}"), format!("seed {seed}"));
+        let tell = |storage| CrashTest::on(storage, seed).run(|engine| story.life(engine));
+        story.check(story.within(tell));
     }
 }
+
+/// Calls that a run makes, at least: with fewer it would not say much that one of them fails.
+const CALLS_MIN: u64 = 40;
 
 /// Has each call of the storage fail once: before it is done, after it was done, and without an answer,
 /// whether it is done or not; or every so many of them. Each failure needs a storage of its own: it is
 /// the run of [`crashes`], and what is promised is the same.
 ///
 /// # Panics
-/// With the call and how it fails, at the first thing that is not so; and where so few calls are made that
-/// it says nothing.
+/// With the call and how it fails, at the first thing that is not so; and where there are no so many calls.
 pub fn failures(factory: &dyn StorageFactory, every: u64) {
-    let faults = [Fault::Before, Fault::After, Fault::Hangs, Fault::HangsAfter];
-    for (place, fault) in (0..).zip(faults) {
-        let first = 1 + place % every.max(1);
-        let mut failed = 0;
-        for number in (first..).step_by(usize::try_from(every.max(1)).unwrap_or(usize::MAX)) {
-            let story = Story::new(factory, format!("failures_{place}_{number}"));
-            let time = VirtualRuntime::new(number);
-            let decide = move |call: Call| (call.number == number).then_some(fault);
-            let storage = Faulty::new(story.storage.clone(), decide);
-            let engine = Engine::builder().runtime(time.clone()).storage(storage.clone());
-            let outcome = story.within(|| time.block_on(story.life(engine)));
-            story.check(&format!("call {number}, {fault:?}"), outcome);
-            if storage.calls() < number {
-                break;
-            }
-            failed += 1;
+    let every = every.max(1);
+    let calls = with_failure(factory, 0, Fault::Before);
+    assert!(
+        calls >= CALLS_MIN.max(every),
+        "there are {calls} calls, of which each {every}th is to fail"
+    );
+    for (place, fault) in (0..).zip([Fault::Before, Fault::After, Fault::Hangs, Fault::HangsAfter])
+    {
+        let mut failing = 1 + place % every;
+        while with_failure(factory, failing, fault) >= failing {
+            failing += every;
         }
-        assert!(failed * every.max(1) >= 40, "{failed} calls have failed: too few to say anything");
     }
 }
 
-/// The storage under test, to be shared by lives.
+/// The run, of whose calls this one fails; how many there were.
+fn with_failure(factory: &dyn StorageFactory, failing: u64, fault: Fault) -> u64 {
+    let (name, when) = (format!("fails_{failing}_{fault:?}"), format!("call {failing}, {fault:?}"));
+    let story = Story::new(factory, &name, when);
+    let (outcome, calls) = story.within(|storage| {
+        let time = VirtualRuntime::new(failing);
+        let decide = move |call: Call| (call.number == failing).then_some(fault);
+        let storage = Faulty::new(storage, decide);
+        let engine = Engine::builder().runtime(time.clone()).storage(storage.clone());
+        (time.block_on(story.life(engine)), storage.calls())
+    });
+    story.check(outcome);
+    calls
+}
+
+/// A call of the storage, to be made where the factory wants it.
+type Job = Box<dyn FnOnce(&dyn StorageFactory) + Send>;
+
+/// The storage under test, whose calls are made on the thread of the test: that of the engines is in the
+/// middle of virtual time, where a storage cannot have a runtime of its own.
 #[derive(Clone)]
-struct Tested(Arc<dyn Storage>);
+struct Tested {
+    storage: Arc<dyn Storage>,
+    /// None says that no more will come.
+    jobs: Sender<Option<Job>>,
+}
 
 impl Tested {
-    fn call<T>(&self, _: &str, work: impl FnOnce(&dyn Storage) -> Reply<T>) -> Reply<T> {
-        work(&*self.0)
+    fn call<T: Send + Unpin + 'static>(
+        &self,
+        method: &str,
+        work: impl FnOnce(&dyn Storage) -> Reply<Result<T>> + Send + 'static,
+    ) -> Reply<Result<T>> {
+        let (answer, answered) = channel();
+        let storage = Arc::clone(&self.storage);
+        let job: Job = Box::new(move |factory| {
+            // Who has asked waits.
+            let _ = answer.send(wait(factory, work(&*storage)));
+        });
+        // What is never sent is dropped, and so never answered.
+        let _ = self.jobs.send(Some(job));
+        let over = |_| Err(Error::new(ErrorKind::Storage, format!("nobody answers `{method}`")));
+        Reply::ready(answered.recv().unwrap_or_else(over))
     }
 }
 
 impl fmt::Debug for Tested {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.storage.fmt(f)
     }
 }
 
 impl Storage for Tested {
-    around_storage!();
+    around_storage!(owned);
 
     fn poll_every(&self) -> Duration {
-        self.0.poll_every()
-    }
-
-    fn news(&self, owner: Owner) -> BoxStream<'static, ()> {
-        self.0.news(owner)
+        self.storage.poll_every()
     }
 
     fn takes_writes(&self) -> bool {
-        self.0.takes_writes()
+        self.storage.takes_writes()
+    }
+}
+
+/// However it ends, whoever makes its calls is to hear so.
+struct Over(Sender<Option<Job>>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        // Nobody makes any more if one of them has panicked.
+        let _ = self.0.send(None);
     }
 }
 
@@ -149,36 +190,60 @@ impl Notes {
 /// One run, from its beginning to its end, on a storage of its own.
 struct Story<'a> {
     factory: &'a dyn StorageFactory,
-    storage: Tested,
+    storage: Arc<dyn Storage>,
+    /// What is done to it.
+    when: String,
     workflow: Workflow,
     notes: Arc<Mutex<Notes>>,
 }
 
 const RUN: &str = "order";
 
+impl Drop for Story<'_> {
+    // For who reads what a test says when the storage has panicked.
+    #[allow(clippy::print_stderr)]
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("it fails at {}", self.when);
+        }
+    }
+}
+
 impl<'a> Story<'a> {
-    fn new(factory: &'a dyn StorageFactory, name: String) -> Self {
-        let storage = Tested(factory.open(&name));
-        Self { factory, storage, workflow: workflow(), notes: Arc::default() }
+    fn new(factory: &'a dyn StorageFactory, name: &str, when: String) -> Self {
+        let storage = factory.open(name);
+        Self { factory, storage, when, workflow: workflow(), notes: Arc::default() }
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// With whatever the storage needs around.
-    fn within<T: Send>(&self, run: impl FnOnce() -> T) -> T {
-        let mut done = None;
-        self.factory.block_on(Box::pin(async { done = Some(run()) }));
-        done.expect("`block_on` came back before the future had ended")
+    /// Tells it on a thread of its own, and makes the calls of the storage on this one.
+    fn within<T: Send>(&self, tell: impl FnOnce(Tested) -> T + Send) -> T {
+        let (jobs, asked) = channel();
+        let tested = Tested { storage: Arc::clone(&self.storage), jobs: jobs.clone() };
+        thread::scope(|scope| {
+            let story = scope.spawn(move || {
+                let _over = Over(jobs);
+                tell(tested)
+            });
+            asked.iter().map_while(|job| job).for_each(|job| job(self.factory));
+            drop(asked);
+            story.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+
+    fn engine(&self, engine: EngineBuilder) -> Result<Engine> {
+        let notes = Arc::clone(&self.notes);
+        let work = executor_fn(move |ctx| work(ctx, Arc::clone(&notes)));
+        let limits = EngineLimits { snapshot_every: SNAPSHOT_EVERY, ..EngineLimits::default() };
+        engine.limits(limits).executor("work", work).build()
     }
 
     /// What a program does each time that it begins.
     async fn life(&self, engine: EngineBuilder) -> Result<Outcome> {
-        let notes = Arc::clone(&self.notes);
-        let work = executor_fn(move |ctx| work(ctx, Arc::clone(&notes)));
-        let limits = EngineLimits { snapshot_every: SNAPSHOT_EVERY, ..EngineLimits::default() };
-        let engine = engine.limits(limits).executor("work", work).build()?;
+        let engine = self.engine(engine)?;
         let (runs, over) = (pin!(self.runs(&engine)), engine.runtime().sleep(2 * PATIENCE));
         match select(runs, over).await {
             Either::Left((outcome, _)) => outcome,
@@ -211,32 +276,30 @@ impl<'a> Story<'a> {
         }
     }
 
-    fn check(&self, when: &str, outcome: Result<Result<Outcome>, Stalled>) {
+    fn check(&self, outcome: Result<Result<Outcome>, Stalled>) {
+        let when = &*self.when;
         let is_good = matches!(outcome, Ok(Ok(Outcome::Succeeded(_))));
         assert!(is_good, "{when}: the run comes to {outcome:?}");
         let run = id(RUN);
-        let events = wait(self.factory, self.storage.0.events(&run, 0, usize::MAX));
-        let events = events.expect("the journal can be read");
-        self.notes().check(when, &events);
-        let inbox = wait(self.factory, self.storage.0.inbox(&run)).expect("the inbox can be read");
+        let failed = |error| panic!("{when}: the storage has failed: {error}");
+        let events = wait(self.factory, self.storage.events(&run, 0, usize::MAX));
+        self.notes().check(when, &events.unwrap_or_else(failed));
+        let inbox = wait(self.factory, self.storage.inbox(&run));
+        let inbox = inbox.unwrap_or_else(|error| panic!("{when}: the storage has failed: {error}"));
         assert!(inbox.is_empty(), "{when}: nobody answers {inbox:?}");
-        self.check_lock(when);
+        let is_free = self.within(|storage| self.next_is_locked(storage));
+        assert!(is_free, "{when}: a lock is not free");
     }
 
-    /// The next one gets the lock.
-    fn check_lock(&self, when: &str) {
-        let step = locked("last");
-        let next = Workflow::builder("next").limits(patient()).step(step).build();
+    /// Whether the next run gets the lock.
+    fn next_is_locked(&self, storage: Tested) -> bool {
+        let next = Workflow::builder("next").limits(patient()).step(locked("last")).build();
         let next = next.expect("the workflow is a good one");
         let time = VirtualRuntime::new(1);
-        let notes = Arc::clone(&self.notes);
-        let work = executor_fn(move |ctx| work(ctx, Arc::clone(&notes)));
-        let storage = Faulty::new(self.storage.clone(), |_| None);
         let engine = Engine::builder().runtime(time.clone()).storage(storage);
-        let engine = engine.executor("work", work).build().expect("the engine is a good one");
-        let outcome = self.within(|| time.block_on(engine.execute(&next, ())));
-        let is_free = matches!(&outcome, Ok(Ok(run)) if run.output().is_some());
-        assert!(is_free, "{when}: the lock is not free: {outcome:?}");
+        let engine = self.engine(engine).expect("the engine is a good one");
+        let run = time.block_on(engine.execute(&next, ()));
+        matches!(run, Ok(Ok(run)) if run.output().is_some())
     }
 }
 

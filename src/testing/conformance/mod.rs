@@ -119,11 +119,9 @@ pub trait StorageFactory: Sync {
         false
     }
 
-    /// Runs a future to its end, on the thread that calls: for storages that need a runtime around. In
-    /// [`crashes`] and [`failures`] the storage has to come to its answers while that thread waits.
+    /// Runs a future to its end, on the thread that calls: for storages that need a runtime around.
     fn block_on(&self, future: LocalBoxFuture<'_, ()>) {
-        // Inside of it a storage may run an executor.
-        crate::testing::faulty::wait(future);
+        futures::executor::block_on(future);
     }
 }
 
