@@ -90,6 +90,10 @@ impl StartOptions {
 /// [`Engine::serve`]. When nobody does, it stands still; when besides nobody has a handle any more,
 /// what it was running is dropped, and is run again, as the same attempts, when it goes on.
 ///
+/// Whoever keeps a handle keeps the run from other programs as long as its engine is alive, be it for
+/// another run: what they say to it waits until it is driven here, or something is said to it here, or
+/// the last handle goes. So let go of what you do not drive.
+///
 /// Every future that a handle gives may be dropped. What was to be said to the run has then been said
 /// once or not at all; if it has, whoever drives the run next finds it.
 pub struct RunHandle {
