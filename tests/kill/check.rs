@@ -130,6 +130,8 @@ fn ran_once(text: &str, last: &Snapshot) {
                 let is_next = attempt == last + 1;
                 let is_again = attempt == last && deaths > died;
                 let is_late = attempt <= last && came_back;
+                let is_once = run.starts_with("once-") && step == "a";
+                assert!(!is_once || last == 0, "{key} is begun at most once\n{text}");
                 assert!(is_next || is_again || is_late, "{key} {attempt}\n{text}");
                 began.insert(key, (attempt.max(last), deaths));
             }

@@ -36,17 +36,17 @@ use futures_timer::Delay;
 use serde_json::json;
 use stepwell::engine::EngineLimits;
 use stepwell::storage::Statement;
-use stepwell::workflow::Lock;
+use stepwell::workflow::{Lock, OnUnknown};
 use stepwell::{
-    Engine, ExecutionContext, RetryConfig, RunHandle, RunId, RunStatus, StartOptions, Step,
-    StepError, Storage, Wait, Workflow, executor_fn,
+    Engine, ErrorClass, ExecutionContext, RetryConfig, RunHandle, RunId, RunStatus, StartOptions,
+    Step, StepError, Storage, Wait, Workflow, executor_fn,
 };
 
 /// Tells a child what it is, and where.
 const FOLDER: &str = "STEPWELL_TEST_KILL_FOLDER";
 
 /// Every run of a shape ends so, with so many steps that have a result.
-const SHAPES: [(&str, RunStatus, usize); 8] = [
+const SHAPES: [(&str, RunStatus, usize); 9] = [
     ("chain", RunStatus::Succeeded, 4),
     ("diamond", RunStatus::Succeeded, 5),
     ("each", RunStatus::Succeeded, 7),
@@ -55,6 +55,7 @@ const SHAPES: [(&str, RunStatus, usize); 8] = [
     ("signal", RunStatus::Succeeded, 2),
     ("undo", RunStatus::Failed, 4),
     ("locked", RunStatus::Succeeded, 3),
+    ("once", RunStatus::Succeeded, 1),
 ];
 
 fn work(id: &str) -> Step {
@@ -103,6 +104,14 @@ fn shape(name: &str) -> Workflow {
             work("a").compensate(undo("undo_a")),
             work("b").input("a", "a").compensate(undo("undo_b")),
             Step::task("c", "never").after("b"),
+        ],
+        // Whoever dies while it begins a step that runs at most once leaves the other one to be done.
+        "once" => vec![
+            work("a")
+                .at_most_once()
+                .on_unknown(OnUnknown::Fail)
+                .on_error(ErrorClass::OutcomeUnknown, "look"),
+            work("look"),
         ],
         _ => vec![
             work("a").lock(Lock::new("one")),

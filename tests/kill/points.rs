@@ -12,8 +12,8 @@ use super::deadly::{End, HALTS};
 use super::*;
 
 const DIES_AT: &str = "STEPWELL_TEST_KILL_AT";
-pub(super) const RUNS: [&str; 6] =
-    ["each-0", "retry-1", "timer-2", "signal-3", "undo-4", "locked-5"];
+pub(super) const RUNS: [&str; 7] =
+    ["each-0", "retry-1", "timer-2", "signal-3", "undo-4", "locked-5", "once-6"];
 
 /// Another number of writes than a plan says, of which one is tried. On a server, and where another has to
 /// go on, a lease passes after each.
@@ -134,6 +134,8 @@ pub(super) fn all(place: &Place, storage: Deadly) {
 
 fn at_every_write(test: &str, plan: Plan) {
     plan.run(&format!("points::{test}"), at_write);
+    let is_child = Place::given().is_some();
+    assert!(is_child || plan.every > 1 || LOOKED.load(Ordering::Relaxed) > 0);
 }
 
 /// Whether there are no so many writes.
@@ -156,8 +158,13 @@ fn at_write(test: &str, plan: Plan, point: u64) -> bool {
     }
     all(&place, place.open());
     check(&place, &snapshots);
+    let looked = place.witness().text().contains("once-6 look");
+    LOOKED.fetch_add(u64::from(looked), Ordering::Relaxed);
     is_last
 }
+
+/// How often nobody knew what had become of the step that runs at most once.
+static LOOKED: AtomicU64 = AtomicU64::new(0);
 
 fn lives(place: &Place, test: &str, dies_at: u64) -> bool {
     let output = place.child(test, &[(DIES_AT, dies_at.to_string())]).output().unwrap();
