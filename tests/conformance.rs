@@ -42,16 +42,6 @@ fn random_operations_are_answered_as_the_contract_says() {
 }
 
 #[test]
-fn programs_that_are_killed_come_to_their_ends() {
-    conformance::crashes(&InMemory::default(), 0..300);
-}
-
-#[test]
-fn whichever_call_fails_runs_come_to_their_ends() {
-    conformance::failures(&InMemory::default(), 1);
-}
-
-#[test]
 fn cases_have_names_of_their_own() {
     let names: BTreeSet<String> = conformance::cases().iter().map(ToString::to_string).collect();
     assert_eq!(names.len(), conformance::cases().len());
@@ -116,14 +106,29 @@ fn random_operations_are_answered_by_sqlite_as_by_memory() {
     conformance::differential(&InFiles::new(), seeds(40), 120);
 }
 
-#[cfg(feature = "sqlite")]
-#[test]
-fn programs_on_sqlite_that_are_killed_come_to_their_ends() {
-    conformance::crashes(&InFiles::new(), 0..30);
-}
+/// Engines, while programs are killed and calls fail.
+mod matrix {
+    use super::*;
 
-#[cfg(feature = "sqlite")]
-#[test]
-fn whichever_call_of_sqlite_fails_runs_come_to_their_ends() {
-    conformance::failures(&InFiles::new(), 10);
+    #[test]
+    fn programs_that_are_killed_come_to_their_ends() {
+        conformance::crashes(&InMemory::default(), 0..300);
+    }
+
+    #[test]
+    fn whichever_call_fails_runs_come_to_their_ends() {
+        conformance::failures(&InMemory::default(), 1);
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[test]
+    fn programs_on_sqlite_that_are_killed_come_to_their_ends() {
+        conformance::crashes(&InFiles::new(), 0..30);
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[test]
+    fn whichever_call_of_sqlite_fails_runs_come_to_their_ends() {
+        conformance::failures(&InFiles::new(), 10);
+    }
 }

@@ -4,6 +4,7 @@
 
 mod dropped;
 mod engines;
+mod matrix;
 #[path = "../dropped/polled.rs"]
 mod polled;
 mod pooler;
@@ -108,16 +109,6 @@ fn random_operations_are_answered_by_postgres_as_by_memory() {
     let sequences = std::env::var("STEPWELL_TEST_DIFFERENTIAL");
     let sequences = sequences.map_or(20, |count| count.parse().unwrap());
     conformance::differential(&InSchemas::new(), 0..sequences, 100);
-}
-
-#[test]
-fn programs_on_postgres_that_are_killed_come_to_their_ends() {
-    conformance::crashes(&InSchemas::new(), 0..10);
-}
-
-#[test]
-fn whichever_call_of_postgres_fails_runs_come_to_their_ends() {
-    conformance::failures(&InSchemas::new(), 20);
 }
 
 /// A storage in a schema of its own, and the name of that.
