@@ -25,6 +25,8 @@ const HOUR: Duration = Duration::from_secs(3_600);
 struct Blobs {
     blobs: MemoryBlobs,
     fails: Arc<AtomicU32>,
+    /// Those of runs whose ids begin so are never deleted.
+    stuck: Arc<Mutex<Option<&'static str>>>,
     slow: Arc<Mutex<Option<(VirtualRuntime, Duration)>>>,
     blocks: Arc<Mutex<Option<(VirtualRuntime, Duration)>>>,
     /// How often each run's were deleted.
@@ -42,6 +44,9 @@ impl BlobStore for Blobs {
 
     fn delete_run(&self, run: &RunId) -> Reply<Result<()>> {
         let fewer = |left: u32| left.checked_sub(1);
+        if self.stuck.lock().unwrap().is_some_and(|stuck| run.as_str().starts_with(stuck)) {
+            return Reply::ready(Err(Error::new(ErrorKind::Storage, "it does not go")));
+        }
         match self.fails.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer) {
             Ok(_) => Reply::ready(Err(Error::new(ErrorKind::Storage, "no such luck"))),
             Err(_) => {
@@ -253,6 +258,28 @@ fn a_blob_store_that_fails_keeps_no_run_from_going_on() {
         world.blobs.fails.store(0, Ordering::SeqCst);
         engine.serve(world.nap(HOUR)).await.unwrap();
         assert_eq!(world.names().await, [""; 0]);
+    });
+}
+
+#[test]
+fn a_blob_that_is_stuck_keeps_no_other_rule_from_its_runs() {
+    let world = World::new();
+    world.run(async {
+        *world.blobs.stuck.lock().unwrap() = Some("v");
+        let hour = for_an_hour();
+        let engine = world.engine([hour.clone().workflow("v"), hour.workflow("w")]);
+        for id in ["v1", "v2"] {
+            ended(&engine, "v", id).await;
+        }
+        ended(&engine, "w", "w1").await;
+        engine.serve(world.nap(2 * HOUR)).await.unwrap();
+        assert_eq!(world.names().await, [""; 0]);
+        ended(&engine, "w", "w1").await;
+        let taken = engine.start_with(&work("v"), (), StartOptions::id("v1")).await.unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
+        *world.blobs.stuck.lock().unwrap() = None;
+        engine.serve(world.nap(HOUR / 2)).await.unwrap();
+        ended(&engine, "v", "v1").await;
     });
 }
 

@@ -124,11 +124,15 @@ impl Inner {
     }
 
     async fn purge_by_rules(&self) -> Result<usize> {
-        let mut some = 0;
+        let (mut some, mut failed) = (0, None);
         for retention in &self.retention {
-            some += self.purge_some(retention).await?;
+            match self.purge_some(retention).await {
+                Ok(count) => some += count,
+                // The other rules have nothing to do with it.
+                Err(error) => failed = Some(error),
+            }
         }
-        Ok(some)
+        failed.map_or(Ok(some), Err)
     }
 
     async fn purge_some(&self, retention: &Retention) -> Result<usize> {

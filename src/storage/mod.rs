@@ -123,8 +123,8 @@ use crate::workflow::Workflow;
 /// - The id of a run that was removed stays taken until it is `clear`ed: something may be kept
 ///   elsewhere under it. Only who removed it clears it. `purge` names to an owner what it has removed
 ///   and not cleared, and what others have left that are not alive, which is then this owner's. All of
-///   that is within its limit, of which up to half is for what is removed now: one half does not wait
-///   for the other.
+///   that is within its limit. Where there is too much of both, what was left has half of it, and the
+///   odd one, by id; what one does not need the other has.
 ///
 /// [`ErrorKind::NotFound`]: crate::ErrorKind::NotFound
 /// [`ErrorKind::Conflict`]: crate::ErrorKind::Conflict

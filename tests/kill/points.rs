@@ -135,7 +135,8 @@ pub(super) fn all(place: &Place, storage: Deadly) {
 fn at_every_write(test: &str, plan: Plan) {
     plan.run(&format!("points::{test}"), at_write);
     let is_child = Place::given().is_some();
-    assert!(is_child || plan.every > 1 || LOOKED.load(Ordering::Relaxed) > 0);
+    let looked = &LOOKED[usize::from(plan.before)];
+    assert!(is_child || plan.every > 1 || looked.load(Ordering::Relaxed) > 0);
 }
 
 /// Whether there are no so many writes.
@@ -159,12 +160,13 @@ fn at_write(test: &str, plan: Plan, point: u64) -> bool {
     all(&place, place.open());
     check(&place, &snapshots);
     let looked = place.witness().text().contains("once-6 look");
-    LOOKED.fetch_add(u64::from(looked), Ordering::Relaxed);
+    LOOKED[usize::from(plan.before)].fetch_add(u64::from(looked), Ordering::Relaxed);
     is_last
 }
 
-/// How often nobody knew what had become of the step that runs at most once.
-static LOOKED: AtomicU64 = AtomicU64::new(0);
+/// How often nobody knew what had become of the step that runs at most once, after a death behind a write
+/// and before one.
+static LOOKED: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 
 fn lives(place: &Place, test: &str, dies_at: u64) -> bool {
     let output = place.child(test, &[(DIES_AT, dies_at.to_string())]).output().unwrap();

@@ -16,7 +16,7 @@ use futures::future::{Either, select};
 use super::StorageFactory;
 use super::given::id;
 use super::trial::wait;
-use crate::engine::{Engine, EngineBuilder, EngineLimits, RunHandle, StartOptions};
+use crate::engine::{Engine, EngineBuilder, EngineLimits, Run, RunHandle, StartOptions};
 use crate::error::{Error, ErrorClass, ErrorKind, Result, StepError};
 use crate::executor::{ExecutionContext, executor_fn};
 use crate::id::StepKey;
@@ -63,14 +63,12 @@ const CALLS_MIN: u64 = 40;
 /// the run of [`crashes`], and what is promised is the same.
 ///
 /// # Panics
-/// With the call and how it fails, at the first thing that is not so; and where there are no so many calls.
+/// With the call and how it fails, at the first thing that is not so; and where there are fewer calls than
+/// that, or than 40.
 pub fn failures(factory: &dyn StorageFactory, every: u64) {
     let every = every.max(1);
     let calls = with_failure(factory, 0, Fault::Before);
-    assert!(
-        calls >= CALLS_MIN.max(every),
-        "there are {calls} calls, of which each {every}th is to fail"
-    );
+    assert!(calls >= CALLS_MIN.max(every), "{calls} calls are too few for each {every}th to fail");
     for (place, fault) in (0..).zip([Fault::Before, Fault::After, Fault::Hangs, Fault::HangsAfter])
     {
         let mut failing = 1 + place % every;
@@ -95,7 +93,7 @@ fn with_failure(factory: &dyn StorageFactory, failing: u64, fault: Fault) -> u64
     calls
 }
 
-/// A call of the storage, to be made where the factory wants it.
+/// A call of the storage, to be made on the thread of the test, where the factory waits for its answer.
 type Job = Box<dyn FnOnce(&dyn StorageFactory) + Send>;
 
 /// The storage under test, whose calls are made on the thread of the test: that of the engines is in the
@@ -287,19 +285,19 @@ impl<'a> Story<'a> {
         let inbox = wait(self.factory, self.storage.inbox(&run));
         let inbox = inbox.unwrap_or_else(|error| panic!("{when}: the storage has failed: {error}"));
         assert!(inbox.is_empty(), "{when}: nobody answers {inbox:?}");
-        let is_free = self.within(|storage| self.next_is_locked(storage));
-        assert!(is_free, "{when}: a lock is not free");
+        let next = self.within(|storage| self.next(storage));
+        let is_free = matches!(&next, Ok(Ok(run)) if run.output().is_some());
+        assert!(is_free, "{when}: a lock is not free: the next run comes to {next:?}");
     }
 
-    /// Whether the next run gets the lock.
-    fn next_is_locked(&self, storage: Tested) -> bool {
+    /// A run that takes the lock that this one had.
+    fn next(&self, storage: Tested) -> Result<Result<Run>, Stalled> {
         let next = Workflow::builder("next").limits(patient()).step(locked("last")).build();
         let next = next.expect("the workflow is a good one");
         let time = VirtualRuntime::new(1);
         let engine = Engine::builder().runtime(time.clone()).storage(storage);
         let engine = self.engine(engine).expect("the engine is a good one");
-        let run = time.block_on(engine.execute(&next, ()));
-        matches!(run, Ok(Ok(run)) if run.output().is_some())
+        time.block_on(engine.execute(&next, ()))
     }
 }
 
