@@ -59,7 +59,9 @@ struct EngineSeen {
     has_beaten: bool,
     is_over: bool,
     is_stopped: bool,
-    trouble_at: Option<Duration>,
+    /// Until when what went wrong may have kept it from saying anything: a call without an answer is given
+    /// up after a lease.
+    trouble_until: Option<Duration>,
     /// Until when what it reads, or has written before, may be late.
     late_until: Duration,
     /// Where on the tape what it was at was last dropped.
@@ -176,7 +178,12 @@ impl<'a, S: Storage> Check<'a, S> {
             return;
         }
         let engine = self.engines.entry(noted.engine).or_default();
-        engine.trouble_at = Some(noted.at);
+        let unanswered = match noted.what {
+            What::Faulty(_, Fault::AnswersLate(by) | Fault::DoneLate(by)) => by.min(LEASE),
+            What::Faulty(_, Fault::Hangs | Fault::HangsAfter) => LEASE,
+            _ => Duration::ZERO,
+        };
+        engine.trouble_until = engine.trouble_until.max(Some(noted.at + unanswered));
         match noted.what {
             What::Stopped(is_stopped) => engine.is_stopped = is_stopped,
             What::Faulty(_, Fault::AnswersLate(by) | Fault::DoneLate(by)) => {
@@ -273,7 +280,7 @@ impl<'a, S: Storage> Check<'a, S> {
         let has_reason = engine.is_over
             || engine.is_stopped
             || seen.state.is_parked()
-            || engine.trouble_at.is_some_and(|at| at >= beat_at);
+            || engine.trouble_until.is_some_and(|until| until >= beat_at);
         assert!(has_reason, "N4 {run}: {holder} was silent for {silent:?}, and nothing was wrong");
     }
 
