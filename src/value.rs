@@ -59,6 +59,8 @@ impl Value {
 pub(crate) const SEALED: &str = "$sealed";
 /// The only field of a reference to a value that is kept elsewhere.
 pub(crate) const BLOB: &str = "$blob";
+/// In such a reference, the names of others that what is kept there refers to.
+pub(crate) const HOLDS: &str = "holds";
 
 /// Whether a value is a sealed secret.
 pub(crate) fn is_sealed(value: &Json) -> bool {
@@ -70,6 +72,31 @@ pub(crate) fn is_sealed(value: &Json) -> bool {
 pub(crate) fn is_blob(value: &Json) -> bool {
     let fields = value.as_object().filter(|fields| fields.len() == 1);
     fields.is_some_and(|fields| fields.contains_key(BLOB))
+}
+
+/// Calls `f` with the name of every value that is kept elsewhere and that this one refers to, directly or
+/// in what is kept elsewhere.
+pub(crate) fn each_blob(value: &Json, f: &mut impl FnMut(&str)) {
+    match value {
+        blob if is_blob(blob) => {
+            let inner = blob[BLOB][HOLDS].as_array();
+            let names = inner.into_iter().flatten().chain([&blob[BLOB]["name"]]);
+            names.filter_map(Json::as_str).for_each(f);
+        }
+        Json::Array(items) => items.iter().for_each(|item| each_blob(item, f)),
+        Json::Object(fields) => fields.values().for_each(|field| each_blob(field, f)),
+        _ => {}
+    }
+}
+
+/// Whether there is such a part somewhere in a value.
+pub(crate) fn holds(value: &Json, is_such: fn(&Json) -> bool) -> bool {
+    match value {
+        part if is_such(part) => true,
+        Json::Array(items) => items.iter().any(|item| holds(item, is_such)),
+        Json::Object(fields) => fields.values().any(|field| holds(field, is_such)),
+        _ => false,
+    }
 }
 
 /// How many bytes a value takes as JSON, about: letters that have to be escaped count once.

@@ -123,6 +123,33 @@ fn deleting_a_run_removes_all_of_it_and_nothing_else() {
 }
 
 #[test]
+fn deleting_some_removes_these_and_no_others() {
+    each("some", |blobs| {
+        let mut names = odd_names();
+        for (run, name) in
+            ["run", "other"].iter().flat_map(|run| names.iter().map(move |n| (run, n)))
+        {
+            put(blobs, run, name, name.as_bytes());
+        }
+        let gone: Vec<String> = names.iter().step_by(2).cloned().collect();
+        let too_long = "x".repeat(BLOB_NAME_BYTES_MAX + 1);
+        let more = ["never seen".to_owned(), too_long].into_iter().chain(gone.clone());
+        block_on(blobs.delete(&id("run"), more.collect())).unwrap();
+        for name in &names {
+            assert_eq!(get(blobs, "run", name).is_none(), gone.contains(name), "{name:?}");
+            assert_eq!(get(blobs, "other", name).unwrap(), name.as_bytes(), "{name:?}");
+        }
+        block_on(blobs.delete(&id("run"), gone.clone())).unwrap();
+        block_on(blobs.delete(&id("never seen"), gone.clone())).unwrap();
+        names.retain(|name| gone.contains(name));
+        for name in &names {
+            put(blobs, "run", name, b"again");
+            assert_eq!(get(blobs, "run", name).unwrap(), b"again");
+        }
+    });
+}
+
+#[test]
 fn any_name_is_good_and_no_two_are_the_same() {
     each("names", |blobs| {
         let names = odd_names();
@@ -269,6 +296,42 @@ mod files {
     }
 
     #[test]
+    fn long_names_leave_no_folders_when_they_are_deleted() {
+        let folder = Folder::new("empty");
+        let blobs = FileBlobs::open(&folder.0).unwrap();
+        let names: Vec<String> = (0..10).map(|turn| format!("{turn}/").repeat(200)).collect();
+        names.iter().for_each(|name| put(&blobs, "run", name, b"1"));
+        put(&blobs, "run", "a", b"1");
+        block_on(blobs.delete(&id("run"), names)).unwrap();
+        assert_eq!(folder.entries(), ["p-run", "p-run/p-a"]);
+        block_on(blobs.delete(&id("run"), vec!["a".into()])).unwrap();
+        assert_eq!(folder.entries(), ["p-run"]);
+    }
+
+    #[test]
+    fn what_is_put_beside_what_is_deleted_is_there() {
+        let folder = Folder::new("beside");
+        let blobs = FileBlobs::open(&folder.0).unwrap();
+        // The same folders, which go when they are empty.
+        let name = |n: u32| format!("{}{n}", "x".repeat(500));
+        thread::scope(|scope| {
+            for writer in 0..3 {
+                let blobs = blobs.clone();
+                scope.spawn(move || {
+                    for round in 0..200 {
+                        let name = name(3 * round + writer);
+                        put(&blobs, "run", &name, b"1");
+                        assert_eq!(get(&blobs, "run", &name).unwrap(), b"1");
+                        block_on(blobs.delete(&id("run"), vec![name.clone()])).unwrap();
+                        assert_eq!(get(&blobs, "run", &name), None);
+                    }
+                });
+            }
+        });
+        assert_eq!(folder.entries(), ["p-run"]);
+    }
+
+    #[test]
     fn a_folder_that_cannot_be_written_is_named() {
         let folder = Folder::new("unwritable");
         let file = folder.0.join("file");
@@ -289,6 +352,8 @@ mod files {
         assert_eq!(error.to_string(), message);
         let error = block_on(blobs.get(&id("r"), "a")).unwrap_err();
         assert!(error.to_string().contains("cannot read the blob \"a\""), "{error}");
+        let error = block_on(blobs.delete(&id("r"), vec!["a".into()])).unwrap_err();
+        assert!(error.to_string().contains("run r: cannot delete blobs in"), "{error}");
         let error = block_on(blobs.delete_run(&id("r"))).unwrap_err();
         assert!(error.to_string().contains("cannot delete the run's blobs"), "{error}");
     }

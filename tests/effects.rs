@@ -352,6 +352,10 @@ fn an_input_that_cannot_be_loaded_is_no_attempt() {
             self.0.get(run, name)
         }
 
+        fn delete(&self, run: &RunId, names: Vec<String>) -> Reply<stepwell::Result<()>> {
+            self.0.delete(run, names)
+        }
+
         fn delete_run(&self, run: &RunId) -> Reply<stepwell::Result<()>> {
             self.0.delete_run(run)
         }

@@ -42,6 +42,10 @@ impl BlobStore for Blobs {
         self.blobs.get(run, name)
     }
 
+    fn delete(&self, run: &RunId, names: Vec<String>) -> Reply<Result<()>> {
+        self.blobs.delete(run, names)
+    }
+
     fn delete_run(&self, run: &RunId) -> Reply<Result<()>> {
         let fewer = |left: u32| left.checked_sub(1);
         if self.stuck.lock().unwrap().is_some_and(|stuck| run.as_str().starts_with(stuck)) {

@@ -21,6 +21,7 @@ use super::desk::{Desk, Launch};
 use super::flight::{Flight, Landed, Watched};
 use super::placement::{Placement, place};
 use super::prepare::Prepared;
+use super::removal::Removal;
 use super::{EngineLimits, Inner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::executor::{Attempt, Begun, RunContext, RunEvent};
@@ -68,6 +69,8 @@ pub(crate) struct Driver {
     timer: Option<(Timestamp, BoxFuture<'static, ()>)>,
     /// When the others are to hear of this engine, by the clock that only goes forward.
     pulse: Option<(Duration, BoxFuture<'static, ()>)>,
+    /// Of blobs that nothing names any more.
+    removal: Removal,
     audience: Arc<Audience>,
     /// The state as the observers have been told, for the paths of steps whose scopes are gone.
     told: Option<Box<RunState>>,
@@ -94,6 +97,7 @@ struct After {
     resumed: bool,
     recovered: bool,
     ended: bool,
+    has_snapshot: bool,
 }
 
 /// Commits in a row that may be refused, before who drives the run hears of it.
@@ -137,6 +141,7 @@ impl Driver {
             adopted: false,
             timer: None,
             pulse: None,
+            removal: Removal::default(),
             audience,
             told: None,
         }
@@ -223,7 +228,8 @@ impl Driver {
             }
             let unwanted = self.site.run.handles.load(Ordering::Acquire) == 0;
             let idle = self.in_air.is_empty() && self.site.run.state().is_parked();
-            if unwanted && idle && Box::pin(self.park()).await? {
+            let done = idle && !self.removal.is_under_way();
+            if unwanted && done && Box::pin(self.park()).await? {
                 return Ok(());
             }
             if self.is_to_be_held() && !Box::pin(self.keep(Keep::Holds, &mut conflicts)).await? {
@@ -402,6 +408,9 @@ impl Driver {
         // What operators do comes by mail only; most commits are about steps.
         let came_mail = !self.desk.answers.is_empty();
         let resumes = |recorded: &Recorded| matches!(recorded.event, Event::RunResumed { .. });
+        // Who runs it knows how much of its history is to be kept.
+        let is_due = self.expected + events.len() as u64 >= self.snapshot_at;
+        let snapshot = if is_due && !self.site.prepared.lacks() { self.snapshot() } else { None };
         let after = After {
             count: events.len() as u64,
             observed: self.site.run.is_observed().then(|| events.clone()),
@@ -409,6 +418,7 @@ impl Driver {
             resumed: came_mail && events.iter().any(resumes),
             recovered: self.taken_over_lately() && self.has_recovered(&events),
             ended: status.is_end() && !self.site.run.is_revived(),
+            has_snapshot: snapshot.is_some(),
         };
         let modifies = |recorded: &Recorded| matches!(recorded.event, Event::WorkflowModified(_));
         if came_mail && events.iter().any(modifies) {
@@ -429,11 +439,7 @@ impl Driver {
             released,
             recovered: after.recovered,
             writes: self.desk.take_writes(),
-            // Who runs it knows how much of its history is to be kept.
-            snapshot: match self.expected + after.count >= self.snapshot_at {
-                true if !self.site.prepared.lacks() => self.snapshot(),
-                _ => None,
-            },
+            snapshot,
         };
         self.uncertain = true;
         (self.site.engine.storage.commit(&self.site.run.id, commit), after)
@@ -474,6 +480,9 @@ impl Driver {
         self.uncertain |= after.resumed;
         if let Some(events) = after.observed {
             self.publish(events);
+        }
+        if after.has_snapshot {
+            self.removal.begin(&self.site.run);
         }
         if after.ended {
             self.site.run.set_ended();
@@ -570,12 +579,13 @@ impl Driver {
 
     /// Sees what has landed, without waiting: steps that are done at once must not keep others back.
     async fn glance(&mut self) {
-        if self.in_air.is_empty() {
+        if self.in_air.is_empty() && !self.removal.is_under_way() {
             return;
         }
-        let Self { desk, flights, in_air, .. } = self;
+        let Self { desk, flights, in_air, removal, .. } = self;
         poll_fn(|context| {
             land(flights, in_air, desk, context);
+            removal.poll(context);
             Poll::Ready(())
         })
         .await;
@@ -583,7 +593,7 @@ impl Driver {
 
     /// Waits until something has landed, is due, has come by mail, or there is room again.
     async fn rest(&mut self, idle: bool) {
-        let Self { site, desk, flights, in_air, timer, pulse, .. } = self;
+        let Self { site, desk, flights, in_air, timer, pulse, removal, .. } = self;
         let now = site.engine.runtime.now();
         desk.count_first_attempts(&site.engine, now);
         let room = match &desk.full {
@@ -609,6 +619,7 @@ impl Driver {
             let mut moved = site.run.has_mail.load(Ordering::Acquire);
             moved |= site.run.has_room.swap(false, Ordering::AcqRel);
             moved |= land(flights, in_air, desk, context);
+            moved |= removal.poll(context);
             if let Some((_, waits)) = timer
                 && waits.as_mut().poll(context).is_ready()
             {

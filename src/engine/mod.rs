@@ -20,6 +20,7 @@ mod migrate;
 mod patient;
 mod placement;
 mod prepare;
+mod removal;
 mod report;
 #[cfg(feature = "secrets")]
 mod reseal;

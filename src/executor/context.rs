@@ -19,7 +19,7 @@ use crate::error::{ErrorClass, StepError};
 use crate::id::{RunId, StepKey};
 use crate::journal::StepStatus;
 use crate::plan::ExecutionPlan;
-use crate::run::{AttemptRecord, RunState};
+use crate::run::{AttemptRecord, RunState, blob_name};
 use crate::runtime::Runtime;
 #[cfg(feature = "secrets")]
 use crate::secret::{Scrubber, Secret};
@@ -407,7 +407,7 @@ impl Attempt {
         }
         // An attempt that is late must not write over what another one has kept.
         let tag = self.run.runtime().random();
-        let name = format!("{}@{}-{tag:016x}", self.instance(), self.begun.number);
+        let name = blob_name(&self.instance(), self.begun.number, tag);
         facilities.spill(&self.run.id, &name, output, most).await
     }
 

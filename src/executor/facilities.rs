@@ -1,5 +1,6 @@
 //! What steps reach through their run: keys for secrets, a store for large values.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use crate::runtime::Runtime;
 #[cfg(feature = "secrets")]
 use crate::secret::KeyProvider;
 use crate::storage::BlobStore;
-use crate::value::{BLOB, Json, Value, is_blob};
+use crate::value::{BLOB, HOLDS, Json, Value, each_blob, is_blob};
 
 /// What an engine gives the steps of all its runs.
 #[derive(Clone)]
@@ -50,10 +51,18 @@ impl Facilities {
             return Ok(value);
         };
         let bytes = serde_json::to_vec(&*value)?;
-        let length = bytes.len();
+        let mut reference = json!({"name": name, "bytes": bytes.len()});
+        // Nobody sees from outside what is needed as long as this is.
+        let mut inner = BTreeSet::new();
+        each_blob(&value, &mut |name| {
+            inner.insert(name.to_owned());
+        });
+        if !inner.is_empty() {
+            reference[HOLDS] = json!(inner);
+        }
         let stored = blobs.put(run, name, bytes).await;
         stored.map_err(|error| unwell(&error))?;
-        Ok(json!({ BLOB: {"name": name, "bytes": length} }).into())
+        Ok(json!({ BLOB: reference }).into())
     }
 
     /// A value as it was before it went to the store; others come back as they are.

@@ -343,6 +343,55 @@ impl Event {
         }
     }
 
+    /// Calls `f` with every value that it carries.
+    pub(crate) fn each_value(&self, f: &mut dyn FnMut(&Value)) {
+        match self {
+            Self::RunStarted(started) => {
+                [&started.input, &started.variables].into_iter().for_each(f)
+            }
+            Self::StepSucceeded { output, .. } => f(output),
+            Self::VariablesSet { values, .. } => f(values),
+            Self::WaitStarted { wait, .. } => wait.each_value(f),
+            Self::StepSuspended { suspended, .. } => f(&suspended.suspension.prompt),
+            Self::SignalReceived { signal } | Self::SignalTaken { signal, .. } => {
+                f(&signal.payload)
+            }
+            Self::Voted { vote, .. } => f(&vote.payload),
+            Self::ItemsListed { items, .. } => f(items),
+            Self::StepsMade { steps, .. } => f(steps),
+            Self::ScopeOpened { opened, .. } => {
+                [&opened.input, &opened.variables].into_iter().for_each(f);
+            }
+            Self::ScopeClosed { outcome, .. }
+            | Self::ScopeCompensating { outcome, .. }
+            | Self::RunFinished { outcome } => outcome.output().into_iter().for_each(f),
+            Self::Operated { operation, .. } => operation.each_value(f),
+            Self::WorkflowModified(modified) => {
+                f(&modified.variables);
+                modified.scopes.iter().for_each(|scope| f(&scope.variables));
+            }
+            Self::StepReady { .. }
+            | Self::StepStarted { .. }
+            | Self::AttemptFailed { .. }
+            | Self::StepOutcomeUnknown { .. }
+            | Self::StepFailed { .. }
+            | Self::StepSkipped { .. }
+            | Self::StepCancelRequested { .. }
+            | Self::StepCancelled { .. }
+            | Self::ScopeStopping { .. }
+            | Self::CompensationStarted { .. }
+            | Self::RunPaused { .. }
+            | Self::RunQuarantined { .. }
+            | Self::RunResumed { .. }
+            | Self::RunCancelRequested { .. }
+            | Self::RunTerminated { .. }
+            | Self::RunLimitReached
+            | Self::SecretsResealed { .. }
+            | Self::RunReopened { .. }
+            | Self::StepReset { .. } => {}
+        }
+    }
+
     /// How many bytes of what steps, workflows and people have said it carries, about.
     pub(crate) fn bytes(&self) -> usize {
         match self {

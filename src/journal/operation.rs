@@ -162,6 +162,21 @@ pub(super) fn bytes_of(replaced: &BTreeMap<String, String>) -> usize {
 }
 
 impl Operation {
+    /// Calls `f` with every value that it carries.
+    pub(super) fn each_value(&self, f: &mut dyn FnMut(&Value)) {
+        match self {
+            Self::Succeed { output, .. } => f(output),
+            Self::SetVariables { values } => f(values),
+            Self::Modify { mapping, .. } => mapping.iter().flat_map(Mapping::values).for_each(f),
+            Self::Rerun { .. }
+            | Self::RetryFailed
+            | Self::Skip { .. }
+            | Self::Fail { .. }
+            | Self::Cancel { .. }
+            | Self::Reseal { .. } => {}
+        }
+    }
+
     /// How many bytes what it says takes in the journal, about.
     pub(crate) fn bytes(&self) -> usize {
         let all = |steps: &[String]| steps.iter().map(String::len).sum();

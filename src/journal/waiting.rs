@@ -25,6 +25,17 @@ pub enum Waiting {
 }
 
 impl Waiting {
+    /// Calls `f` with every value that it carries.
+    pub(super) fn each_value(&self, f: &mut dyn FnMut(&Value)) {
+        match self {
+            Self::Approval(open) => {
+                f(&open.show);
+                open.votes.iter().for_each(|vote| f(&vote.payload));
+            }
+            Self::Until(_) | Self::Condition(_) | Self::Signal(..) | Self::First(_) => {}
+        }
+    }
+
     /// How many bytes what it says takes in the journal, about.
     pub(super) fn bytes(&self) -> usize {
         match self {

@@ -33,6 +33,7 @@ impl RunState {
 
     fn apply_other(&mut self, at: Timestamp, event: &Event) {
         self.bytes = self.bytes.saturating_add(event.bytes());
+        self.note_blobs(event);
         match event {
             Event::RunStarted(started) => {
                 self.started = Some(Start {
@@ -186,6 +187,7 @@ impl RunState {
 
     fn succeeded(&mut self, step: StepKey, output: &Value, at: Timestamp) {
         self.bytes = self.bytes.saturating_add(output.bytes());
+        self.note_blobs_in(output, self.version);
         // Bodies inside are done with, and what they owe is owed here.
         if self.ended(step, Ended::As(StepStatus::Succeeded), at)
             && let Some(Scope { body, cells, .. }) = self.scope_mut(step.scope)

@@ -9,6 +9,7 @@
 
 mod apply;
 mod approval;
+mod blobs;
 mod bounds;
 mod command;
 mod compensate;
@@ -35,6 +36,7 @@ mod unknown;
 mod view;
 mod wait;
 
+pub(crate) use blobs::blob_name;
 pub use bounds::{PERSON_BYTES_MAX, REASON_BYTES_MAX, SIGNAL_ID_BYTES_MAX, SIGNAL_NAME_BYTES_MAX};
 pub use command::{Command, Rejection, Report, RetryAllowance};
 pub use explain::{Dependency, Explanation};

@@ -7,7 +7,7 @@ use super::scope::{Cell, Scope};
 use crate::journal::{Outcome, Waiting};
 #[cfg(feature = "secrets")]
 use crate::value::is_blob;
-use crate::value::{Json, SEALED, Value, is_sealed};
+use crate::value::{Json, SEALED, Value, holds, is_sealed};
 
 impl RunState {
     /// Every value that is kept.
@@ -88,20 +88,6 @@ fn in_outcome(outcome: &mut Outcome, change: &mut impl FnMut(&mut Value)) {
     if let Outcome::Succeeded(output) = outcome {
         change(output);
     }
-}
-
-/// Whether there is such a part somewhere in a value.
-fn holds(value: &Json, is_such: impl Fn(&Json) -> bool) -> bool {
-    let mut left = vec![value];
-    while let Some(value) = left.pop() {
-        match value {
-            part if is_such(part) => return true,
-            Json::Array(items) => left.extend(items),
-            Json::Object(fields) => left.extend(fields.values()),
-            _ => {}
-        }
-    }
-    false
 }
 
 /// Replaces sealed texts wherever they are in a value.

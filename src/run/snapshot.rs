@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::blobs::Blobs;
 use super::expected::Expected;
 use super::scope::{AttemptRecord, Scope, SharedBody, TimerKind, is_default};
 use super::{RunState, Start, modify, turn};
@@ -44,6 +45,8 @@ pub(super) struct Kept {
     forgotten_bytes: usize,
     /// How many bytes there were at each snapshot since, and at that one.
     marks: VecDeque<(u64, usize)>,
+    #[serde(default, skip_serializing_if = "Blobs::is_empty")]
+    pub(super) blobs: Blobs,
 }
 
 /// Something that was added to the program while the run went on.
@@ -54,6 +57,15 @@ pub(super) enum Made {
     Steps { of: u32, may_run: Vec<String>, steps: Value },
     /// Another definition.
     Workflow { workflow: Workflow, linked: Vec<Workflow> },
+}
+
+impl Made {
+    fn value(&self) -> Option<&Value> {
+        match self {
+            Self::Steps { steps, .. } => Some(steps),
+            Self::Workflow { .. } => None,
+        }
+    }
 }
 
 /// A snapshot as it is written.
@@ -208,6 +220,11 @@ impl RunState {
         let forget = kept.forgotten;
         let mut state = self.clone();
         let values = Values::take_out_of(&mut state);
+        if let Some(kept) = &mut self.kept {
+            let made = state.made.iter().filter_map(Made::value);
+            kept.blobs.forget(forget, values.iter().chain(made));
+        }
+        state.kept.clone_from(&self.kept);
         let state = serde_json::to_string(&Image { format: SNAPSHOT_FORMAT, values, state })?;
         if let Some(kept) = &mut self.kept {
             kept.length = state.len();

@@ -22,6 +22,8 @@ use crate::id::RunId;
 ///   the new ones. The same name again replaces.
 /// - After `Ok`, the bytes outlast whatever the store says that it outlasts.
 /// - `get` gives none when there is nothing, not an error.
+/// - `delete` removes these of a run, and no others; it is fine if some are not there. If it fails, some of
+///   them may be gone.
 /// - `delete_run` removes all of a run, and nothing of other runs; it is fine if there is nothing.
 pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
     /// Keeps these bytes under this name. Fails with `LimitExceeded` if the name is too long.
@@ -30,12 +32,18 @@ pub trait BlobStore: Send + Sync + fmt::Debug + 'static {
     /// The bytes of this name; none when there are none.
     fn get(&self, run: &RunId, name: &str) -> Reply<Result<Option<Vec<u8>>>>;
 
+    /// Forgets these of a run, at most [`BLOBS_AT_ONCE`].
+    fn delete(&self, run: &RunId, names: Vec<String>) -> Reply<Result<()>>;
+
     /// Forgets everything of a run.
     fn delete_run(&self, run: &RunId) -> Reply<Result<()>>;
 }
 
 /// Longest name of a blob, in bytes: as a path of hexadecimal digits it still fits everywhere.
 pub const BLOB_NAME_BYTES_MAX: usize = 1_000;
+
+/// How many blobs an engine deletes with one call, at most: as many as object stores take.
+pub const BLOBS_AT_ONCE: usize = 1_000;
 
 pub(super) fn check_name(run: &RunId, name: &str) -> Result<()> {
     if name.len() <= BLOB_NAME_BYTES_MAX {
@@ -86,6 +94,13 @@ impl BlobStore for MemoryBlobs {
 
     fn get(&self, run: &RunId, name: &str) -> Reply<Result<Option<Vec<u8>>>> {
         Reply::ready(Ok(self.runs().get(run).and_then(|blobs| blobs.get(name)).cloned()))
+    }
+
+    fn delete(&self, run: &RunId, names: Vec<String>) -> Reply<Result<()>> {
+        if let Some(blobs) = self.runs().get_mut(run) {
+            names.iter().for_each(|name| drop(blobs.remove(name)));
+        }
+        Reply::ready(Ok(()))
     }
 
     fn delete_run(&self, run: &RunId) -> Reply<Result<()>> {

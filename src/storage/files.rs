@@ -11,6 +11,7 @@
 //! File names have lower-case letters, digits and few signs, so they mean the same on every file
 //! system, and what precedes them keeps them from being names that some system reserves.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -110,6 +111,19 @@ impl BlobStore for FileBlobs {
         }))
     }
 
+    fn delete(&self, run: &RunId, names: Vec<String>) -> Reply<Result<()>> {
+        let (path, run) = (self.run(run), run.clone());
+        let folder = Arc::clone(&self.0);
+        Reply::later(unblock(move || {
+            let names = names.iter().filter(|name| check_name(&run, name).is_ok());
+            let files: Vec<PathBuf> = names.map(|name| path.join(path_of(name))).collect();
+            remove(&path, &files).map_err(|error| {
+                let message = format!("cannot delete blobs in {}", folder.display());
+                failed(message, error).of_run(&run)
+            })
+        }))
+    }
+
     fn delete_run(&self, run: &RunId) -> Reply<Result<()>> {
         let path = self.run(run);
         let (folder, run) = (Arc::clone(&self.0), run.clone());
@@ -163,11 +177,30 @@ fn path_of(name: &str) -> PathBuf {
     path
 }
 
+/// Removes files of a run, and the folders around them that are empty then.
+fn remove(run: &Path, files: &[PathBuf]) -> io::Result<()> {
+    let mut folders = BTreeSet::new();
+    for path in files {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => folders.extend(path.parent()),
+        }
+    }
+    // Those inside come last.
+    while let Some(folder) = folders.pop_last() {
+        match folder != run && fs::remove_dir(folder).is_ok() {
+            true => folders.extend(folder.parent()),
+            false if folder.is_dir() => sync(folder)?,
+            false => {}
+        }
+    }
+    Ok(())
+}
+
 /// Writes a file so that at any moment it is there as a whole, or as it was.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(path);
-    make_folder(folder)?;
-    let (temporary, mut file) = new_file(folder)?;
+    let (temporary, mut file) = new_file_in(folder)?;
     let written = file
         .write_all(bytes)
         .and_then(|()| file.sync_all())
@@ -190,6 +223,17 @@ fn new_file(folder: &Path) -> io::Result<(PathBuf, File)> {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The same, in a folder that is made if there is none: a removal may take it away as long as it is empty.
+fn new_file_in(folder: &Path) -> io::Result<(PathBuf, File)> {
+    let mut removed = 0;
+    loop {
+        match make_folder(folder).and_then(|()| new_file(folder)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && removed < 100 => removed += 1,
+            opened => return opened,
         }
     }
 }

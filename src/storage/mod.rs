@@ -20,7 +20,7 @@ mod statement;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod workflows;
 
-pub use blob::{BLOB_NAME_BYTES_MAX, BlobStore, MemoryBlobs};
+pub use blob::{BLOB_NAME_BYTES_MAX, BLOBS_AT_ONCE, BlobStore, MemoryBlobs};
 #[cfg(feature = "files")]
 #[cfg_attr(docsrs, doc(cfg(feature = "files")))]
 pub use files::FileBlobs;

@@ -18,7 +18,8 @@ use stepwell::storage::{
 use stepwell::{RunId, RunStatus, Step, StepKey, Timestamp, Workflow};
 
 /// The functions that are dropped here, and by the cases of the contract.
-pub(crate) const FUNCTIONS: [&str; 22] = [
+pub(crate) const FUNCTIONS: [&str; 23] = [
+    "BlobStore::delete",
     "BlobStore::delete_run",
     "BlobStore::get",
     "BlobStore::put",
@@ -232,6 +233,10 @@ fn blobs_whose_deletion_was_dropped_can_be_deleted() {
     each_store(|blobs, polls| {
         let run = id("r");
         block_on(blobs.put(&run, "b", vec![1])).unwrap();
+        drop_after(blobs.delete(&run, vec!["b".into()]), polls);
+        block_on(blobs.delete(&run, vec!["b".into()])).unwrap();
+        assert_eq!(block_on(blobs.get(&run, "b")).unwrap(), None);
+        block_on(blobs.put(&run, "b", vec![2])).unwrap();
         drop_after(blobs.delete_run(&run), polls);
         block_on(blobs.delete_run(&run)).unwrap();
         assert_eq!(block_on(blobs.get(&run, "b")).unwrap(), None);

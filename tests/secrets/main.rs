@@ -99,6 +99,10 @@ impl BlobStore for Kept {
         Reply::ready(futures::executor::block_on(self.blobs.get(run, name)))
     }
 
+    fn delete(&self, run: &RunId, names: Vec<String>) -> Reply<stepwell::Result<()>> {
+        self.blobs.delete(run, names)
+    }
+
     fn delete_run(&self, run: &RunId) -> Reply<stepwell::Result<()>> {
         self.blobs.delete_run(run)
     }

@@ -155,6 +155,11 @@ impl BlobStore for Slow<dyn BlobStore> {
         self.read(move |blobs| blobs.get(&run, &name))
     }
 
+    fn delete(&self, run: &RunId, names: Vec<String>) -> Reply<Result<()>> {
+        let run = run.clone();
+        self.write(move |blobs| blobs.delete(&run, names))
+    }
+
     fn delete_run(&self, run: &RunId) -> Reply<Result<()>> {
         let run = run.clone();
         self.write(move |blobs| blobs.delete_run(&run))
