@@ -219,6 +219,34 @@ fn what_could_not_be_given_is_given_again() {
 }
 
 #[test]
+fn a_served_engine_that_waits_for_an_answer_keeps_its_runs() {
+    for method in ["claim", "mail", "next_due"] {
+        let world = World::new();
+        let lost = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&lost);
+        let hangs = move |call: Call| {
+            (call.method == method && asked.load(Ordering::Relaxed)).then_some(Fault::Hangs)
+        };
+        let first = world.engine_on("first", Faulty::new(world.storage.clone(), hangs));
+        world
+            .time
+            .block_on(async {
+                let id = first.start(&flow("long", 300), ()).await.unwrap().id().clone();
+                let _serving = serve(&world, first);
+                let _others = serve(&world, world.engine("second"));
+                world.nap(SECOND).await;
+                lost.store(true, Ordering::Relaxed);
+                world.nap(4 * LEASE).await;
+                lost.store(false, Ordering::Relaxed);
+                world.nap(10 * LEASE).await;
+                world.ended_at(&id).await;
+            })
+            .unwrap();
+        assert_eq!(world.who_began("long"), ["first"], "{method}");
+    }
+}
+
+#[test]
 fn what_was_decided_and_never_stored_keeps_no_run_from_the_others() {
     let world = World::new();
     let (first, fails) = world.cut_off("first", |call| call.method == "commit");

@@ -57,7 +57,9 @@ impl Engine {
         drives.extend(known.map(|slot| Either::Left(self.drive(slot))));
         // Beside what is looked for, which must not wait for blobs to be removed.
         drives.push(Either::Right(self.0.keep_less()));
-        let mut round = Some(self.round(false).boxed());
+        // However long the storage takes to answer, the others hear that this engine is alive.
+        let look = |rests| self.0.beside_beats(self.round(rests)).boxed();
+        let mut round = Some(look(false));
         let mut timer = future::pending().boxed();
         let mut rest: Option<BoxFuture<'static, ()>> = None;
         let mut news = self.0.storage.news(self.0.owner()).fuse();
@@ -103,7 +105,7 @@ impl Engine {
                     let new = fresh.iter().filter_map(|slot| self.serve_kept(slot));
                     drives.extend(new.map(|slot| Either::Left(self.drive(slot))));
                 }
-                Next::Due => round = Some(self.round(rest.is_some()).boxed()),
+                Next::Due => round = Some(look(rest.is_some())),
                 Next::Round(done) => {
                     let every = self.0.beat_every();
                     let mut again = done.unwrap_or_else(|error| Again::after(&error, pause, every));

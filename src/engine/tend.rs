@@ -141,16 +141,46 @@ impl Inner {
         }
     }
 
+    /// Does this while the others hear that this engine is alive, as soon as they have heard of it.
+    /// However that goes, the work is done, and what is said meanwhile is said to its end.
+    pub(crate) async fn beside_beats<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            if let Either::Left((done, _)) = select(&mut work, pin!(self.beat_is_due())).await {
+                return done;
+            }
+            if let Either::Left((done, beat)) = select(&mut work, pin!(self.beat_anyway())).await {
+                // Others count on an answer that nobody here has heard.
+                beat.await;
+                return done;
+            }
+        }
+    }
+
     /// Says again and again that this engine is alive, whoever else does.
     async fn beats(&self) {
         loop {
+            self.beat_is_due().await;
+            self.beat_anyway().await;
+        }
+    }
+
+    /// The first word is somebody else's to say.
+    async fn beat_is_due(&self) {
+        loop {
             let at = lock(&self.pulse.heard).beat_at;
             let wait = at.saturating_sub(self.runtime.monotonic());
-            if !wait.is_zero() {
-                self.runtime.sleep(wait).await;
-            } else if let Err(error) = self.beat().await {
-                tracing::warn!(target: "stepwell", %error, "the storage did not hear this engine");
+            match (wait.is_zero(), self.is_introduced()) {
+                (true, true) => return,
+                (false, _) => self.runtime.sleep(wait).await,
+                (true, false) => self.runtime.sleep(self.beat_every()).await,
             }
+        }
+    }
+
+    async fn beat_anyway(&self) {
+        if let Err(error) = self.beat().await {
+            tracing::warn!(target: "stepwell", %error, "the storage did not hear this engine");
         }
     }
 

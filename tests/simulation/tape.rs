@@ -64,7 +64,10 @@ pub(crate) enum What {
     },
     Purged(Box<Purged>),
     /// These ids may be used again.
-    Cleared(Vec<RunId>),
+    Cleared {
+        runs: Vec<RunId>,
+        by: Owner,
+    },
     /// Who an engine is to the others is somebody else each time that it has retired.
     Beat(Owner),
     Retired(Owner),
@@ -95,6 +98,7 @@ pub(crate) struct Made {
 /// Runs that were removed, or whose ids are to be cleared.
 #[derive(Clone, Debug)]
 pub(crate) struct Purged {
+    pub(crate) by: Owner,
     pub(crate) runs: Vec<RunId>,
     pub(crate) before: Option<Timestamp>,
     /// How long before, by the clock of who removes them.
@@ -329,7 +333,7 @@ impl<S: Storage> Storage for Watched<S> {
         if self.tape.is_none() {
             return self.inner.purge(which);
         }
-        let Purge { before, keep, .. } = which;
+        let Purge { owner, before, keep, .. } = which;
         let age = before.map(|before| self.machine.now().since(before));
         let mailed = self.mailed();
         let mut removed = at_once(self.inner.purge(self.mistake.purge(which)));
@@ -337,7 +341,7 @@ impl<S: Storage> Storage for Watched<S> {
             self.mistake.purge_more(self, runs);
         }
         if let Ok(runs) = &removed {
-            let purged = Purged { runs: runs.clone(), before, age, keep, mailed };
+            let purged = Purged { by: owner, runs: runs.clone(), before, age, keep, mailed };
             self.note(What::Purged(Box::new(purged)));
         }
         Reply::ready(removed)
@@ -349,7 +353,7 @@ impl<S: Storage> Storage for Watched<S> {
         }
         let cleared = at_once(self.inner.clear(owner, runs.clone()));
         if cleared.is_ok() {
-            self.note(What::Cleared(runs));
+            self.note(What::Cleared { runs, by: owner });
         }
         Reply::ready(cleared)
     }

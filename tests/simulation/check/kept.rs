@@ -74,12 +74,12 @@ pub(super) fn n8_nothing_is_left<S: Storage>(story: &Story<'_, S>) {
 
 impl<'a, S: Storage> Check<'a, S> {
     /// Runs are removed that have ended, have no message, and are old enough or more than are wanted.
-    pub(super) fn n8_only_what_is_old_is_removed(&mut self, engine: usize, purged: &'a Purged) {
+    pub(super) fn n8_only_what_is_old_is_removed(&mut self, purged: &'a Purged) {
         let age = self.story.retention;
         let is_honest = self.story.has_jumps || purged.age.is_none_or(|it| Some(it) >= age);
         assert!(is_honest, "N8 runs are removed that are {:?} old", purged.age);
         for run in &purged.runs {
-            let was_taken = self.taken.insert(run, engine).is_some();
+            let was_taken = self.taken.insert(run, purged.by).is_some();
             let Some(seen) = self.runs.remove(run) else {
                 assert!(was_taken, "N8 {run} is removed, and is not there");
                 continue;

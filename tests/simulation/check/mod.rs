@@ -77,8 +77,9 @@ pub(crate) struct Check<'a, S> {
     runs: BTreeMap<&'a RunId, RunSeen<'a>>,
     /// Those that were removed, in order.
     past: Vec<(&'a RunId, RunSeen<'a>)>,
-    /// Ids that may not be used again before this engine says so.
-    taken: BTreeMap<&'a RunId, usize>,
+    /// Ids that may not be used again before who has this name says so: an engine that has retired has
+    /// another one, and what it said by the old one says nothing any more, however late it is heard.
+    taken: BTreeMap<&'a RunId, Owner>,
     slots: Slots,
     /// Code that has come to something, by where it began.
     done: BTreeSet<usize>,
@@ -135,9 +136,9 @@ impl<'a, S: Storage> Check<'a, S> {
                 self.apply(noted, run, &made.events);
                 self.give(place, noted, run, made.held_by);
             }
-            What::Purged(purged) => self.n8_only_what_is_old_is_removed(noted.engine, purged),
-            What::Cleared(runs) => {
-                self.taken.retain(|run, by| *by != noted.engine || !runs.contains(*run));
+            What::Purged(purged) => self.n8_only_what_is_old_is_removed(purged),
+            What::Cleared { runs, by } => {
+                self.taken.retain(|run, taker| taker != by || !runs.contains(*run));
             }
             What::Committed(done) => self.committed(place, noted, done),
             What::Claimed { run, by } => {
@@ -178,9 +179,13 @@ impl<'a, S: Storage> Check<'a, S> {
             return;
         }
         let engine = self.engines.entry(noted.engine).or_default();
+        // Of what it waits for otherwise, others hear nothing.
         let unanswered = match noted.what {
-            What::Faulty(_, Fault::AnswersLate(by) | Fault::DoneLate(by)) => by.min(LEASE),
-            What::Faulty(_, Fault::Hangs | Fault::HangsAfter) => LEASE,
+            What::Faulty("beat" | "retire", fault) => match fault {
+                Fault::AnswersLate(by) | Fault::DoneLate(by) => by.min(LEASE),
+                Fault::Hangs | Fault::HangsAfter => LEASE,
+                _ => Duration::ZERO,
+            },
             _ => Duration::ZERO,
         };
         engine.trouble_until = engine.trouble_until.max(Some(noted.at + unanswered));
