@@ -74,14 +74,15 @@ pub(crate) fn is_blob(value: &Json) -> bool {
     fields.is_some_and(|fields| fields.contains_key(BLOB))
 }
 
-/// Calls `f` with the name of every value that is kept elsewhere and that this one refers to, directly or
-/// in what is kept elsewhere.
-pub(crate) fn each_blob(value: &Json, f: &mut impl FnMut(&str)) {
+/// Calls `f` for every reference to a value that is kept elsewhere: with that one's name, and with the names
+/// of those that it refers to itself.
+pub(crate) fn each_blob<'a>(value: &'a Json, f: &mut impl FnMut(&'a str, &'a [Json])) {
     match value {
         blob if is_blob(blob) => {
             let inner = blob[BLOB][HOLDS].as_array();
-            let names = inner.into_iter().flatten().chain([&blob[BLOB]["name"]]);
-            names.filter_map(Json::as_str).for_each(f);
+            if let Some(name) = blob[BLOB]["name"].as_str() {
+                f(name, inner.map_or(&[], Vec::as_slice));
+            }
         }
         Json::Array(items) => items.iter().for_each(|item| each_blob(item, f)),
         Json::Object(fields) => fields.values().for_each(|field| each_blob(field, f)),

@@ -482,12 +482,23 @@ impl Driver {
             self.publish(events);
         }
         if after.has_snapshot {
-            self.removal.begin(&self.site.run);
+            self.remove_blobs();
         }
         if after.ended {
             self.site.run.set_ended();
         }
         after.disturbed
+    }
+
+    /// Has blobs removed that nothing names any more, as the snapshot says that is stored now.
+    #[cold]
+    fn remove_blobs(&mut self) {
+        let Desk { launches, landed, .. } = &self.desk;
+        let launched = launches.iter().filter_map(|launch| launch.inputs.as_ref().ok());
+        let results = landed.iter().filter_map(|landed| landed.result.as_ref()?.as_ref().ok());
+        let in_air = self.in_air.values().map(|attempt| attempt.given());
+        let in_hand: Vec<&Value> = in_air.chain(launched).chain(results).collect();
+        self.removal.begin(&self.site.run, &in_hand);
     }
 
     /// Tells those who have said something what the run made of it.

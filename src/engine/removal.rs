@@ -2,11 +2,17 @@
 
 use std::sync::Arc;
 use std::task::Context;
+use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either, select};
 
 use crate::executor::RunContext;
 use crate::storage::{BLOBS_AT_ONCE, BlobStore};
+use crate::value::Value;
+
+/// How long a store may take to remove some before who holds the run gives that up: the run is not parked
+/// meanwhile.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A removal, if one is under way. What it does not come to, the one after the next snapshot does.
 #[derive(Default)]
@@ -17,15 +23,15 @@ impl Removal {
         self.0.is_some()
     }
 
-    /// Begins, unless the last one is still under way: the snapshot that says so is stored.
+    /// Begins, unless the last one is still under way: the snapshot that says so is stored. Steps have
+    /// these values in hand, and may be about to read what they refer to.
     #[cold]
-    pub(super) fn begin(&mut self, run: &Arc<RunContext>) {
-        let Some(blobs) = run.facilities.blobs.as_ref().filter(|_| self.0.is_none()) else {
-            return;
-        };
-        let names = run.state().unnamed_blobs();
+    pub(super) fn begin(&mut self, run: &Arc<RunContext>, in_hand: &[&Value]) {
+        let blobs = run.facilities.blobs.clone().filter(|_| !self.is_under_way());
+        let Some(blobs) = blobs else { return };
+        let names = run.state().unnamed_blobs(in_hand);
         if !names.is_empty() {
-            self.0 = Some(Box::pin(remove(Arc::clone(run), Arc::clone(blobs), names)));
+            self.0 = Some(Box::pin(remove(Arc::clone(run), blobs, names)));
         }
     }
 
@@ -37,13 +43,18 @@ impl Removal {
 }
 
 async fn remove(run: Arc<RunContext>, blobs: Arc<dyn BlobStore>, names: Vec<String>) {
+    let run_id = &run.id;
     for names in names.chunks(BLOBS_AT_ONCE) {
-        match blobs.delete(&run.id, names.to_vec()).await {
-            Ok(()) => run.state().forget_blobs(names),
+        let late = run.runtime().sleep(PATIENCE);
+        match select(blobs.delete(run_id, names.to_vec()), late).await {
+            Either::Left((Ok(()), _)) => run.state().forget_blobs(names),
             // The run has nothing to do with it.
-            Err(error) => {
-                let run_id = &run.id;
+            Either::Left((Err(error), _)) => {
                 tracing::warn!(target: "stepwell", %run_id, %error, "blobs were not removed");
+                return;
+            }
+            Either::Right(_) => {
+                tracing::warn!(target: "stepwell", %run_id, "blobs take too long to remove");
                 return;
             }
         }

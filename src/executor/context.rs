@@ -368,6 +368,11 @@ impl Attempt {
         state.current(self.begun.key, self.begun.body).unwrap_or(self.begun.key)
     }
 
+    /// The inputs as they were given, with references to what is kept elsewhere.
+    pub(crate) const fn given(&self) -> &Value {
+        &self.inputs
+    }
+
     /// Whether values may have to be loaded before the step begins, or kept elsewhere when it is done.
     pub(crate) fn has_store(&self) -> bool {
         self.run.facilities.blobs.is_some()

@@ -54,8 +54,8 @@ impl Facilities {
         let mut reference = json!({"name": name, "bytes": bytes.len()});
         // Nobody sees from outside what is needed as long as this is.
         let mut inner = BTreeSet::new();
-        each_blob(&value, &mut |name| {
-            inner.insert(name.to_owned());
+        each_blob(&value, &mut |name, _| {
+            inner.insert(name);
         });
         if !inner.is_empty() {
             reference[HOLDS] = json!(inner);

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::RunState;
+use super::scope::is_default;
 use crate::journal::Event;
-use crate::value::{Value, each_blob, holds, is_blob};
+use crate::value::{Json, Value, each_blob, holds, is_blob};
 
 /// Blobs that wait to be removed, at most. More than that there are only where they cannot be, and the
 /// rest goes with its run.
-const UNNAMED_MAX: usize = 10_000;
+const WAITING_MAX: usize = 10_000;
 
 /// The name of what an attempt of a step has come to: no two are the same, so that what is removed late
 /// is never something newer.
@@ -27,49 +28,85 @@ fn is_made_here(name: &str) -> bool {
     })
 }
 
-/// What is known of a run's blobs.
+/// What is known of a run's blobs, by their names.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Blobs {
-    /// The length of the journal that names each for the last time.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    named: BTreeMap<String, u64>,
-    /// Those that nothing names any more.
+#[serde(transparent)]
+pub(super) struct Blobs(BTreeMap<String, Blob>);
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Blob {
+    /// The length of the journal that names it for the last time.
+    last: u64,
+    /// Those that it refers to itself.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    unnamed: BTreeSet<String>,
+    holds: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    #[default]
+    Needed,
+    /// Nothing named it any more when the last snapshot was made. Somebody may just have read of it.
+    Leaves,
+    /// The same of the snapshot before that, or an earlier one.
+    Goes,
 }
 
 impl Blobs {
     pub(super) fn is_empty(&self) -> bool {
-        self.named.is_empty() && self.unnamed.is_empty()
+        self.0.is_empty()
     }
 
     fn note(&mut self, value: &Value, length: u64) {
-        each_blob(value, &mut |name| {
+        each_blob(value, &mut |name, holds| {
             if is_made_here(name) {
-                let last = self.named.entry(name.to_owned()).or_default();
-                *last = length.max(*last);
-                self.unnamed.remove(name);
+                let blob = self.0.entry(name.to_owned()).or_default();
+                blob.last = length.max(blob.last);
+                blob.holds.extend(holds.iter().filter_map(Json::as_str).map(str::to_owned));
+                blob.state = State::Needed;
             }
         });
     }
 
     /// The journal forgets what comes before this length; these are the values of the state.
     pub(super) fn forget<'a>(&mut self, length: u64, values: impl Iterator<Item = &'a Value>) {
-        if !self.named.values().any(|last| *last <= length) {
+        if !self.0.values().any(|blob| blob.last <= length) {
             return;
         }
-        let mut live = BTreeSet::new();
+        let mut live = Vec::new();
         for value in values {
-            each_blob(value, &mut |name| {
-                live.insert(name.to_owned());
-            });
+            each_blob(value, &mut |name, _| live.push(name));
         }
-        let gone = self.named.extract_if(.., |name, last| *last <= length && !live.contains(name));
-        for (name, _) in gone {
-            if self.unnamed.len() < UNNAMED_MAX {
-                self.unnamed.insert(name);
+        let rest = self.0.iter().filter(|(_, blob)| blob.last > length);
+        live.extend(rest.map(|(name, _)| name.as_str()));
+        let needed = self.with_inner(live);
+        let needed: BTreeSet<String> = needed.into_iter().map(str::to_owned).collect();
+        let mut waiting = 0;
+        self.0.retain(|name, blob| {
+            blob.state = match blob.state {
+                _ if needed.contains(name) => State::Needed,
+                State::Needed => State::Leaves,
+                State::Leaves | State::Goes => State::Goes,
+            };
+            waiting += usize::from(blob.state != State::Needed);
+            blob.state == State::Needed || waiting <= WAITING_MAX
+        });
+    }
+
+    /// Blobs, and those that they refer to, and so on.
+    fn with_inner<'a>(&'a self, mut left: Vec<&'a str>) -> BTreeSet<&'a str> {
+        let mut all = BTreeSet::new();
+        while let Some(name) = left.pop() {
+            if all.insert(name)
+                && let Some(blob) = self.0.get(name)
+            {
+                left.extend(blob.holds.iter().map(String::as_str));
             }
         }
+        all
     }
 }
 
@@ -88,17 +125,27 @@ impl RunState {
         }
     }
 
-    /// Blobs that nothing names any more, neither this state nor what is kept of the journal, once its
-    /// last snapshot is stored.
-    pub(crate) fn unnamed_blobs(&self) -> Vec<String> {
-        let blobs = self.kept.as_ref().map(|kept| &kept.blobs);
-        blobs.map_or_else(Vec::new, |blobs| blobs.unnamed.iter().cloned().collect())
+    /// Blobs that can be removed once the last snapshot is stored, unless these values refer to them:
+    /// nothing names them any more, neither this state nor what is kept of the journal, nor another blob
+    /// that something names; and it was so when the snapshot before was made.
+    pub(crate) fn unnamed_blobs(&self, but_for: &[&Value]) -> Vec<String> {
+        let Some(blobs) = self.kept.as_ref().map(|kept| &kept.blobs) else { return Vec::new() };
+        let mut live = Vec::new();
+        for value in but_for {
+            each_blob(value, &mut |name, _| live.push(name));
+        }
+        let live = blobs.with_inner(live);
+        let goes = blobs.0.iter().filter(|(_, blob)| blob.state == State::Goes);
+        let goes = goes.map(|(name, _)| name).filter(|name| !live.contains(name.as_str()));
+        goes.cloned().collect()
     }
 
     /// They are not there any more.
     pub(crate) fn forget_blobs(&mut self, names: &[String]) {
         if let Some(kept) = &mut self.kept {
-            kept.blobs.unnamed.retain(|name| !names.contains(name));
+            for name in names {
+                kept.blobs.0.remove(name);
+            }
         }
     }
 }

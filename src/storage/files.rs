@@ -190,8 +190,11 @@ fn remove(run: &Path, files: &[PathBuf]) -> io::Result<()> {
     while let Some(folder) = folders.pop_last() {
         match folder != run && fs::remove_dir(folder).is_ok() {
             true => folders.extend(folder.parent()),
-            false if folder.is_dir() => sync(folder)?,
-            false => {}
+            false => match sync(folder) {
+                // Somebody else was quicker.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                synced => synced?,
+            },
         }
     }
     Ok(())
@@ -232,10 +235,15 @@ fn new_file_in(folder: &Path) -> io::Result<(PathBuf, File)> {
     let mut removed = 0;
     loop {
         match make_folder(folder).and_then(|()| new_file(folder)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && removed < 100 => removed += 1,
+            Err(error) if is_gone(&error) && removed < 100 => removed += 1,
             opened => return opened,
         }
     }
+}
+
+/// Also somebody else's, which went between two looks.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists)
 }
 
 /// Makes a folder that outlasts a crash, with those around it.
