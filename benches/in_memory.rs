@@ -10,6 +10,7 @@ use std::alloc::System;
 use std::future::Future;
 use std::hint::black_box;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Waker};
 use std::time::Instant;
 
@@ -21,7 +22,7 @@ use futures::stream::FuturesUnordered;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use stepwell::plan::{Edge, EdgeKind, ExecutionPlan};
 use stepwell::workflow::{Definition, Limits};
-use stepwell::{DagResolver, Engine, Step, StepId, Value, Workflow, executor_fn};
+use stepwell::{DagResolver, Engine, RunHandle, Step, StepId, Value, Workflow, executor_fn};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -157,10 +158,21 @@ fn median(runs: usize, units: usize, mut work: impl FnMut()) -> f64 {
     times[times.len() / 2]
 }
 
-fn diamonds(count: usize) -> (f64, f64, f64) {
-    let shape = Shape { name: "", parents: vec![vec![], vec![0], vec![0], vec![1, 2], vec![3]] };
-    let prepared = Prepared::of(&shape);
-    let low = median(5, count, || (0..count).for_each(|_| floor(5)));
+fn many_steps() -> Shape {
+    Shape { name: "runs of 500 steps", ..Shape::layers(50, 10) }
+}
+
+fn diamond() -> Shape {
+    Shape {
+        name: "five-step diamonds",
+        parents: vec![vec![], vec![0], vec![0], vec![1, 2], vec![3]],
+    }
+}
+
+/// So many runs of this shape at once; nanoseconds for each.
+fn at_once(shape: &Shape, count: usize) -> (f64, f64, f64) {
+    let prepared = Prepared::of(shape);
+    let low = median(5, count, || (0..count).for_each(|_| floor(prepared.steps)));
     let hand = median(5, count, || {
         block_on(async {
             let mut all: FuturesUnordered<_> =
@@ -171,10 +183,7 @@ fn diamonds(count: usize) -> (f64, f64, f64) {
     let ours = median(5, count, || {
         let engine = engine();
         block_on(async {
-            let mut handles = Vec::with_capacity(count);
-            for _ in 0..count {
-                handles.push(engine.start(&prepared.workflow, ()).await.unwrap());
-            }
+            let handles = started(&engine, &prepared.workflow, count).await;
             let mut all: FuturesUnordered<_> = handles.iter().map(|h| h.outcome()).collect();
             while let Some(outcome) = all.next().await {
                 assert!(outcome.unwrap().output().is_some());
@@ -182,6 +191,49 @@ fn diamonds(count: usize) -> (f64, f64, f64) {
         });
     });
     (low, hand, ours)
+}
+
+async fn started(engine: &Engine, workflow: &Workflow, count: usize) -> Vec<RunHandle> {
+    let mut handles = Vec::with_capacity(count);
+    for _ in 0..count {
+        handles.push(engine.start(workflow, ()).await.unwrap());
+    }
+    handles
+}
+
+/// How long it takes to accept a definition, and from then on until its first step begins, beside so many
+/// runs of another one that have just begun; milliseconds.
+fn newcomer(shape: &Shape, beside: usize) -> (f64, f64) {
+    let accepted = median(15, 1, || drop(black_box(shape.workflow())));
+    let workflow = shape.workflow();
+    let late = Workflow::builder("late").step(Step::task("first", "notes")).build().unwrap();
+    let began = Arc::new(Mutex::new(None));
+    let noted = Arc::clone(&began);
+    let notes = executor_fn(move |_| {
+        noted.lock().unwrap().get_or_insert_with(Instant::now);
+        async { Ok(()) }
+    });
+    let noop = executor_fn(|_| async { Ok(()) });
+    let engine = Engine::builder().executor("noop", noop).executor("notes", notes).build().unwrap();
+    let (mut waits, runs) = (Vec::new(), 5);
+    for _ in 0..runs {
+        *began.lock().unwrap() = None;
+        let asked = block_on(async {
+            let handles = started(&engine, &workflow, beside).await;
+            let newcomer;
+            let mut all: FuturesUnordered<_> = handles.iter().map(|h| h.outcome()).collect();
+            // All of them are under way.
+            let _ = futures::poll!(all.next());
+            let asked = Instant::now();
+            newcomer = engine.start(&late, ()).await.unwrap();
+            all.push(newcomer.outcome());
+            while all.next().await.is_some() {}
+            asked
+        });
+        waits.push((began.lock().unwrap().unwrap() - asked).as_nanos() as f64);
+    }
+    waits.sort_by(f64::total_cmp);
+    (accepted / 1e6, waits[runs / 2] / 1e6)
 }
 
 fn plan() -> (f64, f64) {
@@ -288,20 +340,28 @@ fn table() {
             ours / hand
         );
     }
-    let (low, hand, ours) = diamonds(10_000);
-    println!(
-        "| 10,000 five-step diamonds at once, each | {:.2} us | {:.2} us | {:.2} us | {:.2} | |",
-        low / 1e3,
-        hand / 1e3,
-        ours / 1e3,
-        ours / hand
-    );
+    for (shape, count) in [(diamond(), 10_000), (many_steps(), 1_000)] {
+        let (low, hand, ours) = at_once(&shape, count);
+        println!(
+            "| {count} {} at once, each | {:.2} us | {:.2} us | {:.2} us | {:.2} | |",
+            shape.name,
+            low / 1e3,
+            hand / 1e3,
+            ours / 1e3,
+            ours / hand
+        );
+    }
     let (hand, ours) = plan();
     println!(
         "| plan 100,000 steps, 300,000 edges, text ids | | {hand:.1} ms | {ours:.1} ms | {:.2} | |",
         ours / hand
     );
-    println!("\nmemory of a parked five-step run: {} bytes", parked());
+    let (accepted, begins) = newcomer(&many_steps(), 1_000);
+    println!(
+        "\na definition of 500 steps is accepted in {accepted:.2} ms; beside 1,000 runs of it that have just \
+         begun, the first step of another run begins after {begins:.2} ms"
+    );
+    println!("memory of a parked five-step run: {} bytes", parked());
 }
 
 fn criterion(criterion: &mut Criterion) {
@@ -331,6 +391,7 @@ fn main() {
         for shape in [Shape::chain(1_000), Shape::fan(100), Shape::layers(10, 10)] {
             Prepared::of(&shape).ours();
         }
+        newcomer(&diamond(), 10);
         return;
     }
     table();

@@ -44,9 +44,9 @@ impl Removal {
 
 async fn remove(run: Arc<RunContext>, blobs: Arc<dyn BlobStore>, names: Vec<String>) {
     let run_id = &run.id;
+    let mut late = run.runtime().sleep(PATIENCE);
     for names in names.chunks(BLOBS_AT_ONCE) {
-        let late = run.runtime().sleep(PATIENCE);
-        match select(blobs.delete(run_id, names.to_vec()), late).await {
+        match select(blobs.delete(run_id, names.to_vec()), &mut late).await {
             Either::Left((Ok(()), _)) => run.state().forget_blobs(names),
             // The run has nothing to do with it.
             Either::Left((Err(error), _)) => {

@@ -244,6 +244,10 @@ impl Inner {
         };
         let now = self.runtime.monotonic();
         let mut heard = lock(&self.pulse.heard);
+        if asked_at < heard.asked_at {
+            // A later word was answered first, and says more.
+            return Ok(());
+        }
         let mut before = std::mem::take(&mut heard.last);
         if !self.has_listened(&heard, now) {
             before.clear();

@@ -76,24 +76,23 @@ impl Blobs {
         if !self.0.values().any(|blob| blob.last <= length) {
             return;
         }
-        let mut live = Vec::new();
-        for value in values {
-            each_blob(value, &mut |name, _| live.push(name));
-        }
+        let mut live = named_in(values);
         let rest = self.0.iter().filter(|(_, blob)| blob.last > length);
         live.extend(rest.map(|(name, _)| name.as_str()));
-        let needed = self.with_inner(live);
-        let needed: BTreeSet<String> = needed.into_iter().map(str::to_owned).collect();
-        let mut waiting = 0;
-        self.0.retain(|name, blob| {
+        let needed = owned(self.with_inner(live));
+        for (name, blob) in &mut self.0 {
             blob.state = match blob.state {
                 _ if needed.contains(name) => State::Needed,
                 State::Needed => State::Leaves,
                 State::Leaves | State::Goes => State::Goes,
             };
-            waiting += usize::from(blob.state != State::Needed);
-            blob.state == State::Needed || waiting <= WAITING_MAX
-        });
+        }
+        let waiting = self.0.iter().filter(|(_, blob)| blob.state != State::Needed);
+        let too_many: Vec<&str> =
+            waiting.skip(WAITING_MAX).map(|(name, _)| name.as_str()).collect();
+        // Of one that stays, all stays that it refers to.
+        let stays = owned(self.with_inner(too_many));
+        self.0.retain(|name, blob| blob.state == State::Needed || !stays.contains(name));
     }
 
     /// Blobs, and those that they refer to, and so on.
@@ -108,6 +107,22 @@ impl Blobs {
         }
         all
     }
+}
+
+/// The names in all references in these values, with those that they tell of.
+fn named_in<'a>(values: impl Iterator<Item = &'a Value>) -> Vec<&'a str> {
+    let mut names = Vec::new();
+    for value in values {
+        each_blob(value, &mut |name, holds| {
+            names.push(name);
+            names.extend(holds.iter().filter_map(Json::as_str));
+        });
+    }
+    names
+}
+
+fn owned(names: BTreeSet<&str>) -> BTreeSet<String> {
+    names.into_iter().map(str::to_owned).collect()
 }
 
 impl RunState {
@@ -130,11 +145,7 @@ impl RunState {
     /// that something names; and it was so when the snapshot before was made.
     pub(crate) fn unnamed_blobs(&self, but_for: &[&Value]) -> Vec<String> {
         let Some(blobs) = self.kept.as_ref().map(|kept| &kept.blobs) else { return Vec::new() };
-        let mut live = Vec::new();
-        for value in but_for {
-            each_blob(value, &mut |name, _| live.push(name));
-        }
-        let live = blobs.with_inner(live);
+        let live = blobs.with_inner(named_in(but_for.iter().copied()));
         let goes = blobs.0.iter().filter(|(_, blob)| blob.state == State::Goes);
         let goes = goes.map(|(name, _)| name).filter(|name| !live.contains(name.as_str()));
         goes.cloned().collect()
@@ -147,5 +158,63 @@ impl RunState {
                 kept.blobs.0.remove(name);
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn name(number: u32) -> String {
+        blob_name("a", 1, number.into())
+    }
+
+    fn reference(number: u32, holds: &[u32]) -> Value {
+        let holds: Vec<String> = holds.iter().map(|inner| name(*inner)).collect();
+        json!({"$blob": {"name": name(number), "bytes": 1, "holds": holds}}).into()
+    }
+
+    fn goes(blobs: &Blobs) -> Vec<&str> {
+        let goes = blobs.0.iter().filter(|(_, blob)| blob.state == State::Goes);
+        goes.map(|(name, _)| name.as_str()).collect()
+    }
+
+    #[test]
+    fn what_two_snapshots_find_unnamed_goes_and_what_is_named_again_does_not() {
+        let mut blobs = Blobs::default();
+        blobs.note(&reference(1, &[]), 5);
+        blobs.note(&reference(2, &[]), 5);
+        blobs.forget(4, [].iter());
+        blobs.forget(5, [].iter());
+        assert_eq!(goes(&blobs), Vec::<&str>::new());
+        blobs.note(&reference(2, &[]), 6);
+        blobs.forget(5, [].iter());
+        assert_eq!(goes(&blobs), [name(1)]);
+        // Also those that were on their way are needed again when something that is has them.
+        blobs.note(&reference(3, &[1]), 7);
+        blobs.forget(6, [].iter());
+        assert_eq!(goes(&blobs), Vec::<&str>::new());
+        blobs.forget(6, [reference(2, &[])].iter());
+        blobs.forget(8, [reference(2, &[])].iter());
+        blobs.forget(8, [reference(2, &[])].iter());
+        assert_eq!(goes(&blobs), [name(1), name(3)]);
+    }
+
+    #[test]
+    fn of_one_that_stays_because_too_many_go_all_stays_that_it_refers_to() {
+        let mut blobs = Blobs::default();
+        let most = WAITING_MAX as u32;
+        // The last one by name holds the first, which holds the second.
+        blobs.note(&reference(most + 1, &[0]), 1);
+        blobs.note(&reference(0, &[1]), 1);
+        (1..=most).for_each(|number| blobs.note(&reference(number, &[]), 1));
+        blobs.forget(1, [].iter());
+        blobs.forget(1, [].iter());
+        let goes = goes(&blobs);
+        assert!(goes.len() < WAITING_MAX && goes.len() > WAITING_MAX - 10, "{}", goes.len());
+        assert!(!goes.contains(&name(0).as_str()) && !goes.contains(&name(1).as_str()));
     }
 }
