@@ -74,20 +74,24 @@ pub(crate) fn is_blob(value: &Json) -> bool {
     fields.is_some_and(|fields| fields.contains_key(BLOB))
 }
 
-/// Calls `f` for every reference to a value that is kept elsewhere: with that one's name, and with the names
-/// of those that it refers to itself.
-pub(crate) fn each_blob<'a>(value: &'a Json, f: &mut impl FnMut(&'a str, &'a [Json])) {
+/// Calls `f` with every reference to a value that is kept elsewhere, in order.
+pub(crate) fn each_reference<'a>(value: &'a Json, f: &mut impl FnMut(&'a Json)) {
     match value {
-        blob if is_blob(blob) => {
-            let inner = blob[BLOB][HOLDS].as_array();
-            if let Some(name) = blob[BLOB]["name"].as_str() {
-                f(name, inner.map_or(&[], Vec::as_slice));
-            }
-        }
-        Json::Array(items) => items.iter().for_each(|item| each_blob(item, f)),
-        Json::Object(fields) => fields.values().for_each(|field| each_blob(field, f)),
+        blob if is_blob(blob) => f(blob),
+        Json::Array(items) => items.iter().for_each(|item| each_reference(item, f)),
+        Json::Object(fields) => fields.values().for_each(|field| each_reference(field, f)),
         _ => {}
     }
+}
+
+/// The same with the name that each says, and with the names of those that this one refers to itself.
+pub(crate) fn each_blob<'a>(value: &'a Json, f: &mut impl FnMut(&'a str, &'a [Json])) {
+    each_reference(value, &mut |blob| {
+        let inner = blob[BLOB][HOLDS].as_array();
+        if let Some(name) = blob[BLOB]["name"].as_str() {
+            f(name, inner.map_or(&[], Vec::as_slice));
+        }
+    });
 }
 
 /// Whether there is such a part somewhere in a value.

@@ -203,18 +203,20 @@ fn engine(builder: EngineBuilder, blobs: &Checked) -> Engine {
         .unwrap()
 }
 
-/// Each turn makes large values; now and then one is remembered for many turns, and the first for ever.
-fn polling(turns: u32) -> Workflow {
-    let body = [
+/// Makes large values, and remembers them when this is so.
+fn remembering(when: &str) -> Vec<Step> {
+    vec![
         Step::task("make", "make"),
         Step::task("bundle", "bundle").after("make"),
-        Step::task("keep", "nothing")
-            .when("turn in [0, 40, 80]")
-            .set("old", "steps.bundle.output")
-            .after("bundle"),
-        Step::task("open", "open").after("keep").input("bundle", "steps.bundle.output"),
-        Step::wait("pause", Wait::For(Duration::from_secs(60))).after("open"),
-    ];
+        Step::task("keep", "nothing").when(when).set("old", "steps.bundle.output").after("bundle"),
+    ]
+}
+
+/// Each turn makes large values; now and then one is remembered for many turns, and the first for ever.
+fn polling(turns: u32) -> Workflow {
+    let mut body = remembering("turn in [0, 40, 80]");
+    body.push(Step::task("open", "open").after("keep").input("bundle", "steps.bundle.output"));
+    body.push(Step::wait("pause", Wait::For(Duration::from_secs(60))).after("open"));
     let limits = Limits { max_duration: Duration::from_secs(1 << 40), ..Limits::default() };
     Workflow::builder("polling")
         .variable("old", Variable::of(VariableType::Any))
@@ -430,21 +432,13 @@ fn what_a_step_was_given_is_there_as_long_as_it_runs_and_if_it_hands_it_on_after
         Step::task("bundle", "bundle").set("old", "output").after("make"),
         Step::wait("pause", Wait::For(Duration::from_secs(20))).after("bundle"),
     ];
-    let first = [
-        Step::task("make", "make"),
-        Step::task("bundle", "bundle").after("make"),
-        Step::task("keep", "nothing")
-            .when("turn == 0")
-            .set("old", "steps.bundle.output")
-            .after("bundle"),
-    ];
     let polls = |id: &str, turn: Vec<Step>| Step::while_loop(id, "turn < 300", turn).max_turns(300);
     let workflow = Workflow::builder("w")
         .variable("old", Variable::of(VariableType::Any))
         .variable("kept", Variable::of(VariableType::Any))
         .steps([
             // What the last turn comes to is kept as what the loop comes to.
-            Step::while_loop("begins", "turn < 2", first).max_turns(2),
+            Step::while_loop("begins", "turn < 2", remembering("turn == 0")).max_turns(2),
             Step::task("keeps", "keeps")
                 .input("bundle", "vars.old")
                 .set("kept", "output")

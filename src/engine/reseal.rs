@@ -9,7 +9,7 @@ use crate::id::RunId;
 use crate::journal::{Operation, Reason};
 use crate::run::replace_sealed;
 use crate::secret::{KeyProvider, SecretError, sealed_texts};
-use crate::value::{Json, Value};
+use crate::value::{Json, Value, each_reference};
 
 impl Engine {
     /// Seals the secrets that a run keeps with the current key, also those in its blobs, so that it
@@ -89,7 +89,7 @@ impl Rotation<'_> {
     async fn in_blobs(&mut self, values: &[Value]) -> Result<()> {
         let mut left: Vec<Json> = Vec::new();
         let add = |left: &mut Vec<Json>, value: &Json| {
-            facilities::find(value, &mut |blob| left.push(blob.clone()));
+            each_reference(value, &mut |blob| left.push(blob.clone()));
         };
         values.iter().for_each(|value| add(&mut left, value));
         let mut seen = BTreeSet::new();

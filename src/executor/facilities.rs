@@ -12,7 +12,7 @@ use crate::runtime::Runtime;
 #[cfg(feature = "secrets")]
 use crate::secret::KeyProvider;
 use crate::storage::BlobStore;
-use crate::value::{BLOB, HOLDS, Json, Value, each_blob, is_blob};
+use crate::value::{BLOB, HOLDS, Json, Value, each_blob, each_reference, is_blob};
 
 /// What an engine gives the steps of all its runs.
 #[derive(Clone)]
@@ -86,7 +86,7 @@ impl Facilities {
         inputs: &Json,
     ) -> Result<Option<Value>, StepError> {
         let mut names = Vec::new();
-        find(inputs, &mut |blob| names.push(blob.clone()));
+        each_reference(inputs, &mut |blob| names.push(blob.clone()));
         if names.is_empty() {
             return Ok(None);
         }
@@ -105,16 +105,6 @@ impl Facilities {
 pub(crate) fn name_of(value: &Json) -> Option<&str> {
     let blob = value.get(BLOB).filter(|_| is_blob(value))?;
     Some(blob.get("name")?.as_str().unwrap_or_default())
-}
-
-/// Calls `f` with every reference in a value, in order.
-pub(crate) fn find(value: &Json, f: &mut impl FnMut(&Json)) {
-    match value {
-        blob if is_blob(blob) => f(blob),
-        Json::Array(items) => items.iter().for_each(|item| find(item, f)),
-        Json::Object(fields) => fields.values().for_each(|field| find(field, f)),
-        _ => {}
-    }
 }
 
 /// Replaces every reference in a value, in the same order.

@@ -394,51 +394,32 @@ impl Event {
 
     /// How many bytes of what steps, workflows and people have said it carries, about.
     pub(crate) fn bytes(&self) -> usize {
+        let mut bytes = self.bytes_beside_values();
+        self.each_value(&mut |value| bytes += value.bytes());
+        bytes
+    }
+
+    fn bytes_beside_values(&self) -> usize {
         match self {
-            Self::RunStarted(started) => started.input.bytes() + started.variables.bytes(),
-            Self::StepSucceeded { output, .. } => output.bytes(),
-            Self::VariablesSet { values, .. } => values.bytes(),
-            Self::WaitStarted { wait, .. } => wait.bytes(),
-            Self::StepSuspended { suspended, .. } => {
-                suspended.suspension.prompt.bytes() + suspended.suspension.signal.len()
-            }
+            Self::WaitStarted { wait, .. } => wait.bytes_beside_values(),
+            Self::StepSuspended { suspended, .. } => suspended.suspension.signal.len(),
             Self::SignalReceived { signal } | Self::SignalTaken { signal, .. } => {
                 let said = [&signal.by, &signal.id].into_iter().flatten().map(String::len);
-                signal.name.len() + signal.payload.bytes() + said.sum::<usize>()
+                signal.name.len() + said.sum::<usize>()
             }
-            Self::Voted { vote, .. } => vote.by.len() + vote.comment.len() + vote.payload.bytes(),
-            Self::ItemsListed { items, .. } => items.bytes(),
-            Self::StepsMade { steps, .. } => steps.bytes(),
-            Self::ScopeOpened { opened, .. } => opened.input.bytes() + opened.variables.bytes(),
-            Self::ScopeClosed { outcome, .. } | Self::RunFinished { outcome } => {
-                outcome.output().map_or(0, Value::bytes)
-            }
+            Self::Voted { vote, .. } => vote.by.len() + vote.comment.len(),
             Self::RunPaused { by } | Self::RunResumed { by, .. } => by.bytes(),
             Self::RunCancelRequested { by, .. } | Self::RunTerminated { by } => by.bytes(),
-            Self::Operated { operation, by } => operation.bytes() + by.bytes(),
+            Self::Operated { operation, by } => operation.bytes_beside_values() + by.bytes(),
             Self::WorkflowModified(modified) => {
-                let Modified { workflow, linked, variables, scopes } = &**modified;
-                let moved =
-                    |scope: &MovedScope| size_of_val(&*scope.steps) + scope.variables.bytes();
+                let Modified { workflow, linked, variables: _, scopes } = &**modified;
+                let moved = |scope: &MovedScope| size_of_val(&*scope.steps);
                 let scopes: usize = scopes.iter().map(moved).sum();
-                bytes_as_json(workflow) + bytes_as_json(linked) + variables.bytes() + scopes
+                bytes_as_json(workflow) + bytes_as_json(linked) + scopes
             }
             Self::SecretsResealed { replaced } => operation::bytes_of(replaced),
-            Self::StepReady { .. }
-            | Self::StepStarted { .. }
-            | Self::AttemptFailed { .. }
-            | Self::StepOutcomeUnknown { .. }
-            | Self::StepFailed { .. }
-            | Self::StepSkipped { .. }
-            | Self::StepCancelRequested { .. }
-            | Self::StepCancelled { .. }
-            | Self::ScopeStopping { .. }
-            | Self::ScopeCompensating { .. }
-            | Self::CompensationStarted { .. }
-            | Self::RunQuarantined { .. }
-            | Self::RunLimitReached
-            | Self::RunReopened { .. }
-            | Self::StepReset { .. } => 0,
+            // All others carry values only, if anything.
+            _ => 0,
         }
     }
 }

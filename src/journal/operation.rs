@@ -179,18 +179,23 @@ impl Operation {
 
     /// How many bytes what it says takes in the journal, about.
     pub(crate) fn bytes(&self) -> usize {
+        let mut bytes = self.bytes_beside_values();
+        self.each_value(&mut |value| bytes += value.bytes());
+        bytes
+    }
+
+    pub(super) fn bytes_beside_values(&self) -> usize {
         let all = |steps: &[String]| steps.iter().map(String::len).sum();
         match self {
             Self::Rerun { steps, .. } | Self::Skip { steps } | Self::Cancel { steps } => all(steps),
-            Self::RetryFailed => 0,
-            Self::Succeed { step, output } => step.len() + output.bytes(),
+            Self::RetryFailed | Self::SetVariables { .. } => 0,
+            Self::Succeed { step, .. } => step.len(),
             Self::Fail { step, failure } => step.len() + failure.message.len(),
             Self::Modify { workflow, linked, mapping, .. } => {
-                let mapping = mapping.as_ref().map_or(0, Mapping::bytes);
+                let mapping = mapping.as_ref().map_or(0, Mapping::bytes_beside_values);
                 bytes_as_json(workflow) + bytes_as_json(linked) + mapping
             }
             Self::Reseal { replaced } => bytes_of(replaced),
-            Self::SetVariables { values } => values.bytes(),
         }
     }
 }

@@ -28,24 +28,25 @@ impl Waiting {
     /// Calls `f` with every value that it carries.
     pub(super) fn each_value(&self, f: &mut dyn FnMut(&Value)) {
         match self {
-            Self::Approval(open) => {
-                f(&open.show);
-                open.votes.iter().for_each(|vote| f(&vote.payload));
-            }
-            Self::Until(_) | Self::Condition(_) | Self::Signal(..) | Self::First(_) => {}
+            Self::Until(_) | Self::Condition(_) | Self::Signal(..) => {}
+            // Votes come with events of their own.
+            Self::Approval(open) => f(&open.show),
+            Self::First(ways) => ways.iter().for_each(|(_, wait)| wait.each_value(f)),
         }
     }
 
-    /// How many bytes what it says takes in the journal, about.
-    pub(super) fn bytes(&self) -> usize {
+    /// How many bytes what it says takes in the journal, about, but for its values.
+    pub(super) fn bytes_beside_values(&self) -> usize {
         match self {
             Self::Until(_) | Self::Condition(_) => 0,
             Self::Signal(name, _) => name.len(),
             Self::Approval(open) => {
                 let approvers: usize = open.approvers.iter().map(String::len).sum();
-                open.prompt.as_ref().map_or(0, String::len) + open.show.bytes() + approvers
+                open.prompt.as_ref().map_or(0, String::len) + approvers
             }
-            Self::First(ways) => ways.iter().map(|(label, wait)| label.len() + wait.bytes()).sum(),
+            Self::First(ways) => {
+                ways.iter().map(|(label, wait)| label.len() + wait.bytes_beside_values()).sum()
+            }
         }
     }
 }

@@ -207,7 +207,7 @@ impl RunState {
     /// ```
     pub fn snapshot(&mut self, history: u64) -> Result<Snapshot, serde_json::Error> {
         let (events, bytes) = (self.version, self.bytes);
-        let kept = self.kept.get_or_insert_default();
+        let mut kept = self.kept.take().unwrap_or_default();
         // Each forgets no more than twice what has come since the last, so that none takes long,
         // however much there is to be forgotten.
         let most = kept.forgotten + 2 * events.saturating_sub(kept.snapshot);
@@ -220,15 +220,14 @@ impl RunState {
         let forget = kept.forgotten;
         let mut state = self.clone();
         let values = Values::take_out_of(&mut state);
-        if let Some(kept) = &mut self.kept {
-            let made = state.made.iter().filter_map(Made::value);
-            kept.blobs.forget(forget, values.iter().chain(made));
-        }
-        state.kept.clone_from(&self.kept);
-        let state = serde_json::to_string(&Image { format: SNAPSHOT_FORMAT, values, state })?;
-        if let Some(kept) = &mut self.kept {
-            kept.length = state.len();
-        }
+        let made = state.made.iter().filter_map(Made::value);
+        kept.blobs.forget(forget, values.iter().chain(made));
+        state.kept = Some(kept);
+        let mut image = Image { format: SNAPSHOT_FORMAT, values, state };
+        let written = serde_json::to_string(&image);
+        let kept = self.kept.insert(image.state.kept.take().unwrap_or_default());
+        let state = written?;
+        kept.length = state.len();
         Ok(Snapshot { events, forget, state })
     }
 
